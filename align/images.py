@@ -1,0 +1,115 @@
+"""Images from disk or from bytes, decoded to exactly the pixels that the server sees.
+
+vLLM turns an image by its EXIF orientation and lays transparency over white
+(vllm/multimodal/media/image.py); training does the same here, or the two would see different pictures.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from align.digest import digest_file
+from align.errors import AlignError
+
+# Raster formats decoded in this process; EPS and the like would start other programs on untrusted input.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_MIME = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"BM": "image/bmp"}
+# What Pillow's plugins raise on damaged data.
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+
+
+def resolve_image(root: Path, relative: str) -> Path:
+    """The file of a row's image, with symbolic links resolved.
+
+    Raises:
+        AlignError: an absolute path, one that leaves `root`, or a missing file.
+    """
+    base = root.resolve()
+    path = (base / relative).resolve()
+    if Path(relative).is_absolute() or not path.is_relative_to(base):
+        raise AlignError(f"image path leaves the image root: {relative!r}", where=str(root))
+    if not path.is_file():
+        raise AlignError(
+            f"missing image: {relative}", where=str(root), fix="check image_root and the row's `images`"
+        )
+    return path
+
+
+def open_image(source: Path | bytes, max_pixels: int = 50_000_000) -> Image.Image:
+    """Decode an image to RGB: EXIF orientation applied, transparency over white, first frame only.
+
+    The header's size is checked before anything is decoded.
+
+    Raises:
+        AlignError: missing, empty, truncated, not an image, or more than `max_pixels` pixels.
+    """
+    where = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
+    try:
+        with _open_header(source, where, max_pixels) as image:
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except _DAMAGED as error:
+        raise AlignError(f"truncated or damaged image: {error}", where=where) from error
+
+
+def image_size(source: Path | bytes, max_pixels: int = 50_000_000) -> tuple[int, int]:
+    """(height, width) in pixels as `open_image` would give them, from the header alone.
+
+    Raises:
+        AlignError: missing, empty, not an image, or more than `max_pixels` pixels.
+    """
+    where = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
+    try:
+        with _open_header(source, where, max_pixels) as image:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except _DAMAGED as error:
+        raise AlignError(f"truncated or damaged image: {error}", where=where) from error
+
+
+def image_sha256(path: Path) -> str:
+    """sha256 of the file's bytes, the image's identity everywhere in the project."""
+    return digest_file(path)
+
+
+def mime_type(data: bytes) -> str:
+    """The media type by the first bytes; `image/webp` for what is left of the supported formats."""
+    for magic, mime in _MIME.items():
+        if data.startswith(magic):
+            return mime
+    return "image/tiff" if data[:4] in (b"II*\0", b"MM\0*") else "image/webp"
+
+
+def _open_header(source: Path | bytes, where: str, max_pixels: int) -> Image.Image:
+    if isinstance(source, Path) and not source.is_file():
+        raise AlignError("missing image", where=where)
+    if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
+        raise AlignError("empty image file", where=where)
+    try:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise AlignError(f"image too large: {error}", where=where) from error
+    except UnidentifiedImageError as error:
+        formats = ", ".join(_FORMATS)
+        raise AlignError("not an image", where=where, fix=f"supported formats: {formats}") from error
+    if image.width * image.height > max_pixels:
+        size = f"{image.width}x{image.height}"
+        image.close()
+        raise AlignError(
+            f"image of {size} pixels is larger than {max_pixels} pixels", where=where, fix="scale it down"
+        )
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGB", rgba.size, (255, 255, 255))
+        white.paste(rgba, mask=rgba.getchannel("A"))
+        return white
+    return image.convert("RGB") if image.mode != "RGB" else image.copy()

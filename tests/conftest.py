@@ -1,0 +1,28 @@
+"""Fixtures on the shipped base checkpoint and on a small embedded world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def base_checkpoint() -> Path:
+    """The shipped base VLM: a real LLaVA of about 10 M parameters."""
+    path = REPO / "assets" / "base"
+    if not (path / "config.json").is_file():
+        pytest.fail(f"no base checkpoint at {path}: it ships with the repository; see assets/README.md")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images/, annotations: 24 train, 8 dev, 8 test, 4 test_unseen_style scenes."""
+    from data_tools.scenes import write_world
+
+    root = tmp_path_factory.mktemp("world")
+    write_world(root, train=24, dev=8, test=8, unseen=4, seed=3)
+    return root
