@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -37,6 +37,7 @@ class StageRecipe(Strict):
 
     @property
     def stage_dir(self) -> Path:
+        """Where the finished stage is."""
         return self.run_dir / self.name
 
 
@@ -53,12 +54,13 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         if "=" not in text or text.startswith("="):
             raise RecipeError(f"not an override: {text!r}", fix="write section.key=value")
     try:
-        tree = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-        plain = OmegaConf.to_container(tree, resolve=True)
+        tree = OmegaConf.load(path)
+        if not isinstance(tree, DictConfig):
+            raise RecipeError("a recipe is a mapping of keys to values", where=str(path))
+        merged = OmegaConf.merge(tree, OmegaConf.from_dotlist(list(overrides)))
+        plain = cast(dict[Any, Any], OmegaConf.to_container(merged, resolve=True))
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read the recipe: {error}", where=str(path)) from error
-    if not isinstance(tree, DictConfig) or not isinstance(plain, dict):
-        raise RecipeError("a recipe is a mapping of keys to values", where=str(path))
     return {str(key): value for key, value in plain.items()}
 
 
@@ -73,7 +75,9 @@ def validate(cls: type[R], values: dict[str, Any], where: str) -> R:
         return cls.model_validate(values)
     except ValidationError as error:
         faults = [_fault(cls, values, item) for item in error.errors()]
-        raise RecipeError("\n".join(faults), where=where, fix=f"see `align {where_stage(cls)} --help`") from error
+        raise RecipeError(
+            "\n".join(faults), where=where, fix=f"see `align {where_stage(cls)} --help`"
+        ) from error
 
 
 def where_stage(cls: type[StageRecipe]) -> str:

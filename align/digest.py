@@ -32,4 +32,6 @@ def digest_path(path: Path) -> str:
         recorded = json.loads(manifest.read_text()).get("output_digest")
         if recorded:
             return str(recorded)
-    return digest_json({str(file.relative_to(path)): digest_file(file) for file in sorted(path.rglob("*")) if file.is_file()})
+    return digest_json(
+        {str(file.relative_to(path)): digest_file(file) for file in sorted(path.rglob("*")) if file.is_file()}
+    )

@@ -51,11 +51,14 @@ class Bar:
         left = (self.total - self.done) / rate if rate > 0 else 0.0
         share = self.done / self.total if self.total else 1.0
         clock = f"took {_clock(seconds)}" if final else f"{_clock(left)} left"
-        text = f"  {self.title} {share:4.0%} {self.done}/{self.total} {self.unit}, {rate:.1f} {self.unit}/s, {clock} {note}"
+        pace = f"{self.done}/{self.total} {self.unit}, {rate:.1f} {self.unit}/s, {clock}"
+        text = f"  {self.title} {share:4.0%} {pace} {note}"
         if self._live:
             width = 24
             bar = "#" * int(share * width)
-            print(f"\r\033[2K  [{bar:<{width}}]{text}", end="\n" if final else "", file=sys.stderr, flush=True)
+            print(
+                f"\r\033[2K  [{bar:<{width}}]{text}", end="\n" if final else "", file=sys.stderr, flush=True
+            )
         else:
             print(text.rstrip(), flush=True)
 

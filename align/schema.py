@@ -20,6 +20,8 @@ Row = TypeVar("Row", bound="BaseRow")
 
 
 class BaseRow(BaseModel):
+    """A row of any kind: unknown fields and coerced types are errors."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 

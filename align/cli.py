@@ -1,0 +1,195 @@
+"""The command line: `align run PIPELINE`, and every stage as `align STAGE RECIPE [section.key=value ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from align import __version__
+from align.config import load_recipe, validate
+from align.errors import AlignError, RecipeError
+from align.progress import say
+from align.stages import Stage, load_stage, stage_names
+
+_OVERVIEW = """\
+align: turn a vision-language model that invents objects into one that doesn't, and prove it.
+
+  align run recipes/quickstart/pipeline.yaml     the whole road on the embedded model, no GPU needed
+  align sft recipes/qwen2_5_vl_7b/sft.yaml       LoRA SFT
+  align dpo recipes/qwen2_5_vl_7b/dpo.yaml       LoRA DPO against a frozen reference
+  align report recipes/qwen2_5_vl_7b/report.yaml a hallucination report one can believe
+  align doctor                                   what works on this machine, and what to do
+
+Override any key on the command line: `align sft RECIPE trainer.learning_rate=1e-4`.
+`align STAGE --help` explains a stage and every key of its recipe.
+"""
+
+_QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the `align` command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    for key, value in _QUIET.items():
+        os.environ.setdefault(key, value)
+    try:
+        return _dispatch(words)
+    except AlignError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nstopped; run the same command again to go on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        say(
+            _OVERVIEW + "\nstages:   " + "  ".join(stage_names()) + "\nothers:   run  doctor  schema  serve\n"
+        )
+        return 0
+    if words[0] in ("-V", "--version"):
+        say(f"align {__version__}")
+        return 0
+    command, rest = words[0], words[1:]
+    if command == "run":
+        return _run(rest)
+    if command == "schema":
+        return _schema(rest)
+    if command == "serve":
+        return _serve(rest)
+    if command == "doctor":
+        from align.doctor import main as doctor
+
+        return doctor(rest)
+    return _stage(load_stage(command), rest)
+
+
+def _run(words: list[str]) -> int:
+    from align.pipeline import describe, load_pipeline, run_pipeline
+
+    parser = argparse.ArgumentParser(
+        prog="align run",
+        description="Run a pipeline in order. Complete stages are skipped, an interrupted one resumes.",
+        epilog="example: align run recipes/quickstart/pipeline.yaml seed=1 dpo.trainer.beta=0.2",
+    )
+    parser.add_argument("pipeline", help="a pipeline file")
+    parser.add_argument("overrides", nargs="*", metavar="stage.key=value")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="STAGE", help="run this stage (repeatable)"
+    )
+    parser.add_argument("--plan", action="store_true", help="check all recipes, show the stages, run nothing")
+    options = parser.parse_intermixed_args(words)
+    steps = load_pipeline(options.pipeline, options.overrides)
+    if options.plan:
+        say(describe(steps))
+        return 0
+    run_pipeline(steps, options.only)
+    return 0
+
+
+def _stage(stage: Stage, words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"align {stage.name}",
+        description=stage.help,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="recipe keys:\n" + "\n".join(_describe_fields(stage.recipe)),
+    )
+    parser.add_argument(
+        "recipe", help="a YAML recipe; may be left out when every required key is given as key=value"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    options = parser.parse_args(words)
+    if "=" in options.recipe and not Path(options.recipe).exists():
+        recipe = _recipe_from_words(stage, [options.recipe, *options.overrides])
+    else:
+        recipe = load_recipe(stage.recipe, options.recipe, options.overrides)
+    stage.run(recipe)
+    return 0
+
+
+def _recipe_from_words(stage: Stage, words: list[str]) -> Any:
+    from omegaconf import OmegaConf
+
+    values = OmegaConf.to_container(OmegaConf.from_dotlist(words), resolve=True)
+    assert isinstance(values, dict)
+    return validate(stage.recipe, {str(key): value for key, value in values.items()}, where="command line")
+
+
+def _schema(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="align schema", description="Print a stage recipe's JSON schema, for editors."
+    )
+    parser.add_argument("stage", help="one of: " + ", ".join(stage_names()))
+    stage = load_stage(parser.parse_args(words).stage)
+    say(json.dumps(stage.recipe.model_json_schema(), indent=1))
+    return 0
+
+
+def _serve(words: list[str]) -> int:
+    from align.serve import ServeSettings, serve
+
+    parser = argparse.ArgumentParser(
+        prog="align serve", description="Serve a merged checkpoint over vLLM's OpenAI API until Ctrl-C."
+    )
+    parser.add_argument("checkpoint", help="a checkpoint folder or hub id")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the `serve` section")
+    options = parser.parse_args(words)
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(OmegaConf.from_dotlist(options.overrides), resolve=True)
+    try:
+        settings = ServeSettings.model_validate(plain)
+    except ValueError as error:
+        raise RecipeError(str(error), where="command line") from error
+    import signal
+    import tempfile
+
+    with serve(options.checkpoint, settings, Path(tempfile.mkdtemp(prefix="align-serve-"))) as server:
+        say(f"serving {options.checkpoint} at {server.url} (Ctrl-C stops it)")
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    return 0
+
+
+def _describe_fields(cls: type[BaseModel], prefix: str = "") -> list[str]:
+    """One line a recipe key: dotted name, type, default and what it is for."""
+    lines = []
+    for name, field in cls.model_fields.items():
+        section = _section(field.annotation)
+        if section is not None:
+            lines.append(f"  {prefix}{name}: {field.description or 'section'}")
+            lines.extend(_describe_fields(section, prefix + name + "."))
+            continue
+        required = field.default is PydanticUndefined and field.default_factory is None
+        default = "required" if required else f"default {field.get_default(call_default_factory=True)!r}"
+        lines.append(f"  {prefix}{name} ({default})")
+        if field.description:
+            lines.append(f"      {field.description}")
+    return lines
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    for option in (annotation, *get_args(annotation)):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""The stages by name, as the installed packages register them (entry-point group `align.stages`).
+
+A stage is a module with a docstring, a class `Recipe(StageRecipe)` and `run(recipe) -> RunFolder`.
+The registry keeps `align` free of imports from the packages that build on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from align.config import StageRecipe, nearest
+from align.errors import AlignError, RecipeError
+from align.run import RunFolder
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A loaded stage: its name, recipe class, entry function and help text."""
+
+    name: str
+    recipe: type[StageRecipe]
+    run: Callable[[StageRecipe], RunFolder]
+    help: str
+
+
+def stage_names() -> list[str]:
+    """Names of all registered stages."""
+    return sorted(_entries())
+
+
+def load_stage(name: str) -> Stage:
+    """Import a stage's module (fast: stages import torch only when they run).
+
+    Raises:
+        RecipeError: no stage of that name.
+        AlignError: the registered module cannot be imported.
+    """
+    entry = _entries().get(name)
+    if entry is None:
+        raise RecipeError(f"unknown stage {name!r}{nearest(name, stage_names())}")
+    try:
+        module = entry.load()
+    except ImportError as error:
+        raise AlignError(
+            f"cannot load stage {name!r}: {error}", fix="`align doctor` shows what is missing"
+        ) from error
+    return Stage(name, module.Recipe, module.run, (module.__doc__ or "").strip())
+
+
+def _entries() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group="align.stages")}

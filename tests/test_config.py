@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from align.config import StageRecipe, Strict, load_recipe
+from align.errors import RecipeError
+
+
+class Section(Strict):
+    learning_rate: float = Field(description="peak learning rate")
+    steps: int = 3
+
+
+class Recipe(StageRecipe):
+    name: str = "demo"
+    trainer: Section
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_scientific_notation_is_a_number_and_overrides_win(tmp_path: Path) -> None:
+    path = write(tmp_path, "run_dir: r\ntrainer: {learning_rate: 5e-6}\n")
+    assert load_recipe(Recipe, path).trainer.learning_rate == 5e-6
+    assert load_recipe(Recipe, path, ["trainer.learning_rate=1e-4", "seed=7"]).trainer.learning_rate == 1e-4
+    assert load_recipe(Recipe, path, ["seed=7"]).seed == 7
+
+
+def test_unknown_key_names_path_value_and_nearest(tmp_path: Path) -> None:
+    path = write(tmp_path, "run_dir: r\ntrainer: {learning_rat: 0.1, learning_rate: 0.1}\n")
+    with pytest.raises(RecipeError) as error:
+        load_recipe(Recipe, path)
+    assert "'trainer.learning_rat' = 0.1 (did you mean 'learning_rate'?)" in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path, "trainer: {steps: many}\n")
+    with pytest.raises(RecipeError) as error:
+        load_recipe(Recipe, path)
+    text = str(error.value)
+    assert "missing key 'run_dir'" in text
+    assert "missing key 'trainer.learning_rate': peak learning rate" in text
+    assert "trainer.steps = 'many'" in text
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "run_dir: ${nowhere}\n"])
+def test_broken_files_are_recipe_errors(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RecipeError):
+        load_recipe(Recipe, write(tmp_path, text))
+
+
+def test_missing_file_and_bad_override(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such recipe"):
+        load_recipe(Recipe, tmp_path / "none.yaml")
+    with pytest.raises(RecipeError, match="not an override"):
+        load_recipe(Recipe, write(tmp_path, "run_dir: r\n"), ["=3"])
