@@ -1,0 +1,1 @@
+"""Evaluation: tasks, generation through vLLM, scores with intervals, and the report."""

@@ -1,0 +1,256 @@
+"""What an evaluation is: samples to ask, a parser, a score per answer, and metrics over the scores.
+
+Every metric is a ratio of sums of per-sample values (accuracy = right / asked, F1 = 2TP / (2TP + FP + FN)),
+so that a bootstrap derives it again for each resample from per-cluster sums. A task is configured in
+a recipe under `tasks.<name>`, with `type` naming its file in `evals/tasks`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError
+
+from align.config import Strict, nearest
+from align.errors import AlignError, RecipeError
+from align.schema import Message, Prediction, Score
+
+Mode = Literal["official", "strict"]
+TASK_TYPES: Mapping[str, str] = {
+    "pope": "evals.tasks.pope",
+    "chair": "evals.tasks.chair",
+    "vqa": "evals.tasks.vqa",
+}
+"""Task type -> the module with its `Config` and `build(name, config)`."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question to a model.
+
+    Attributes:
+        images: paths relative to `image_root`.
+        cluster: the unit that is resampled; samples of one image share it.
+        reference: what the scorer compares with, JSON-able.
+        subsets: the named parts of the task that this sample belongs to (POPE's splits, VQA's kinds).
+        meta: shown beside the answer in reports (question, label), JSON-able.
+    """
+
+    id: str
+    images: list[str]
+    image_root: Path
+    messages: list[Message]
+    max_tokens: int
+    cluster: str
+    reference: dict[str, Any]
+    subsets: tuple[str, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A ratio of weighted sums of per-sample values, over one subset, or its mean over several.
+
+    Attributes:
+        name: unique together with `split`.
+        split: what tables call the part of the data, e.g. `test` or `adversarial`.
+        numerator: value name -> weight; the numerator is the sum over samples of weight x value.
+        denominator: likewise.
+        higher_is_better: None where neither direction is better (a yes-ratio, a length).
+        primary: enters the multiple-testing correction and the main table.
+        scale: 100 for percentages, 1 for plain numbers; values and deltas are on this scale.
+        subsets: empty for all samples; one name for that subset; several for the unweighted mean of
+            the subsets' ratios.
+    """
+
+    name: str
+    split: str
+    numerator: Mapping[str, float]
+    denominator: Mapping[str, float]
+    higher_is_better: bool | None
+    primary: bool = False
+    scale: float = 100.0
+    description: str = ""
+    mode: Mode = "official"
+    subsets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Card:
+    """A task's protocol, printed in the report."""
+
+    task: str
+    type: str
+    prompt: str
+    parser: str
+    split: str
+    aggregation: str
+    source: str
+    licence: str
+    mode: Mode
+    num_samples: int
+    cluster: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a task's scorer makes of one answer: per-sample values, the parsed answer, notes for the report."""
+
+    values: dict[str, float]
+    parsed: Any
+    meta: dict[str, Any] = field(default_factory=dict)
+    unparsed: bool = False
+
+
+class TaskConfig(Strict):
+    """What every task's section of a recipe has."""
+
+    type: str = Field(description=f"the kind of task: {', '.join(TASK_TYPES)}")
+    image_root: Path = Field(description="folder that the images' file names are relative to")
+    prompt: str = Field(description="what the model is asked")
+    max_tokens: int = Field(gt=0, description="longest answer in tokens")
+    split: str = Field(default="test", description="name of the data split, as tables show it")
+    primary_mode: Mode = Field(
+        default="official",
+        description="the scorer whose metrics are primary; the other one's are shown beside",
+    )
+
+
+class Task(ABC):
+    """An evaluation. Subclasses name their samples, parser and metrics; `score` is the same for all.
+
+    A prediction that is a failed request (`Prediction.error`) is never scored, only counted.
+    """
+
+    type: ClassVar[str]
+
+    def __init__(self, name: str, config: TaskConfig) -> None:
+        self.name = name
+        self.image_root = config.image_root
+
+    @abstractmethod
+    def inputs(self) -> dict[str, Path]:
+        """The annotation files that samples are made from, for a stage's input digests."""
+
+    @abstractmethod
+    def samples(self) -> list[Sample]:
+        """All samples, in a fixed order, ids unique, no question twice.
+
+        Raises:
+            AlignError: a missing or malformed annotation file, or nothing to ask.
+        """
+
+    @abstractmethod
+    def parse(self, text: str) -> Any:
+        """What the official scorer understands of an answer."""
+
+    @abstractmethod
+    def mark(self, sample: Sample, text: str) -> Mark:
+        """Score one answer, in both modes."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> Sequence[Metric]:
+        """All metrics, the primary ones first."""
+
+    @property
+    @abstractmethod
+    def card(self) -> Card:
+        """The protocol."""
+
+    def score(self, sample: Sample, prediction: Prediction) -> Score:
+        """Score a prediction; `meta` carries what a reader needs to judge it by eye.
+
+        Raises:
+            ValueError: the prediction is a failed request, or another sample's.
+        """
+        if prediction.text is None or prediction.sample_id != sample.id:
+            raise ValueError(
+                f"not an answer to {self.name}/{sample.id}: {prediction.sample_id} {prediction.error}"
+            )
+        mark = self.mark(sample, prediction.text)
+        meta = {
+            **sample.meta,
+            "image": sample.images[0] if sample.images else "",
+            "subsets": list(sample.subsets),
+            "text": prediction.text,
+            "finish_reason": prediction.finish_reason,
+            "num_tokens": prediction.num_tokens,
+            "unparsed": mark.unparsed,
+            **mark.meta,
+        }
+        return Score(
+            task=self.name,
+            sample_id=sample.id,
+            cluster=sample.cluster,
+            parsed=mark.parsed,
+            values=mark.values,
+            meta=meta,
+        )
+
+
+def load_tasks(config: Mapping[str, Any], where: str = "tasks") -> dict[str, Task]:
+    """Build the tasks of a recipe's `tasks` section; reads no data.
+
+    Args:
+        config: task name -> its section; `type` picks the task, the rest is its own configuration.
+
+    Raises:
+        RecipeError: all faults at once, each with its dotted path, value and nearest known key.
+    """
+    if not config:
+        raise RecipeError("no tasks", where=where, fix=f"add a section with type: {' | '.join(TASK_TYPES)}")
+    tasks: dict[str, Task] = {}
+    faults: list[str] = []
+    for name, section in config.items():
+        path = f"{where}.{name}"
+        if not isinstance(section, Mapping):
+            faults.append(f"{path} = {section!r}: a task is a section with a type")
+        elif section.get("type") not in TASK_TYPES:
+            kind = str(section.get("type", ""))
+            faults.append(f"{path}.type = {kind!r}: unknown task type{nearest(kind, TASK_TYPES)}")
+        else:
+            module = importlib.import_module(TASK_TYPES[section["type"]])
+            try:
+                tasks[name] = module.build(name, module.Config.model_validate(dict(section)))
+            except ValidationError as error:
+                faults += [_fault(path, module.Config, item) for item in error.errors()]
+    if faults:
+        raise RecipeError("\n".join(faults))
+    return tasks
+
+
+def index_samples(samples: Iterable[Sample]) -> dict[str, Sample]:
+    """Samples by id.
+
+    Raises:
+        AlignError: an id occurs twice.
+    """
+    found: dict[str, Sample] = {}
+    for sample in samples:
+        if sample.id in found:
+            raise AlignError(
+                f"duplicate sample id {sample.id!r}", fix="ids in an annotation file must be unique"
+            )
+        found[sample.id] = sample
+    return found
+
+
+def _fault(path: str, cls: type[TaskConfig], item: Any) -> str:
+    dotted = ".".join([path, *map(str, item["loc"])])
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {dotted!r} = {item['input']!r}{nearest(str(item['loc'][-1]), cls.model_fields)}"
+    if item["type"] == "missing":
+        about = cls.model_fields.get(str(item["loc"][0]))
+        return f"missing key {dotted!r}: {(about.description if about else None) or 'required'}"
+    if not item["loc"]:
+        return f"{path}: {item['msg'].removeprefix('Value error, ')}"
+    return f"{dotted} = {item['input']!r}: {item['msg']}"

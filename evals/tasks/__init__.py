@@ -1,0 +1,1 @@
+"""One file per benchmark: its `Config`, its `Task`, and `build(name, config)`."""
