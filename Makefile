@@ -1,0 +1,53 @@
+# make demo    install into .venv if needed, then the whole road on the embedded model
+# make test    the same set-up, then the tests
+# make lint    ruff and pyright
+# make setup   only the set-up (EXTRA=cpu or gpu, PYTHON=python3.11)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint lock clean
+
+# Once chosen, the extra stays; at first an NVIDIA driver decides.
+INSTALLED := $(firstword $(patsubst .venv/.installed-%,%,$(wildcard .venv/.installed-*)))
+DETECTED = $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+EXTRA ?= $(or $(INSTALLED),$(DETECTED))
+STAMP := .venv/.installed-$(EXTRA)
+BIN := .venv/bin
+PYTHON ?= python3.11 python3.12 python3 python
+PYTEST_ARGS ?= --durations=15
+
+help:
+	@sed -n '/^# make/s/^# //p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml setup/install.py setup/$(EXTRA).lock align/torchvision_ops.py
+	@for python in $(PYTHON); do \
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
+	  then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "no Python 3.11 or 3.12 with venv among: $(PYTHON). Install one (Debian: python3.11-venv) or say make setup PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; \
+	fi; \
+	rm -f .venv/.installed-*; \
+	"$$found" setup/install.py --extra $(EXTRA)
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/align run recipes/quickstart/pipeline.yaml
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+
+# Pins what .venv holds now, after changing pyproject.toml and installing by hand.
+lock: $(STAMP)
+	@$(BIN)/python setup/lock.py $(EXTRA) > setup/$(EXTRA).lock.new && mv setup/$(EXTRA).lock.new setup/$(EXTRA).lock
+	@touch $(STAMP)
+
+clean:
+	rm -rf .venv
