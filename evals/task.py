@@ -97,12 +97,13 @@ class Card:
     cluster: str
 
     def to_json(self) -> dict[str, Any]:
+        """The card as a JSON object."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What a task's scorer makes of one answer: per-sample values, the parsed answer, notes for the report."""
+    """What a scorer makes of one answer: per-sample values, the parsed answer, notes for the report."""
 
     values: dict[str, float]
     parsed: Any
