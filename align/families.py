@@ -1,0 +1,112 @@
+"""Where vision tower, connector and language model sit in each family of vision-language models.
+
+Module names as transformers 5.19 builds them (a test builds every family and compares). LoRA is
+placed by a regular expression on full module names: bare names such as `q_proj` would reach into
+the vision tower, whose projections are called the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from align.errors import AlignError
+
+Component = Literal["vision", "connector", "language"]
+Blocks = Literal["attention", "mlp", "attention+mlp"]
+
+_ATTENTION = (
+    r"(?:self_attn|attn|attention)\.(?:q_proj|k_proj|v_proj|o_proj|out_proj|projection_layer|qkv|proj)"
+)
+_MLP = r"(?:mlp|feed_forward)\.(?:gate_proj|up_proj|down_proj|fc1|fc2|linear_fc1|linear_fc2)"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Module-name prefixes of one family.
+
+    Attributes:
+        vision: the image encoder's layers, which is what LoRA may be placed in.
+        tower: the whole image encoder, connector included where the family nests it.
+        connector: what maps image features to the language model's width.
+        language: the decoder.
+    """
+
+    vision: str
+    tower: str
+    connector: tuple[str, ...]
+    language: str = "model.language_model"
+
+    def component_of(self, module: str) -> Component | None:
+        """The component a module name belongs to; None for the rest (the LM head, say)."""
+        if any(_inside(module, prefix) for prefix in self.connector):
+            return "connector"
+        if _inside(module, self.tower):
+            return "vision"
+        return "language" if _inside(module, self.language) else None
+
+    def lora_targets(self, components: Sequence[Component], blocks: Blocks) -> str:
+        """A regular expression for PEFT's `target_modules`; it matches full module names."""
+        leaves = {"attention": _ATTENTION, "mlp": _MLP, "attention+mlp": f"(?:{_ATTENTION}|{_MLP})"}[blocks]
+        patterns = []
+        for component in components:
+            if component == "connector":
+                inside = "|".join(re.escape(prefix) for prefix in self.connector)
+                patterns.append(rf"(?:{inside})\..*?(?:linear\w*|merging_layer|mlp\.\d+)")
+            else:
+                prefix = self.vision if component == "vision" else self.language
+                patterns.append(rf"{re.escape(prefix)}\.(?:.*\.)?{leaves}")
+        return "|".join(patterns)
+
+
+def _llava_like(layers: str = "encoder") -> Family:
+    tower = "model.vision_tower"
+    return Family(vision=f"{tower}.{layers}", tower=tower, connector=("model.multi_modal_projector",))
+
+
+_QWEN = Family(vision="model.visual.blocks", tower="model.visual", connector=("model.visual.merger",))
+FAMILIES: dict[str, Family] = {
+    "llava": _llava_like(),
+    "llava_next": _llava_like(),
+    "llava_onevision": _llava_like(),
+    "vipllava": _llava_like(),
+    "internvl": _llava_like(),
+    "paligemma": _llava_like(),
+    "gemma3": _llava_like(),
+    "mistral3": _llava_like("transformer"),
+    "qwen2_vl": _QWEN,
+    "qwen2_5_vl": _QWEN,
+    "qwen3_vl": Family(
+        vision="model.visual.blocks",
+        tower="model.visual",
+        connector=("model.visual.merger", "model.visual.deepstack_merger_list"),
+    ),
+}
+
+
+def family_of(model_type: str) -> Family:
+    """The family's facts.
+
+    Raises:
+        AlignError: no facts for this `model_type`; names the recipe key that places LoRA by hand.
+    """
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    raise AlignError(
+        f"model_type {model_type!r} is not one of: {', '.join(sorted(FAMILIES))}",
+        where="config.json of the checkpoint",
+        fix="set lora.target_modules to a regular expression over full module names "
+        r"(such as 'model\.language_model\.layers\.\d+\.self_attn\.[qv]_proj')",
+    )
+
+
+def matching(pattern: str, modules: Iterable[str]) -> list[str]:
+    """The module names that PEFT would hit: those that `pattern` matches as a whole."""
+    compiled = re.compile(pattern)
+    return [name for name in modules if compiled.fullmatch(name)]
+
+
+def _inside(module: str, prefix: str) -> bool:
+    return module == prefix or module.startswith(prefix + ".")

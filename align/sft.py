@@ -1,0 +1,128 @@
+"""LoRA SFT of a vision-language model on instruction rows, with TRL's SFTTrainer.
+
+Reads instruction rows (Parquet or JSONL) and a base checkpoint; writes `adapter/` (LoRA weights),
+`train_log.jsonl` (one line a step) and `quarantine.jsonl` (bad rows with reasons). The loss is on
+the assistant's words alone. A killed run resumes from its last whole checkpoint and ends with the
+same adapter, bit for bit on CPU.
+
+  align sft recipes/qwen2_5_vl_7b/sft.yaml trainer.learning_rate=1e-4
+  accelerate launch -m align.sft recipes/qwen2_5_vl_7b/sft.yaml      # several GPUs
+
+Next: `align merge`, which folds the adapter into a checkpoint that a server can load.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from align.config import StageRecipe
+from align.errors import AlignError
+from align.modeling import LoraSection, ModelSection, load_model, load_processor, lora_config, placement
+from align.progress import say
+from align.run import RunFolder
+from align.schema import SFTRow
+from align.trainer_args import STAGE_OWNS, section
+from align.training import (
+    build,
+    check_supervision,
+    manifest_metrics,
+    quiet_libraries,
+    save_adapter,
+    train,
+    trainer_arguments,
+)
+from align.training_data import CheckedRows, DataSection, check_rows, lazy_dataset
+
+if TYPE_CHECKING:
+    from trl.trainer.sft_trainer import SFTTrainer
+
+MAX_LENGTH = 2048
+
+
+class SFTTrainerSection(section("SFTConfig", STAGE_OWNS)):
+    """TRL's `SFTConfig` by its own names."""
+
+
+class Recipe(StageRecipe):
+    """The recipe of `align sft`."""
+
+    name: str = "sft"
+    model: ModelSection = Field(description="the base checkpoint")
+    data: DataSection = Field(description="instruction rows and their images")
+    lora: LoraSection = Field(default=LoraSection(), description="PEFT's LoraConfig by its own names")
+    trainer: SFTTrainerSection = Field(
+        default=SFTTrainerSection(), description="TRL's SFTConfig by its own names"
+    )
+
+
+def run(recipe: Recipe) -> RunFolder:
+    """Train the adapter.
+
+    Raises:
+        AlignError: no usable row, a checkpoint that cannot be trained, a loss that is not a number.
+    """
+    inputs = {"model": recipe.model.source(), "data": recipe.data.path, "images": recipe.data.image_root}
+    folder = RunFolder.open(recipe, inputs=inputs)
+    if folder.is_complete:
+        return folder
+    with folder:
+        quiet_libraries()
+        say(f"SFT of {recipe.model.path} on {recipe.data.path}")
+        processor = load_processor(recipe.model)
+        max_length = recipe.trainer.given().get("max_length", MAX_LENGTH)
+        checked = check_rows(SFTRow, recipe.data, processor, max_length, folder.work)
+        trainer = _trainer(recipe, folder, processor, checked)
+        where = placement(trainer.model)
+        where.show()
+        results = train(trainer, folder, "SFT")
+        save_adapter(trainer, recipe.model, folder)
+    metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
+    folder.complete(metrics=metrics, next_step=f"align merge (adapter: {folder.final / 'adapter'})")
+    return folder
+
+
+def _trainer(recipe: Recipe, folder: RunFolder, processor: Any, checked: CheckedRows[SFTRow]) -> SFTTrainer:
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    class Trainer(SFTTrainer):
+        def create_model_card(self, *_: Any, **__: Any) -> None:
+            """Checkpoints in scratch need no card."""
+
+    model = load_model(recipe.model)
+    arguments = trainer_arguments(
+        recipe.trainer, recipe.seed, folder, max_length=MAX_LENGTH, assistant_only_loss=True
+    )
+    trainer = build(
+        Trainer,
+        model=model,
+        args=build(SFTConfig, **arguments),
+        train_dataset=lazy_dataset(checked.rows, recipe.data),
+        processing_class=processor,
+        peft_config=lora_config(recipe.lora, model),
+    )
+    if arguments["assistant_only_loss"]:
+        _check_first_row(trainer, processor, checked)
+    return trainer
+
+
+def _check_first_row(trainer: Any, processor: Any, checked: CheckedRows[SFTRow]) -> None:
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    sequence = batch["input_ids"][0][batch["attention_mask"][0].bool()].tolist()
+    supervised = batch["input_ids"][0][batch["labels"][0] != -100].tolist()
+    if not supervised:
+        raise AlignError(
+            "no token of the first row is trained on",
+            fix="the chat template needs {% generation %} markers around the assistant's words",
+        )
+    spoken = " ".join(turn.content for turn in checked.rows[0].messages if turn.role == "assistant")
+    check_supervision(sequence, supervised, spoken, checked.lengths[0], processor, trainer.model)
+
+
+if __name__ == "__main__":
+    from align.cli import main
+
+    sys.exit(main(["sft", *sys.argv[1:]]))

@@ -1,0 +1,202 @@
+"""Recipe sections made of another library's dataclass: TRL's configs and PEFT's LoraConfig, by their own names.
+
+The fields are read from the installed source with `ast`, so a recipe is checked in milliseconds
+without importing torch, and an editor completes against the version that is really installed.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import typing
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_serializer
+from pydantic_core import PydanticCustomError
+
+from align.config import Strict
+from align.errors import AlignError
+
+_TRAINING_ARGUMENTS = ("transformers", "training_args.py", "TrainingArguments")
+_TRL_BASE = ("trl", "trainer/base_config.py", "_BaseConfig")
+# Derived class last; each entry is package, file inside it, class.
+_SOURCES = {
+    "SFTConfig": (_TRAINING_ARGUMENTS, _TRL_BASE, ("trl", "trainer/sft_config.py", "SFTConfig")),
+    "DPOConfig": (_TRAINING_ARGUMENTS, _TRL_BASE, ("trl", "trainer/dpo_config.py", "DPOConfig")),
+    "LoraConfig": (
+        ("peft", "config.py", "PeftConfigMixin"),
+        ("peft", "config.py", "PeftConfig"),
+        ("peft", "tuners/lora/config.py", "LoraConfig"),
+    ),
+}
+
+# What a training stage decides itself, and why.
+STAGE_OWNS = {
+    "output_dir": "the stage writes to run_dir/name",
+    "seed": "set the recipe's own `seed`",
+    "data_seed": "set the recipe's own `seed`",
+    "full_determinism": "the stage is deterministic on CPU; on a GPU it would change the kernels' speed unseen",
+    "resume_from_checkpoint": "the stage resumes by itself from its last whole checkpoint",
+    "remove_unused_columns": "the stage passes only the columns that the trainer reads",
+    "report_to": "the stage writes train_log.jsonl; nothing is sent anywhere",
+    "run_name": "nothing is reported to a service",
+    "logging_strategy": "every step is logged, so that a resumed log equals an undisturbed one",
+    "logging_steps": "every step is logged, so that a resumed log equals an undisturbed one",
+    "logging_first_step": "every step is logged",
+    "logging_nan_inf_filter": "a loss that is not a number is an error here",
+    "disable_tqdm": "the stage has its own progress bar",
+    "log_level": "the stage says what matters",
+    "push_to_hub": "nothing is uploaded",
+    "hub_model_id": "nothing is uploaded",
+    "hub_token": "nothing is uploaded",
+    "save_strategy": "checkpoints are needed for resuming; set trainer.save_steps",
+    "save_only_model": "resuming needs the optimizer and the random state",
+    "overwrite_output_dir": "the stage writes to run_dir/name",
+    "model_init_kwargs": "set the recipe's `model` section",
+    "trust_remote_code": "set model.trust_remote_code",
+    "deepspeed": "launch with `accelerate launch --config_file`",
+    "eval_strategy": "evaluation has its own stages: generate, score, report",
+    "do_eval": "evaluation has its own stages: generate, score, report",
+    "do_predict": "evaluation has its own stages: generate, score, report",
+}
+
+
+class Passthrough(Strict):
+    """A section whose keys are another library's; only what the recipe sets is kept and passed on."""
+
+    model_config = ConfigDict(strict=True, validate_default=False)
+
+    def given(self) -> dict[str, Any]:
+        """What the recipe sets, by the other library's names."""
+        return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+
+    @model_serializer
+    def _only_given(self) -> dict[str, Any]:
+        return self.given()
+
+
+class SourceField(typing.NamedTuple):
+    """A dataclass field as written in a source file: unevaluated annotation, default, help text."""
+
+    annotation: str
+    default: Any
+    help: str
+
+
+@cache
+def source_fields(config: str) -> Mapping[str, SourceField]:
+    """Fields of `SFTConfig`, `DPOConfig` or `LoraConfig` with their bases', from the installed source.
+
+    Raises:
+        AlignError: the library is not installed, or its source no longer has the class.
+    """
+    fields: dict[str, SourceField] = {}
+    for package, file, cls in _SOURCES[config]:
+        fields |= _class_fields(package, file, cls)
+    return fields
+
+
+def section(
+    config: str, owned: Mapping[str, str], own: Mapping[str, tuple[Any, Any]] | None = None
+) -> type[Passthrough]:
+    """A pydantic class with the fields of `config`.
+
+    Args:
+        config: `SFTConfig`, `DPOConfig` or `LoraConfig`.
+        owned: key -> why a recipe may not set it.
+        own: further fields, `name -> (annotation, Field(...))`, that are not the library's.
+    """
+    fields: dict[str, tuple[Any, Any]] = {}
+    for name, field in source_fields(config).items():
+        if name in owned:
+            fields[name] = (Annotated[Any, BeforeValidator(_refuse(owned[name]))], Field(default=None))
+        else:
+            fields[name] = (
+                _annotation(field.annotation),
+                Field(default=field.default, description=field.help),
+            )
+    for name, pair in (own or {}).items():
+        fields[name] = pair
+    return create_model(f"{config}Section", __base__=Passthrough, **typing.cast(Any, fields))
+
+
+def _refuse(reason: str) -> Callable[[Any], Any]:
+    def refuse(value: Any) -> Any:
+        raise PydanticCustomError("stage_owns", "the stage decides this itself: {reason}", {"reason": reason})
+
+    return refuse
+
+
+@cache
+def _module_tree(package: str, file: str) -> ast.Module:
+    spec = importlib.util.find_spec(package)  # a top-level package is located, not imported
+    if spec is None or not spec.submodule_search_locations:
+        raise AlignError(
+            f"{package} is not installed", fix="run `make setup`, or `align doctor` to see what is missing"
+        )
+    path = Path(next(iter(spec.submodule_search_locations))) / file
+    if not path.is_file():
+        raise AlignError(f"{package} has no {file}", fix="install the version in the lock file")
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _class_fields(package: str, file: str, cls: str) -> dict[str, SourceField]:
+    for node in _module_tree(package, file).body:
+        if isinstance(node, ast.ClassDef) and node.name == cls:
+            found = [_field(item) for item in node.body if isinstance(item, ast.AnnAssign)]
+            return dict(item for item in found if item is not None)
+    raise AlignError(f"{package}/{file} has no class {cls}", fix="install the version in the lock file")
+
+
+def _field(node: ast.AnnAssign) -> tuple[str, SourceField] | None:
+    if not isinstance(node.target, ast.Name) or node.target.id.startswith("_"):
+        return None
+    annotation = ast.unparse(node.annotation)
+    if annotation.startswith(("ClassVar", "InitVar")):
+        return None
+    default, text = node.value, ""
+    if isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "field":
+        words = {word.arg: word.value for word in node.value.keywords}
+        if isinstance(words.get("init"), ast.Constant) and not typing.cast(ast.Constant, words["init"]).value:
+            return None
+        default = words.get("default")
+        text = _help(words.get("metadata"))
+    return node.target.id, SourceField(annotation, _literal(default), text)
+
+
+def _help(metadata: ast.expr | None) -> str:
+    if isinstance(metadata, ast.Dict):
+        for key, value in zip(metadata.keys, metadata.values, strict=True):
+            text = _literal(value)
+            if isinstance(key, ast.Constant) and key.value == "help" and isinstance(text, str):
+                return " ".join(text.replace("%%", "%").split())
+    return ""
+
+
+def _literal(node: ast.expr | None) -> Any:
+    try:
+        return ast.literal_eval(node) if node is not None else None
+    except ValueError:
+        return None
+
+
+class _Names(dict[str, Any]):
+    """Names in annotations: the built-in types, and `Any` for classes that would have to be imported."""
+
+    def __missing__(self, name: str) -> Any:
+        return Any
+
+
+def _annotation(text: str) -> Any:
+    plain = {kind.__name__: kind for kind in (bool, int, float, str, list, dict, tuple, set)}
+    special = {name: getattr(typing, name) for name in ("Any", "Literal", "Optional", "Union")}
+    try:
+        found = eval(
+            text, {"__builtins__": {}}, _Names(**plain, **special)
+        )  # an installed library's annotation
+        return typing.Optional[found]  # noqa: UP045 - `found` may be a string or Any
+    except Exception:  # an annotation this reader does not understand is left to the library
+        return Any

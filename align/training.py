@@ -1,0 +1,225 @@
+"""What SFT and DPO share around TRL's trainers: arguments, progress, checkpoints, resume, results."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.checkpoints import last_whole, seal
+from align.errors import AlignError
+from align.modeling import CHAT_TEMPLATE, ModelSection, Placement
+from align.progress import Bar, say
+from align.run import RunFolder
+from align.trainer_args import Passthrough
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+TRAIN_LOG = "train_log.jsonl"
+ADAPTER = "adapter"
+SAVE_STEPS = 50
+
+# Log entries that differ from run to run, or that a resumed trainer counts from zero.
+_NOT_LOGGED = {"epoch", "num_tokens", "step", "total_flos"}
+
+
+def quiet_libraries() -> None:
+    """Leave the screen to the stage: no notices from TRL, transformers and datasets."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    for name in ("trl", "peft", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def trainer_arguments(section: Passthrough, seed: int, folder: RunFolder, **defaults: Any) -> dict[str, Any]:
+    """Keyword arguments for TRL's config: stage defaults, then the recipe, then what the stage owns."""
+    import torch
+
+    settings: dict[str, Any] = {
+        "save_steps": SAVE_STEPS,
+        "save_total_limit": 2,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        **defaults,
+        **section.given(),
+    }
+    if settings["save_total_limit"] is not None and settings["save_total_limit"] < 2:
+        raise AlignError(
+            "trainer.save_total_limit must be at least 2",
+            fix="the older checkpoint is what a kill during a save falls back to",
+        )
+    owned = {
+        "output_dir": str(folder.scratch / "checkpoints"),
+        "seed": seed,
+        "data_seed": seed,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+    }
+    return settings | owned
+
+
+def build(kind: type, **arguments: Any) -> Any:
+    """Build a config or trainer of TRL; what it refuses becomes one clear message."""
+    try:
+        return kind(**arguments)
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        raise AlignError(f"{kind.__name__} refuses: {error}", fix="change the recipe's `trainer` section") from error
+
+
+def train(trainer: Trainer, folder: RunFolder, title: str) -> dict[str, float]:
+    """Run or resume training; writes `train_log.jsonl` and returns the last steps' means and the rate.
+
+    Raises:
+        AlignError: a loss that is not a number, or a step that the trainer refuses.
+    """
+    from transformers import PrinterCallback
+
+    checkpoints = Path(str(trainer.args.output_dir))
+    start = last_whole(checkpoints) if checkpoints.is_dir() else None
+    if start is not None:
+        say(f"  resuming from {start.name}")
+    trainer.remove_callback(PrinterCallback)
+    progress = _stage_callback(title)
+    trainer.add_callback(progress)
+    result = trainer.train(resume_from_checkpoint=str(start) if start else None)
+    if folder.is_main:
+        write_log(trainer.state.log_history, folder.work / TRAIN_LOG)
+    last = trailing_means(trainer.state.log_history)
+    rate = float(result.metrics.get("train_samples_per_second", 0.0))
+    return {**last, "steps": float(trainer.state.global_step), "samples_per_second": rate}
+
+
+def save_adapter(trainer: Any, model: ModelSection, folder: RunFolder) -> Path:
+    """Write `adapter/`: the weights, PEFT's config, and the chat template if the recipe replaced it."""
+    out = folder.work / ADAPTER
+    if not folder.is_main:
+        return out
+    wrapped = trainer.accelerator.unwrap_model(trainer.model)
+    wrapped.save_pretrained(str(out), safe_serialization=True)
+    (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    if model.chat_template is not None:
+        (out / CHAT_TEMPLATE).write_text(model.chat_template.read_text(encoding="utf-8"), encoding="utf-8")
+    return out
+
+
+def manifest_metrics(
+    results: Mapping[str, float], where: Placement, rows: int, dropped: Mapping[str, int]
+) -> dict[str, Any]:
+    """What a training stage records in its manifest."""
+    return {
+        **results,
+        "rows": rows,
+        "quarantined": dict(dropped),
+        "trainable_parameters": where.trainable,
+        "total_parameters": where.total,
+        "trainable_share": where.trainable / where.total,
+        "lora_modules": len(where.modules),
+        "lora_placement": where.by_kind,
+    }
+
+
+def write_log(history: list[dict[str, Any]], path: Path) -> None:
+    """One line a step with what is equal in every run of the same recipe: loss, rewards, no times."""
+    with path.open("w", encoding="utf-8") as out:
+        for entry in history:
+            if "loss" in entry:
+                kept = {key: value for key, value in sorted(entry.items()) if key not in _NOT_LOGGED}
+                out.write(json.dumps({"step": entry["step"], **kept}) + "\n")
+
+
+def trailing_means(history: list[dict[str, Any]], share: float = 0.1) -> dict[str, float]:
+    """Means of the logged numbers over the last `share` of the steps (at least one)."""
+    steps = [entry for entry in history if "loss" in entry]
+    last = steps[-max(1, int(len(steps) * share)) :]
+    names = sorted({name for entry in last for name in entry} - _NOT_LOGGED - {"learning_rate"})
+    return {f"final_{name}": sum(float(entry[name]) for entry in last) / len(last) for name in names}
+
+
+def check_supervision(
+    sequence: list[int], supervised: list[int], expected_text: str, length: int, processor: Any, model: Any
+) -> None:
+    """Look at one collated row: length as counted, loss on the answer and only there, end of turn in it.
+
+    Args:
+        sequence: all token ids of the row, padding removed.
+        supervised: the ids that the loss is taken on.
+        expected_text: the assistant's words.
+        length: what the token budget counted for this row.
+
+    Raises:
+        AlignError: what of this does not hold.
+    """
+    tokenizer = processor.tokenizer
+    if len(sequence) != length:
+        what = f"the token budget counted {length} tokens, the processor made {len(sequence)}"
+        raise AlignError(what, fix="report this processor; until then set trainer.max_length: null")
+    spoken = tokenizer.decode(supervised, skip_special_tokens=True)
+    if spoken.split() != expected_text.split():
+        what = f"the loss is not on the answer: it covers {spoken[:80]!r}, the answer is {expected_text[:80]!r}"
+        raise AlignError(what, fix="the chat template's generation markers must enclose the assistant's words")
+    ends = {tokenizer.eos_token_id}
+    generation = getattr(model.generation_config, "eos_token_id", None)
+    ends |= set(generation) if isinstance(generation, list) else {generation}
+    if not ends & set(supervised):
+        raise AlignError(
+            "the answer carries no end-of-turn token: the model would never learn to stop",
+            where="the checkpoint's chat template",
+            fix="set model.chat_template to a template that ends assistant turns with "
+            f"{tokenizer.eos_token!r} inside its generation markers",
+        )
+
+
+def _stage_callback(title: str) -> Any:
+    from transformers import TrainerCallback
+
+    class StageCallback(TrainerCallback):
+        """A bar with rate, loss and time left; seals checkpoints; stops on a loss that is not a number."""
+
+        bar: Bar | None = None
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar = Bar(title, state.max_steps, "steps", done=state.global_step)
+            self.bar.__enter__()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if not logs or "loss" not in logs:
+                return
+            if not math.isfinite(logs["loss"]):
+                raise AlignError(
+                    f"the loss is {logs['loss']} at step {state.global_step}",
+                    fix="lower trainer.learning_rate, or train in bf16 instead of fp16",
+                )
+            if self.bar:
+                self.bar.step(note=_note(logs))
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if self.bar:
+                self.bar.__exit__(None, None, None)
+
+    return StageCallback()
+
+
+def _note(logs: Mapping[str, float]) -> str:
+    parts = [f"loss {logs['loss']:.3f}"]
+    if "rewards/accuracies" in logs:
+        parts.append(f"right {logs['rewards/accuracies']:.0%}, margin {logs['rewards/margins']:.2f}")
+    return ", ".join(parts)

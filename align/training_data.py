@@ -1,0 +1,239 @@
+"""Rows for training, checked at the border and decoded lazily.
+
+Everything that can be wrong with a row is found before the model is loaded: images are opened,
+lengths counted, templates rendered. A bad row goes to `quarantine.jsonl` with its reason; an image
+is decoded for training only when its batch is built.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pydantic import Field
+
+from align.budget import TokenBudget
+from align.chat import check_text, image_tokens, render
+from align.config import Strict
+from align.errors import AlignError
+from align.images import image_size, open_image, resolve_image
+from align.progress import Bar, say
+from align.schema import Message, PreferenceRow, SFTRow, read_rows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+T = TypeVar("T", SFTRow, PreferenceRow)
+
+QUARANTINE = "quarantine.jsonl"
+
+
+class DataSection(Strict):
+    """Which rows, and where their images are."""
+
+    path: Path = Field(description="rows, .parquet or .jsonl")
+    image_root: Path = Field(description="folder that the rows' image paths are relative to")
+    strict: bool = Field(default=False, description="a bad row stops the stage instead of being quarantined")
+    max_pixels: int = Field(default=50_000_000, gt=0, description="images larger than this are bad rows")
+
+
+@dataclass
+class CheckedRows(Generic[T]):
+    """Rows that can be trained on, in the file's order, and the reasons of those that cannot.
+
+    Attributes:
+        lengths: tokens of each row's longest sequence, image tokens included.
+        dropped: reason kind -> number of quarantined rows.
+    """
+
+    rows: list[T] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+class _Quarantine:
+    """Collects bad rows; in strict mode the first one is an error."""
+
+    def __init__(self, strict: bool) -> None:
+        self.strict = strict
+        self.lines: list[dict[str, str]] = []
+        self.counts: Counter[str] = Counter()
+
+    def add(self, where: str, row_id: str, kind: str, reason: str) -> None:
+        if self.strict:
+            place = f"{where} {row_id}".strip()
+            raise AlignError(f"bad row: {reason}", where=place, fix="mend it, or data.strict: false")
+        self.lines.append({"where": where, "id": row_id, "reason": reason})
+        self.counts[kind] += 1
+
+    def write(self, path: Path) -> None:
+        path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
+
+
+def check_rows(
+    cls: type[T], section: DataSection, processor: Any, max_length: int | None, out_dir: Path
+) -> CheckedRows[T]:
+    """Read and check all rows; writes `quarantine.jsonl` to `out_dir`.
+
+    Raises:
+        AlignError: missing files, duplicate ids, no row left, or (strict) the first bad row.
+    """
+    if not section.image_root.is_dir():
+        raise AlignError(f"no such folder: {section.image_root}", where="data.image_root", fix="check the path")
+    quarantine = _Quarantine(section.strict)
+    numbered = list(_read(cls, section.path, quarantine))
+    _refuse_duplicates([row.id for _, row in numbered], section.path)
+    bad_images, sizes = _check_images([row for _, row in numbered], section)
+    checked: CheckedRows[T] = CheckedRows()
+    tokens = image_tokens(processor)
+    kept: list[tuple[str, T, list[tuple[str, ...]]]] = []
+    for where, row in numbered:
+        broken = next((bad_images[name] for name in row.images if name in bad_images), None)
+        if broken:
+            quarantine.add(where, row.id, "image", broken)
+            continue
+        try:
+            check_text([message.content for message in _messages(row)], tokens)
+            kept.append((where, row, row_texts(processor, row)))
+        except AlignError as error:
+            quarantine.add(where, row.id, "text", error.what)
+    lengths = _lengths(processor, kept, sizes)
+    for (where, row, _), length in zip(kept, lengths, strict=True):
+        if max_length is not None and length > max_length:
+            reason = f"{length} tokens, more than trainer.max_length = {max_length}"
+            quarantine.add(where, row.id, "too long", reason)
+            continue
+        checked.rows.append(row)
+        checked.lengths.append(length)
+    checked.dropped = quarantine.counts
+    quarantine.write(out_dir / QUARANTINE)
+    _report(checked, section.path, out_dir)
+    return checked
+
+
+def row_texts(processor: Any, row: SFTRow | PreferenceRow) -> list[tuple[str, ...]]:
+    """The row's sequences as text segments that TRL tokenizes separately.
+
+    SFT has one sequence of one segment; a pair has (prompt, chosen) and (prompt, rejected).
+
+    Raises:
+        AlignError: the template refuses the messages, or the prompt's text does not begin the whole text.
+    """
+    num_images = len(row.images)
+    if isinstance(row, SFTRow):
+        return [(render(processor, row.messages, num_images, add_generation_prompt=False),)]
+    prompt = render(processor, row.prompt, num_images, add_generation_prompt=True)
+    sequences: list[tuple[str, ...]] = []
+    for side in (row.chosen, row.rejected):
+        whole = render(processor, [*row.prompt, *side], num_images, add_generation_prompt=False)
+        if not whole.startswith(prompt):
+            raise AlignError("the chat template renders the prompt differently when an answer follows")
+        sequences.append((prompt, whole[len(prompt) :]))
+    return sequences
+
+
+def lazy_dataset(rows: Sequence[SFTRow] | Sequence[PreferenceRow], section: DataSection) -> Dataset:
+    """A `datasets.Dataset` with TRL's columns whose images are decoded when an item is read."""
+    from datasets import Dataset
+
+    columns = ("messages",) if isinstance(rows[0], SFTRow) else ("prompt", "chosen", "rejected")
+    plain = [row.model_dump(include={"images", *columns}) for row in rows]
+    return Dataset.from_list(plain).with_transform(_decoder(section.image_root, section.max_pixels))
+
+
+def _decoder(root: Path, max_pixels: int) -> Callable[[dict[str, list[Any]]], dict[str, list[Any]]]:
+    def decode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        decoded = dict(batch)
+        if "images" in batch:
+            decoded["images"] = [
+                [open_image(resolve_image(root, name), max_pixels) for name in names] for names in batch["images"]
+            ]
+        return decoded
+
+    return decode
+
+
+def _read(cls: type[T], path: Path, quarantine: _Quarantine) -> Iterator[tuple[str, T]]:
+    """Rows with their place in the file (`row 3`), which is what quarantine records."""
+    bad: list[tuple[str, str, Any]] = []
+    count = 0
+    for row in read_rows(cls, path, lambda where, reason, raw: bad.append((where, reason, raw))):
+        yield f"row {count + len(bad)}", row
+        count += 1
+    for where, reason, raw in bad:
+        row_id = str(raw.get("id", "")) if isinstance(raw, dict) else ""
+        separator, unit = (":", "line") if path.suffix == ".jsonl" else (" row ", "row")
+        place = f"{unit} {where.rsplit(separator, 1)[-1]}"
+        quarantine.add(place, row_id, "schema", reason)
+
+
+def _refuse_duplicates(ids: Sequence[str], path: Path) -> None:
+    repeated = [name for name, count in Counter(ids).items() if count > 1]
+    if repeated:
+        names = ", ".join(repr(name) for name in repeated[:5])
+        raise AlignError(f"{len(repeated)} duplicate ids: {names}", where=str(path), fix="ids must be unique")
+
+
+def _check_images(
+    rows: Sequence[SFTRow | PreferenceRow], section: DataSection
+) -> tuple[dict[str, str], dict[str, tuple[int, int]]]:
+    """Decode each distinct image once; returns name -> fault, and name -> (height, width)."""
+    names = sorted({name for row in rows for name in row.images})
+    faults: dict[str, str] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+
+    def check(name: str) -> tuple[str, str, tuple[int, int]]:
+        try:
+            path = resolve_image(section.image_root, name)
+            size = image_size(path, section.max_pixels)
+            open_image(path, section.max_pixels)
+            return name, "", size
+        except AlignError as error:
+            what = error.what if name in error.what else f"{error.what}: {name}"
+            return name, what, (0, 0)
+
+    with Bar("checking images", len(names), "images") as bar, ThreadPoolExecutor() as pool:
+        for name, fault, size in pool.map(check, names):
+            if fault:
+                faults[name] = fault
+            else:
+                sizes[name] = size
+            bar.step()
+    return faults, sizes
+
+
+def _lengths(
+    processor: Any, kept: Sequence[tuple[str, Any, list[tuple[str, ...]]]], sizes: dict[str, tuple[int, int]]
+) -> list[int]:
+    budget = TokenBudget(processor)
+    segments = sorted({segment for _, _, sequences in kept for sequence in sequences for segment in sequence})
+    tokens = dict(zip(segments, budget.texts(segments), strict=True))
+    return [
+        max(
+            budget.row(sum(tokens[segment] for segment in sequence), [sizes[name] for name in row.images])
+            for sequence in sequences
+        )
+        for _, row, sequences in kept
+    ]
+
+
+def _messages(row: SFTRow | PreferenceRow) -> list[Message]:
+    return row.messages if isinstance(row, SFTRow) else [*row.prompt, *row.chosen, *row.rejected]
+
+
+def _report(checked: CheckedRows[Any], path: Path, out_dir: Path) -> None:
+    dropped = sum(checked.dropped.values())
+    if dropped:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(checked.dropped.items()))
+        total = dropped + len(checked.rows)
+        say(f"  {dropped} of {total} rows quarantined ({kinds}): see {out_dir / QUARANTINE}")
+    if not checked.rows:
+        fix = f"see {out_dir / QUARANTINE}" if dropped else "the file holds no rows"
+        raise AlignError("no rows to train on", where=str(path), fix=fix)
+    longest = max(checked.lengths)
+    say(f"  {len(checked.rows)} rows; the longest has {longest} tokens, image tokens included")
