@@ -47,6 +47,15 @@ class SFTRow(BaseRow):
         return self
 
 
+class PromptRow(BaseRow):
+    """A question to sample answers to; `meta` has `split` (train or dev), `image_id`, `image_sha256`."""
+
+    id: str = Field(min_length=1)
+    images: list[str] = []
+    prompt: list[Message] = Field(min_length=1)
+    meta: dict[str, Any] = {}
+
+
 class PreferenceRow(BaseRow):
     """A preference pair: one prompt, a chosen and a rejected answer (one assistant turn each)."""
 

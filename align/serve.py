@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import signal
@@ -276,9 +277,24 @@ def server_args(checkpoint: str | Path, settings: ServeSettings, port: int, name
     if on_cpu:
         args += ["--enforce-eager", "--kv-cache-memory-bytes", str(int(settings.kv_cache_gb * 2**30))]
         args += ["--mm-processor-cache-gb", "0.5"]
+        # A seeded request whose prompt is cut over two steps kills vLLM's CPU engine ("CPU Generator
+        # does not use offset", gpu_model_runner.py in 0.32): room for all prompts in one step avoids it.
+        longest = settings.max_model_len or _longest_context(checkpoint)
+        if longest:
+            args += ["--max-num-batched-tokens", str(longest * settings.max_num_seqs)]
     else:
         args += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
     return args + settings.extra_args
+
+
+def _longest_context(checkpoint: str | Path) -> int | None:
+    """The context length that the model's config states, in tokens; None for a hub id."""
+    path = Path(checkpoint) / "config.json"
+    if not path.is_file():
+        return None
+    config = json.loads(path.read_text())
+    found = (config.get("text_config") or config).get("max_position_embeddings")
+    return int(found) if found else None
 
 
 def _is_cpu_build() -> bool:
