@@ -116,8 +116,8 @@ def _step(title: str, command: list[str], count: int = 0) -> None:
         return
     print(_tail(LOG), file=sys.stderr)
     raise SetupError(
-        f"step '{title}'; the whole log is {LOG.relative_to(REPO)}. If a download failed, check the network or "
-        "pip's settings (`pip config list`) and run `make setup` again: finished steps are not repeated."
+        f"step '{title}'; the whole log is {LOG.relative_to(REPO)}. If a download failed, check the network "
+        "or pip's settings (`pip config list`) and run `make setup` again: finished steps are not repeated."
     )
 
 
