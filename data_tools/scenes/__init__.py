@@ -1,0 +1,1 @@
+"""The embedded world: icon scenes in COCO's categories whose truth is known exactly."""
