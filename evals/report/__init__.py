@@ -1,0 +1,1 @@
+"""The hallucination report: what changed between checkpoints, how sure that is, and what it cost."""

@@ -1,0 +1,72 @@
+"""Visual questions: accuracy by kind, and which answers flipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evals.report.flips import Flips
+from evals.report.load import Metric, Results, shown_name
+from evals.report.plots.series import all_series, legend
+from evals.report.svg import Figure, drawing, fit, line, rect, text, x_axis
+
+
+def by_kind(results: Results) -> Figure | None:
+    """VQA accuracy of each kind of question, the checkpoints as dots on one line."""
+    lines = [item for item in results.metrics if item.task == "vqa" and item.metric == "accuracy"]
+    lines = [item for item in lines if item.mode == lines[0].mode]
+    if not lines:
+        return None
+    series = all_series(results.checkpoints)
+    left, right, top, row = 104.0, 420.0, 12.0, 34.0
+    bottom = top + row * len(lines)
+    x = fit([float(value or 0) for item in lines for value in item.values.values()], left, right, pad=0.08, floor=0, ceiling=100)
+    parts = [x_axis(x, top, bottom, "accuracy, %")]
+    for index, item in enumerate(lines):
+        y = top + row * (index + 0.5)
+        values = [float(item.values[one.key] or 0) for one in series]
+        parts.append(text(_kind(item), left - 12, y + 4, "name", "end"))
+        parts.append(line(x(min(values)), y, x(max(values)), y, "path"))
+        # The last checkpoint is drawn last, on top of the one it is compared with.
+        parts += [one.point(x(value), y, f"{one.name}: {value:.1f}%", size=6) for one, value in zip(series, values, strict=True)]
+    return Figure(
+        "vqa", "Visual questions by kind", "Right is better. Alignment must not cost answers: the gap between the last two marks is the price.",
+        drawing(440, bottom + 48, "VQA accuracy by kind of question", *parts),
+        ["kind", "questions", *(one.name for one in series)],
+        [[_kind(item), str(item.n), *(f"{item.values[one.key] or 0:.1f}" for one in series)] for item in lines],
+        legend=legend(series),
+    )  # fmt: skip
+
+
+def flips_chart(results: Results, flips: Sequence[Flips]) -> Figure | None:
+    """Answers gained to the right, lost to the left, for each task and split."""
+    flips = [item for item in flips if item.gained or item.lost]
+    if not flips:
+        return None
+    before, after = shown_name(results.before), shown_name(results.after)
+    left, right, top, row = 124.0, 420.0, 26.0, 30.0
+    bottom = top + row * len(flips)
+    most = max(max(item.gained, item.lost) for item in flips)
+    x = fit([-most, most], left, right, include=[0.0], pad=0.18, num_ticks=4)
+    parts = [
+        x_axis(x, top, bottom, "answers", lambda v: f"{abs(v):.0f}"),
+        line(x(0), top - 4, x(0), bottom, "zero"),
+        text("← lost", x(0) - 10, 14, "hint", "end"),
+        text("gained →", x(0) + 10, 14, "hint"),
+    ]
+    for index, item in enumerate(flips):
+        y = top + row * index + 7
+        parts.append(text(item.name, left - 12, y + 12, "name", "end"))
+        parts.append(rect(x(-item.lost), y, x(0) - x(-item.lost), 16, "bad fill", f"{item.lost} lost"))
+        parts.append(rect(x(0), y, x(item.gained) - x(0), 16, "good fill", f"{item.gained} gained"))
+        parts.append(text(str(item.lost), x(-item.lost) - 5, y + 12, "tick", "end"))
+        parts.append(text(str(item.gained), x(item.gained) + 5, y + 12, "tick"))
+    return Figure(
+        "flips", "Flips gained and lost", f"Gained: wrong with {before}, right with {after}. Lost: the other way round. A small net change can hide many flips.",
+        drawing(440, bottom + 48, f"Answers gained and lost from {before} to {after}", *parts),
+        ["task", "gained", "lost", "right both times", "wrong both times"],
+        [[item.name, str(item.gained), str(item.lost), str(item.both_right), str(item.both_wrong)] for item in flips],
+    )  # fmt: skip
+
+
+def _kind(item: Metric) -> str:
+    return item.split.replace("_", " ") if item.split not in ("", "all", "test", "overall") else "all kinds"

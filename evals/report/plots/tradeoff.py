@@ -1,0 +1,100 @@
+"""CHAIRi against what it can be bought with: recall, and length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from evals.report.captions import Matched
+from evals.report.load import Results
+from evals.report.plots.series import Series, all_series, legend
+from evals.report.svg import Figure, Scale, drawing, fit, polyline, text, x_axis, y_axis
+from evals.report.verdict import interval
+
+_WIDTH, _HEIGHT = 440.0, 318.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 424.0, 30.0, 270.0
+
+
+def chair_against_recall(results: Results) -> Figure | None:
+    """The checkpoints as a path in the plane of recall and CHAIRi."""
+    invented, recall = results.find("chair_i", "chair"), results.find("recall", "chair")
+    if not invented or not recall:
+        return None
+    points = [(recall.values[name], invented.values[name]) for name in results.checkpoints]
+    if any(x is None or y is None for x, y in points):
+        return None
+    pairs = [(float(x or 0), float(y or 0)) for x, y in points]
+    x = fit([pair[0] for pair in pairs], _LEFT, _RIGHT, pad=0.3, floor=0, ceiling=100)
+    y = fit([pair[1] for pair in pairs], _BOTTOM, _TOP, pad=0.2, floor=0)
+    series = all_series(results.checkpoints)
+    parts = [
+        x_axis(x, _TOP, _BOTTOM, "recall: objects that are there and named, %"),
+        y_axis(y, _LEFT, _RIGHT, "CHAIRi, % of named objects that are invented"),
+        polyline([(x(a), y(b)) for a, b in pairs], "path"),
+        text("better ↘", _RIGHT - 4, _BOTTOM - 8, "hint", "end"),
+        *_labelled(series, pairs, x, y),
+    ]
+    return Figure(
+        "recall", "Invention against recall", "Down is fewer inventions, right is more of what is there. Moving left buys "
+        "the gain by silence.",
+        drawing(_WIDTH, _HEIGHT, "CHAIRi against recall", *parts),
+        ["checkpoint", "recall, %", "CHAIRi, %"],
+        [[item.name, f"{a:.1f}", f"{b:.1f}"] for item, (a, b) in zip(series, pairs, strict=True)],
+        legend=legend(series),
+    )  # fmt: skip
+
+
+def chair_against_length(results: Results, words: Mapping[str, float], matched: Sequence[Matched]) -> Figure | None:
+    """CHAIRi against words per caption, with the last two checkpoints cut to equal length beside it."""
+    invented = results.find("chair_i", "chair")
+    names = [name for name in results.checkpoints if name in words]
+    if not invented or len(names) < 2:
+        return None
+    pairs = [(words[name], float(invented.values[name] or 0)) for name in names]
+    series = [item for item in all_series(results.checkpoints) if item.key in names]
+    fair = matched[0] if matched else None
+    cut_points = _cut_points(fair, pairs, series) if fair else []
+    x = fit([pair[0] for pair in pairs], _LEFT, _RIGHT, pad=0.25, floor=0)
+    y = fit([*(pair[1] for pair in pairs), *(point[2] for point in cut_points)], _BOTTOM, _TOP, pad=0.2, floor=0)
+    parts = [
+        x_axis(x, _TOP, _BOTTOM, "words per caption"),
+        y_axis(y, _LEFT, _RIGHT, "CHAIRi, % of named objects that are invented"),
+        polyline([(x(a), y(b)) for a, b in pairs], "path"),
+    ]
+    rows = [[item.name, "as written", f"{a:.1f}", f"{b:.1f}"] for item, (a, b) in zip(series, pairs, strict=True)]
+    for item, (a, b), (place, value) in [(series[index], pairs[index], point) for index, *point in cut_points]:
+        parts.append(polyline([(x(a), y(b)), (x(place), y(value))], f"dotted {item.css}"))
+        parts.append(item.point(x(place), y(value), f"{item.name}, cut: {value:.1f}%", hollow=True, size=6))
+    for item in matched:
+        rows.append([series[-2].name, item.method, f"{item.words_before:.1f}", f"{item.chair_before:.1f}"])
+        rows.append([series[-1].name, item.method, f"{item.words_after:.1f}", f"{item.chair_after:.1f}"])
+    parts += _labelled(series, pairs, x, y)
+    before, after = series[-2].name, series[-1].name
+    return Figure(
+        "length", "Invention against length", "The hollow mark is what saying less alone would do: the longer captions cut to the "
+        "other's mean length, blindly. A real gain lies below it.",
+        drawing(_WIDTH, _HEIGHT, "CHAIRi against caption length", *parts),
+        ["checkpoint", "captions", "words", "CHAIRi, %"], rows, legend=legend(series),
+        note=" ".join(
+            f"{item.method[0].upper()}{item.method[1:]}: CHAIRi {before} {item.chair_before:.1f}, {after} {item.chair_after:.1f} "
+            f"({interval(item.chair_delta, item.chair_low, item.chair_high)})."
+            for item in matched[:2]
+        ),
+    )  # fmt: skip
+
+
+def _cut_points(fair: Matched, pairs: Sequence[tuple[float, float]], series: Sequence[Series]) -> list[tuple[int, float, float]]:
+    """(series index, words, CHAIRi) of the side that was cut, when the cut is worth drawing."""
+    sides = [(len(series) - 2, fair.words_before, fair.chair_before), (len(series) - 1, fair.words_after, fair.chair_after)]
+    return [side for side in sides if pairs[side[0]][0] - side[1] > 0.02 * pairs[side[0]][0]]
+
+
+def _labelled(series: Sequence[Series], pairs: Sequence[tuple[float, float]], x: Scale, y: Scale) -> list[Markup]:
+    """Markers with their names beside them, on the side that has room."""
+    parts = []
+    for item, (a, b) in zip(series, pairs, strict=True):
+        parts.append(item.point(x(a), y(b), f"{item.name}: {a:.1f}, {b:.1f}%", size=6))
+        near_right = x(a) > _RIGHT - 60
+        parts.append(text(item.name, x(a) + (-11 if near_right else 11), y(b) - 7, f"name {item.css}-text", "end" if near_right else "start"))
+    return parts

@@ -1,0 +1,80 @@
+"""Write the hallucination report: report.html for reading, report.md for a pull request, report.json for programs.
+
+Reads a finished score folder (two checkpoints or more) and, where they are given, what the judge, pairs
+and training stages left. The page is one file that opens offline. It starts with a verdict in plain
+words, which says so when less hallucination is only less text.
+
+  align report recipes/quickstart/report.yaml num_examples=24
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from align.config import StageRecipe, Strict
+from align.progress import say
+from align.run import RunFolder
+
+
+class Training(Strict):
+    """The training stages whose curves are shown."""
+
+    sft: Path | None = Field(default=None, description="folder of the SFT stage")
+    dpo: Path | None = Field(default=None, description="folder of the DPO stage")
+
+
+class Recipe(StageRecipe):
+    """What goes into the report."""
+
+    name: str = Field(default="report", description="the stage's folder inside run_dir")
+    scores: Path = Field(description="folder of the score stage")
+    judge: Path | None = Field(default=None, description="folder of the judge stage, for its agreement with the truth")
+    pairs: Path | None = Field(default=None, description="folder of the pairs stage, for length gaps and agreement")
+    training: Training = Field(default_factory=Training, description="folders of the training stages, for their curves")
+    stages: list[Path] = Field(default=[], description="finished stage folders to name in the provenance section")
+    image_root: Path | None = Field(default=None, description="folder of the pictures, where the scores do not name one")
+    title: str = Field(default="Hallucination report", description="heading of the page")
+    num_examples: int = Field(default=12, ge=0, le=200, description="examples with pictures")
+    vqa_margin_points: float = Field(default=1.0, gt=0, description="loss of VQA accuracy that still counts as kept, in points")
+    recall_margin_points: float = Field(default=3.0, gt=0, description="loss of caption recall that still counts as kept, in points")
+
+
+def run(recipe: Recipe) -> RunFolder:
+    """Render the three files.
+
+    Raises:
+        AlignError: a folder is missing or unfinished, or has fewer than two checkpoints.
+    """
+    folder = RunFolder.open(recipe, inputs=_inputs(recipe))
+    if folder.is_complete:
+        return folder
+    with folder:
+        from evals.report.build import build_report
+
+        report = build_report(recipe)
+        for name, text in report.files.items():
+            # Lone surrogates cannot be written; the page's own texts are clean, paths and ids may not be.
+            (folder.work / name).write_bytes(text.encode("utf-8", "replace"))
+        say(f"  {report.verdict.headline}\n  {report.verdict.summary}")
+        page = recipe.stage_dir / "report.html"
+        folder.complete(
+            metrics={"status": report.verdict.status, "gates": dict(report.verdict.gates), "num_examples": report.num_examples},
+            next_step=f"open {page} in a browser",
+        )
+    return folder
+
+
+def _inputs(recipe: Recipe) -> dict[str, str | Path]:
+    optional = {"judge": recipe.judge, "pairs": recipe.pairs, "sft": recipe.training.sft, "dpo": recipe.training.dpo}
+    found: dict[str, str | Path] = {"scores": recipe.scores}
+    found |= {name: path for name, path in optional.items() if path is not None}
+    return found | {f"stage_{index}": path for index, path in enumerate(recipe.stages)}
+
+
+def dump_json(value: Any) -> str:
+    """Indented JSON, the same bytes for the same value."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
