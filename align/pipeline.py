@@ -57,10 +57,6 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = ()) -> list[Step]
     names = [str(key) for key in tree if key not in _PIPELINE_KEYS]
     if not names:
         raise RecipeError("the pipeline has no stages", where=str(path))
-    for text in overrides:
-        section = text.split("=")[0].split(".")[0]
-        if section not in names and section not in _PIPELINE_KEYS:
-            raise RecipeError(f"override of unknown stage {section!r}{nearest(section, names)}", where=text)
     return [_load_step(path, tree, name) for name in names]
 
 
@@ -126,17 +122,26 @@ class _Clock:
 def _read_tree(path: Path, overrides: Sequence[str]) -> DictConfig:
     if not path.is_file():
         raise RecipeError(f"no such pipeline: {path}", fix="try recipes/quickstart/pipeline.yaml")
-    for text in overrides:
-        if "=" not in text or text.startswith("="):
-            raise RecipeError(f"not an override: {text!r}", fix="write stage.section.key=value")
     try:
         loaded = OmegaConf.load(path)
         if not isinstance(loaded, DictConfig) or "run_dir" not in loaded:
             raise RecipeError("a pipeline is a mapping with run_dir and one section a stage", where=str(path))
+        _check_overrides(overrides, [str(key) for key in loaded])
         tree = cast(DictConfig, OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides))))
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read the pipeline: {error}", where=str(path)) from error
     return tree
+
+
+def _check_overrides(overrides: Sequence[str], sections: Sequence[str]) -> None:
+    for text in overrides:
+        if "=" not in text or text.startswith("="):
+            raise RecipeError(f"not an override: {text!r}", fix="write stage.section.key=value")
+        section = text.split("=")[0].split(".")[0]
+        if section not in (*sections, *_PIPELINE_KEYS):
+            raise RecipeError(
+                f"override of unknown stage {section!r}{nearest(section, sections)}", where=text
+            )
 
 
 def _load_step(path: Path, tree: DictConfig, name: str) -> Step:

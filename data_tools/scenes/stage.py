@@ -1,0 +1,51 @@
+"""Draw the embedded world: COCO-format scenes whose truth is known exactly.
+
+Writes images/<split>/ and annotations/ (instances, captions, VQAv2-format questions) for the splits
+train, dev, test and test_unseen_style (an art style that no training ever sees). About 1.5 ms a scene.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from align.config import StageRecipe
+from align.progress import Bar
+from align.run import RunFolder
+
+
+class Recipe(StageRecipe):
+    """How many scenes of each split to draw."""
+
+    name: str = "scenes"
+    train: int = Field(
+        default=2000, ge=1, description="images to make instructions and preference pairs from"
+    )
+    dev: int = Field(default=200, ge=1, description="images to measure the judge on")
+    test: int = Field(default=500, ge=1, description="images to evaluate on")
+    unseen: int = Field(default=200, ge=0, description="test images in the held-out art style")
+
+
+def run(recipe: Recipe) -> RunFolder:
+    """Write the world; byte-equal for the same recipe.
+
+    Raises:
+        AlignError: the disk is full.
+    """
+    folder = RunFolder.open(recipe, {})
+    if folder.is_complete:
+        return folder
+    from data_tools.scenes.coco_files import write_world
+
+    total = recipe.train + recipe.dev + recipe.test + recipe.unseen
+    with folder, Bar("scenes", total, "images") as bar:
+        write_world(
+            folder.work,
+            train=recipe.train,
+            dev=recipe.dev,
+            test=recipe.test,
+            unseen=recipe.unseen,
+            seed=recipe.seed,
+            progress=lambda done, _total: bar.step(done - bar.done),
+        )
+        folder.complete(metrics={"images": total}, next_step="align instructions RECIPE")
+    return folder
