@@ -93,7 +93,6 @@ class Card:
     source: str
     licence: str
     mode: Mode
-    num_samples: int
     cluster: str
 
     def to_json(self) -> dict[str, Any]:
@@ -112,9 +111,8 @@ class Mark:
 
 
 class TaskConfig(Strict):
-    """What every task's section of a recipe has."""
+    """What every task's section of a recipe has, besides `type`."""
 
-    type: str = Field(description=f"the kind of task: {', '.join(TASK_TYPES)}")
     image_root: Path = Field(description="folder that the images' file names are relative to")
     prompt: str = Field(description="what the model is asked")
     max_tokens: int = Field(gt=0, description="longest answer in tokens")

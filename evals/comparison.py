@@ -1,0 +1,162 @@
+"""From scored answers to lines of `metrics.json`: per-cluster sums, values, paired differences, health."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from align.schema import Prediction, Score
+from evals.stats import Array, Comparison, compare, ratios
+from evals.task import Metric, Task
+
+
+@dataclass
+class Health:
+    """Counts of what a reader must know before believing the numbers.
+
+    Attributes:
+        n: samples asked. The others count samples: `unparsed` by the strict scorer, `empty` answers,
+            `truncated` by the token limit, `failed` requests (not scored).
+    """
+
+    n: int = 0
+    unparsed: int = 0
+    empty: int = 0
+    truncated: int = 0
+    failed: int = 0
+    words: int = 0
+
+    def add(self, prediction: Prediction, score: Score | None) -> None:
+        """Count one prediction and, unless the request failed, its score."""
+        self.n += 1
+        if score is None or prediction.text is None:
+            self.failed += 1
+            return
+        self.unparsed += bool(score.meta.get("unparsed"))
+        self.empty += not prediction.text.strip()
+        self.truncated += prediction.finish_reason == "length"
+        self.words += len(prediction.text.split())
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts, with the mean number of words of the answers that came."""
+        answered = self.n - self.failed
+        counts = {key: getattr(self, key) for key in ("n", "unparsed", "empty", "truncated", "failed")}
+        return {**counts, "mean_words": round(self.words / answered, 3) if answered else 0.0}
+
+
+def compare_task(
+    task: Task, scores: Mapping[str, Sequence[Score]], resamples: int, seed: Sequence[int]
+) -> list[dict[str, Any]]:
+    """One line a metric: each checkpoint's value and each step's paired difference.
+
+    All checkpoints are compared on the samples that were scored for all of them.
+    """
+    common = set.intersection(*({score.sample_id for score in part} for part in scores.values()))
+    shared = {name: [score for score in part if score.sample_id in common] for name, part in scores.items()}
+    clusters = _cluster_index(next(iter(shared.values())))
+    metrics = task.metrics
+    sums = {
+        name: [cluster_sums(metric, part, clusters) for metric in metrics] for name, part in shared.items()
+    }
+    rows = [
+        _row(task, metric, {name: sums[name][index] for name in sums}, next(iter(shared.values())))
+        for index, metric in enumerate(metrics)
+    ]
+    names = list(scores)
+    if not common:
+        return rows
+    for before, after in pairwise(names):
+        binary = [is_binary(metric, shared[before], shared[after]) for metric in metrics]
+        steps = compare(sums[before], sums[after], binary, resamples=resamples, seed=seed)
+        for row, metric, step in zip(rows, metrics, steps, strict=True):
+            if after == names[-1]:
+                row |= _difference(step, metric.scale)
+            else:
+                row[f"{before}_to_{after}"] = {
+                    key: value for key, value in _difference(step, metric.scale).items() if key != "p_method"
+                }
+    return rows
+
+
+def cluster_sums(metric: Metric, scores: Sequence[Score], clusters: Mapping[str, int]) -> Array:
+    """Per-cluster numerators and denominators of a metric: float64 [C, 2K], see `evals.stats`."""
+    subsets = metric.subsets or (None,)
+    sums = np.zeros((len(clusters), 2 * len(subsets)))
+    for score in scores:
+        row = clusters[score.cluster]
+        for k, subset in enumerate(subsets):
+            if subset is None or subset in score.meta["subsets"]:
+                sums[row, k] += _weighted(metric.numerator, score)
+                sums[row, len(subsets) + k] += _weighted(metric.denominator, score)
+    return sums
+
+
+def is_binary(metric: Metric, before: Sequence[Score], after: Sequence[Score]) -> bool:
+    """Whether McNemar's test applies: a plain share of samples, each sample alone in its cluster."""
+    if len(metric.subsets) > 1:
+        return False
+    for side in (before, after):
+        part = [score for score in side if not metric.subsets or metric.subsets[0] in score.meta["subsets"]]
+        if len({score.cluster for score in part}) != len(part):
+            return False
+        for score in part:
+            if _weighted(metric.denominator, score) != 1 or _weighted(metric.numerator, score) not in (0, 1):
+                return False
+    return True
+
+
+def _weighted(weights: Mapping[str, float], score: Score) -> float:
+    return sum(weight * score.values[name] for name, weight in weights.items())
+
+
+def _cluster_index(scores: Sequence[Score]) -> dict[str, int]:
+    return {name: index for index, name in enumerate(sorted({score.cluster for score in scores}))}
+
+
+def _row(task: Task, metric: Metric, sums: Mapping[str, Array], scores: Sequence[Score]) -> dict[str, Any]:
+    part = [
+        score for score in scores if not metric.subsets or set(metric.subsets) & set(score.meta["subsets"])
+    ]
+    totals = {name: values.sum(axis=0) for name, values in sums.items()}
+    k = max(1, len(metric.subsets))
+    return {
+        "task": task.name,
+        "metric": metric.name,
+        "split": metric.split,
+        "mode": metric.mode,
+        "higher_is_better": metric.higher_is_better,
+        "primary": metric.primary,
+        "scale": metric.scale,
+        **{name: _rounded(float(ratios(total, k)) * metric.scale) for name, total in totals.items()},
+        "delta": None,
+        "ci_low": None,
+        "ci_high": None,
+        "p": None,
+        "p_holm": None,
+        "p_method": None,
+        "mde": None,
+        "n": len(part),
+        "clusters": len({score.cluster for score in part}),
+        "undefined": [name for name, total in totals.items() if bool((total[k:] == 0).any())],
+        "description": metric.description,
+    }
+
+
+def _difference(step: Comparison, scale: float) -> dict[str, Any]:
+    return {
+        "delta": _rounded(step.delta * scale),
+        "ci_low": _rounded(step.ci_low * scale),
+        "ci_high": _rounded(step.ci_high * scale),
+        "p": float(f"{step.p:.6g}"),
+        "p_method": step.method,
+        "mde": _rounded(step.mde * scale),
+    }
+
+
+def _rounded(value: float) -> float:
+    """Six decimals: far below any difference that matters, above what the order of a sum changes."""
+    return round(value, 6) + 0.0

@@ -1,0 +1,230 @@
+"""Score every checkpoint's answers and compare the checkpoints, with paired intervals.
+
+Reads the folders that `align generate` wrote for the checkpoints, scores each answer in the official
+and the strict way, and compares each checkpoint with the one before: paired cluster bootstrap intervals,
+an exact or permutation test, Holm's correction over the primary metrics, and the smallest difference
+that the data could have shown.
+
+Writes `metrics.json` (shares in percent, `scale` says so), `health.json` (what could not be scored),
+`tasks.json` (the protocols) and `rows/<checkpoint>/<task>.jsonl` (one scored answer a line).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from align.config import StageRecipe, read_yaml
+from align.errors import AlignError, RecipeError
+from align.progress import say
+from align.run import RunFolder
+from align.schema import Prediction, Score, read_rows, write_rows
+from evals.comparison import Health, compare_task
+from evals.stats import holm
+from evals.task import Sample, Task, index_samples, load_tasks
+
+_FIELDS = """
+task metric split mode higher_is_better primary scale description delta ci_low ci_high p p_holm p_method mde
+n clusters undefined
+"""
+"""Fields of a line of `metrics.json`; checkpoints stand beside them and must be called otherwise."""
+
+
+class Recipe(StageRecipe):
+    """What to compare."""
+
+    name: str = Field(
+        default="score", description="the stage's folder inside run_dir", pattern=r"^[A-Za-z0-9_.-]+$"
+    )
+    checkpoints: dict[str, Path] = Field(
+        min_length=1,
+        description="name -> folder that `align generate` wrote, in training order; each is compared with the "
+        "one before, and the last difference is the headline",
+    )
+    resamples: int = Field(default=10_000, ge=100, description="bootstrap resamples, and swaps of the test")
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _names(cls, checkpoints: dict[str, Path]) -> dict[str, Path]:
+        for name in checkpoints:
+            if name in _FIELDS.split() or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+                raise ValueError(f"{name!r} is a field of metrics.json or no plain word; name it otherwise")
+        return checkpoints
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One checkpoint's answers to one task: scores in the order of the samples, and what went wrong."""
+
+    scores: list[Score]
+    health: Health
+
+
+def run(recipe: Recipe) -> RunFolder:
+    """Score and compare; see the module."""
+    tasks = read_tasks(recipe.checkpoints)
+    inputs: dict[str, str | Path] = {f"checkpoints.{name}": path for name, path in recipe.checkpoints.items()}
+    for task in tasks.values():
+        inputs |= {f"tasks.{task.name}.{name}": path for name, path in task.inputs().items()}
+    folder = RunFolder.open(recipe, inputs=inputs)
+    if folder.is_complete:
+        return folder
+    with folder:
+        scored = {name: score_folder(tasks, path) for name, path in recipe.checkpoints.items()}
+        write_scores(folder.work, scored)
+        metrics = compare_checkpoints(tasks, scored, recipe.resamples, recipe.seed)
+        health = {
+            name: {task: part.health.to_json() for task, part in found.items()}
+            for name, found in scored.items()
+        }
+        _write_json(folder.work / "metrics.json", metrics)
+        _write_json(folder.work / "health.json", health)
+        _write_json(folder.work / "tasks.json", {name: task.card.to_json() for name, task in tasks.items()})
+        _show(metrics, list(recipe.checkpoints))
+        headline = {
+            f"{row['task']}/{row['split']}/{row['metric']}": row[list(recipe.checkpoints)[-1]]
+            for row in metrics
+            if row["primary"]
+        }
+        folder.complete(metrics=headline, next_step="align report, with this folder as its scores")
+    return folder
+
+
+def read_tasks(checkpoints: Mapping[str, Path]) -> dict[str, Task]:
+    """The tasks that all checkpoints answered.
+
+    Raises:
+        AlignError: a folder is not `align generate`'s, or the checkpoints answered different tasks.
+    """
+    sections: dict[str, Any] = {}
+    for name, folder in checkpoints.items():
+        path = folder / "recipe.yaml"
+        if not path.is_file() or not (folder / "predictions.jsonl").is_file():
+            raise RecipeError(
+                f"checkpoints.{name} = {folder}: not a finished folder of `align generate`",
+                fix="run `align generate` for this checkpoint first",
+            )
+        sections[name] = read_yaml(path).get("tasks")
+    first, *others = sections
+    for name in others:
+        if sections[name] != sections[first]:
+            differ = sorted(
+                key
+                for key in {*(sections[name] or {}), *(sections[first] or {})}
+                if (sections[name] or {}).get(key) != (sections[first] or {}).get(key)
+            )
+            raise AlignError(
+                f"checkpoints {first!r} and {name!r} answered different tasks: {', '.join(differ)}",
+                where=str(checkpoints[name] / "recipe.yaml"),
+                fix="generate both with the same tasks section",
+            )
+    return load_tasks(sections[first] or {}, where=f"{checkpoints[first]}/recipe.yaml: tasks")
+
+
+def score_folder(tasks: Mapping[str, Task], folder: Path) -> dict[str, Scored]:
+    """Score one checkpoint's `predictions.jsonl`."""
+    by_task: dict[str, list[Prediction]] = {name: [] for name in tasks}
+    for prediction in read_rows(Prediction, folder / "predictions.jsonl"):
+        if prediction.task not in by_task:
+            raise AlignError(f"a prediction for the unknown task {prediction.task!r}", where=str(folder))
+        by_task[prediction.task].append(prediction)
+    return {
+        name: score_predictions(task, by_task[name], where=f"{folder}/predictions.jsonl")
+        for name, task in tasks.items()
+    }
+
+
+def score_predictions(task: Task, predictions: Sequence[Prediction], where: str = "") -> Scored:
+    """Score one task's predictions; failed requests are counted, not scored.
+
+    Raises:
+        AlignError: a sample has no prediction or two, or a prediction has no sample.
+    """
+    samples = index_samples(task.samples())
+    answers = _index(predictions, samples, where)
+    health = Health()
+    scores = []
+    for sample_id, sample in samples.items():
+        prediction = answers[sample_id]
+        score = task.score(sample, prediction) if prediction.text is not None else None
+        health.add(prediction, score)
+        if score is not None:
+            scores.append(score)
+    return Scored(scores, health)
+
+
+def compare_checkpoints(
+    tasks: Mapping[str, Task], scored: Mapping[str, Mapping[str, Scored]], resamples: int, seed: int
+) -> list[dict[str, Any]]:
+    """The lines of `metrics.json`, tasks in the recipe's order, Holm's correction over all primary lines."""
+    rows: list[dict[str, Any]] = []
+    for name, task in tasks.items():
+        scores = {checkpoint: parts[name].scores for checkpoint, parts in scored.items()}
+        rows += compare_task(task, scores, resamples, [seed, zlib.crc32(name.encode())])
+    tested = [row for row in rows if row["primary"] and row["p"] is not None]
+    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p_holm"] = float(f"{p:.6g}")
+    return rows
+
+
+def write_scores(folder: Path, scored: Mapping[str, Mapping[str, Scored]]) -> None:
+    """`rows/<checkpoint>/<task>.jsonl` under `folder`."""
+    for checkpoint, parts in scored.items():
+        for task, part in parts.items():
+            path = folder / "rows" / checkpoint / f"{task}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_rows(path, part.scores)
+
+
+def _index(
+    predictions: Sequence[Prediction], samples: Mapping[str, Sample], where: str
+) -> dict[str, Prediction]:
+    answers = {prediction.sample_id: prediction for prediction in predictions}
+    lacking, unknown = samples.keys() - answers.keys(), answers.keys() - samples.keys()
+    if lacking or unknown or len(answers) != len(predictions):
+        example = min(lacking or unknown or answers)
+        raise AlignError(
+            f"{len(predictions)} predictions for {len(samples)} samples: {len(lacking)} without an answer, "
+            f"{len(unknown)} unknown, {len(predictions) - len(answers)} repeated (such as {example!r})",
+            where=where,
+            fix="run `align generate` again: annotations have changed since, or the run was not finished",
+        )
+    return answers
+
+
+def _show(metrics: Sequence[Mapping[str, Any]], checkpoints: Sequence[str]) -> None:
+    shown = [row for row in metrics if row["mode"] == "official" or row["primary"]]
+    titles = ["task", "split", "metric", *checkpoints, "delta", "95% interval", "p (Holm)"]
+    table = [titles, *([*_cells(row, checkpoints)] for row in shown)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(titles))]
+    for line in table:
+        cells = [
+            cell.ljust(width) if i < 3 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        say("  " + "  ".join(cells).rstrip())
+    say("  * primary; shares in percent; delta is the last checkpoint minus the one before")
+
+
+def _cells(row: Mapping[str, Any], checkpoints: Sequence[str]) -> list[str]:
+    interval = "" if row["delta"] is None else f"[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
+    return [
+        row["task"],
+        row["split"],
+        row["metric"] + ("*" if row["primary"] else ""),
+        *(f"{row[name]:.1f}" for name in checkpoints),
+        "" if row["delta"] is None else f"{row['delta']:+.1f}",
+        interval,
+        "" if row["p_holm"] is None else f"{row['p_holm']:.3g}",
+    ]
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
