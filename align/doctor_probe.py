@@ -1,7 +1,7 @@
 """Imports libraries one by one and tells what happened; `align doctor` runs it in processes of their own.
 
-`python -m align.doctor_probe torch trl` prints a line for each as soon as it is known, `align-probe: {json}`, so
-that a library which kills the process or hangs is told by the line that is missing.
+`python -m align.doctor_probe torch trl` prints a line for each, `align-probe: {json}`, as soon as it is
+known, so that a library which kills the process or hangs is told by the line that is missing.
 """
 
 from __future__ import annotations
