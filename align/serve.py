@@ -170,6 +170,12 @@ def serve(checkpoint: str | Path, settings: ServeSettings, log_dir: Path) -> Ite
         _stop(server)
 
 
+def as_checkpoint(model: str) -> str | Path:
+    """A recipe's `model` as a path, or unchanged where it can only be a hub id (`owner/name`)."""
+    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith(".") and not Path(model).exists()
+    return model if is_id and not Path(model).parent.is_dir() else Path(model)
+
+
 def model_digest(checkpoint: str | Path) -> str:
     """Digest of a checkpoint folder's files; of a hub model, its id.
 

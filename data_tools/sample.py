@@ -1,0 +1,178 @@
+"""Sample several answers to every prompt from a checkpoint, through vLLM.
+
+Writes `candidates.jsonl`: the distinct answers of each prompt with their finish reason, sorted by id;
+`meta.count` says how often an answer was drawn. Every answer is kept on disk as it arrives, keyed by
+weights, prompt, image bytes and sampling, so a stopped run asks nothing twice. Seeds come from
+the prompt's content: a resumed run draws the same answers.
+
+  align sample recipes/quickstart/sample.yaml n=4 sampling.temperature=1.0
+
+Next: `align judge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from pydantic import Field
+
+from align.answer_store import AnswerStore, ask_stored
+from align.client import ChatRequest, Failure, Reply, Sampling, content_key
+from align.config import StageRecipe
+from align.digest import digest_json
+from align.errors import AlignError
+from align.images import image_sha256, resolve_image
+from align.progress import say
+from align.run import RunFolder
+from align.schema import Candidate, PromptRow, read_rows, write_rows
+from align.serve import Server, ServeSettings, as_checkpoint, serve
+
+
+class Recipe(StageRecipe):
+    """The recipe of `align sample`."""
+
+    name: str = "sample"
+    model: str = Field(description="checkpoint folder to sample from, or a model's id on the hub")
+    prompts: Path = Field(description="prompts.parquet of the instructions stage")
+    image_root: Path = Field(description="folder that image paths are relative to")
+    n: int = Field(default=8, ge=2, description="answers a prompt")
+    sampling: Sampling = Field(
+        default=Sampling(temperature=0.7, max_tokens=128), description="how answers are drawn"
+    )
+    serve: ServeSettings = ServeSettings()
+    concurrency: int = Field(default=32, ge=1, description="prompts asked at the same time")
+    max_failed: float = Field(default=0.02, ge=0, le=1, description="share of failed requests to accept")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt with its request and content key."""
+
+    row: PromptRow
+    key: str
+    request: ChatRequest
+
+
+def run(recipe: Recipe) -> RunFolder:
+    """Sample; the output is byte-equal for the same recipe and inputs, also after a kill and resume.
+
+    Raises:
+        AlignError: greedy sampling, no prompts, a missing image, a server that dies, or more failed
+            requests than `max_failed`.
+    """
+    if recipe.sampling.temperature == 0:
+        raise AlignError("temperature 0 draws the same answer n times", where="sampling.temperature")
+    checkpoint = as_checkpoint(recipe.model)
+    folder = RunFolder.open(recipe, {"model": checkpoint, "prompts": recipe.prompts})
+    if folder.is_complete:
+        return folder
+    with folder:
+        prompts = read_prompts(recipe.prompts)
+        say(f"  {len(prompts)} prompts, {recipe.n} answers each")
+        with (
+            serve(checkpoint, recipe.serve, folder.logs) as server,
+            AnswerStore(folder.scratch / "answers.jsonl") as store,
+        ):
+            asked = [build_request(recipe, server, row) for row in prompts]
+            requests = {item.key: item.request for item in asked}
+            replies = ask_stored(server, store, requests, "sampling", recipe.concurrency)
+        check_failures(replies, recipe.max_failed)
+        candidates = [candidate for item in asked for candidate in distinct(item.row, replies[item.key])]
+        candidates.sort(key=lambda candidate: candidate.id)
+        if not candidates:
+            raise AlignError("no answers", where=str(recipe.prompts))
+        write_rows(folder.work / "candidates.jsonl", candidates)
+        metrics = _metrics(replies, candidates)
+        say(
+            f"  {metrics['candidates']} distinct answers of {metrics['answers']}, "
+            f"{metrics['truncated']} truncated, {metrics['mean_tokens']:.1f} tokens on average"
+        )
+        folder.complete(metrics=metrics, next_step="align judge RECIPE", seeds={"sampling": recipe.seed})
+    return folder
+
+
+def read_prompts(path: Path) -> list[PromptRow]:
+    """Prompts by id.
+
+    Raises:
+        AlignError: none, or an id that occurs twice.
+    """
+    rows = sorted(read_rows(PromptRow, path), key=lambda row: row.id)
+    for first, second in pairwise(rows):
+        if first.id == second.id:
+            raise AlignError(f"duplicate prompt id {first.id!r}", where=str(path))
+    if not rows:
+        raise AlignError("no prompts", where=str(path), fix="run the instructions stage again")
+    return rows
+
+
+def build_request(recipe: Recipe, server: Server, row: PromptRow) -> Asked:
+    """The request of one prompt: its seed is drawn from what is asked, not from its place in a list."""
+    images = [resolve_image(recipe.image_root, image) for image in row.images]
+    shas = [image_sha256(image) for image in images]
+    said = [[message.role, message.content] for message in row.prompt]
+    # 2^20 apart, so that seed + i of one request is never seed + j of another.
+    seed = int(digest_json([recipe.seed, said, shas])[:8], 16) * 2**20
+    sampling = recipe.sampling.model_copy(update={"n": recipe.n, "seed": seed})
+    request = ChatRequest(row.prompt, images, sampling)
+    return Asked(row, content_key(server.digest, request, shas), request)
+
+
+def distinct(row: PromptRow, reply: Reply | Failure) -> list[Candidate]:
+    """A prompt's answers without repeats, numbered by their first draw; none for a failed request.
+
+    Where the same text once ended by itself and once was cut at the limit, it counts as ended.
+    """
+    found: dict[str, Candidate] = {}
+    for number, choice in enumerate(reply.choices if isinstance(reply, Reply) else []):
+        text = choice.text.strip()
+        earlier = found.get(text)
+        if earlier is None:
+            found[text] = Candidate(
+                id=f"{row.id}#{number}",
+                prompt_id=row.id,
+                images=row.images,
+                prompt=row.prompt,
+                text=text,
+                finish_reason=choice.finish_reason,
+                num_tokens=choice.num_tokens,
+                meta={**row.meta, "count": 1},
+            )
+            continue
+        earlier.meta["count"] += 1
+        if earlier.finish_reason != "stop" and choice.finish_reason == "stop":
+            earlier.finish_reason, earlier.num_tokens = choice.finish_reason, choice.num_tokens
+    return list(found.values())
+
+
+def check_failures(replies: dict[str, Reply | Failure], max_failed: float) -> int:
+    """How many requests failed.
+
+    Raises:
+        AlignError: more than the share `max_failed`.
+    """
+    failures = [reply.reason for reply in replies.values() if isinstance(reply, Failure)]
+    if len(failures) > max_failed * len(replies):
+        raise AlignError(
+            f"{len(failures)} of {len(replies)} requests failed, such as: {failures[0]}",
+            fix="mend the cause and run again (answers are kept), or raise max_failed",
+        )
+    if failures:
+        say(f"  {len(failures)} of {len(replies)} requests failed, such as: {failures[0]}")
+    return len(failures)
+
+
+def _metrics(replies: dict[str, Reply | Failure], candidates: Sequence[Candidate]) -> dict[str, float]:
+    choices = [choice for reply in replies.values() if isinstance(reply, Reply) for choice in reply.choices]
+    return {
+        "prompts": len(replies),
+        "failed": sum(isinstance(reply, Failure) for reply in replies.values()),
+        "answers": len(choices),
+        "candidates": len(candidates),
+        "empty": sum(not choice.text.strip() for choice in choices),
+        "truncated": sum(choice.finish_reason == "length" for choice in choices),
+        "mean_tokens": round(sum(choice.num_tokens for choice in choices) / max(len(choices), 1), 2),
+    }
