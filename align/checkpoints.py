@@ -29,7 +29,9 @@ def is_whole(checkpoint: Path) -> bool:
     """Whether the seal is there and every file still has the sealed bytes."""
     try:
         digests = json.loads((checkpoint / _SEAL).read_text())
-        return bool(digests) and all(digest_file(checkpoint / name) == value for name, value in digests.items())
+        return bool(digests) and all(
+            digest_file(checkpoint / name) == value for name, value in digests.items()
+        )
     except (OSError, ValueError, AttributeError):
         return False
 

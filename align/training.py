@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.checkpoints import last_whole, seal
+from align.digest import MANIFEST
 from align.errors import AlignError
 from align.modeling import CHAT_TEMPLATE, ModelSection, Placement
 from align.progress import Bar, say
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 TRAIN_LOG = "train_log.jsonl"
 ADAPTER = "adapter"
+BASE_RECORD = "base.json"
 SAVE_STEPS = 50
 
 # Log entries that differ from run to run, or that a resumed trainer counts from zero.
@@ -49,6 +51,7 @@ def trainer_arguments(section: Passthrough, seed: int, folder: RunFolder, **defa
     settings: dict[str, Any] = {
         "save_steps": SAVE_STEPS,
         "save_total_limit": 2,
+        "use_cpu": not torch.accelerator.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
         **defaults,
         **section.given(),
@@ -78,7 +81,9 @@ def build(kind: type, **arguments: Any) -> Any:
     try:
         return kind(**arguments)
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
-        raise AlignError(f"{kind.__name__} refuses: {error}", fix="change the recipe's `trainer` section") from error
+        raise AlignError(
+            f"{kind.__name__} refuses: {error}", fix="change the recipe's `trainer` section"
+        ) from error
 
 
 def train(trainer: Trainer, folder: RunFolder, title: str) -> dict[str, float]:
@@ -105,13 +110,18 @@ def train(trainer: Trainer, folder: RunFolder, title: str) -> dict[str, float]:
 
 
 def save_adapter(trainer: Any, model: ModelSection, folder: RunFolder) -> Path:
-    """Write `adapter/`: the weights, PEFT's config, and the chat template if the recipe replaced it."""
+    """Write `adapter/`: the weights, PEFT's config, the base's digest in `base.json`, and the chat
+    template if the recipe replaced it."""
     out = folder.work / ADAPTER
     if not folder.is_main:
         return out
     wrapped = trainer.accelerator.unwrap_model(trainer.model)
     wrapped.save_pretrained(str(out), safe_serialization=True)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    base = json.loads((folder.work / MANIFEST).read_text())["inputs"]["model"]
+    (out / BASE_RECORD).write_text(
+        json.dumps({"path": model.path, "digest": base["digest"]}, indent=1) + "\n"
+    )
     if model.chat_template is not None:
         (out / CHAT_TEMPLATE).write_text(model.chat_template.read_text(encoding="utf-8"), encoding="utf-8")
     return out
@@ -169,9 +179,13 @@ def check_supervision(
         what = f"the token budget counted {length} tokens, the processor made {len(sequence)}"
         raise AlignError(what, fix="report this processor; until then set trainer.max_length: null")
     spoken = tokenizer.decode(supervised, skip_special_tokens=True)
-    if spoken.split() != expected_text.split():
-        what = f"the loss is not on the answer: it covers {spoken[:80]!r}, the answer is {expected_text[:80]!r}"
-        raise AlignError(what, fix="the chat template's generation markers must enclose the assistant's words")
+    if "".join(spoken.split()) != "".join(expected_text.split()):
+        what = (
+            f"the loss is not on the answer: it covers {spoken[:80]!r}, the answer is {expected_text[:80]!r}"
+        )
+        raise AlignError(
+            what, fix="the chat template's generation markers must enclose the assistant's words"
+        )
     ends = {tokenizer.eos_token_id}
     generation = getattr(model.generation_config, "eos_token_id", None)
     ends |= set(generation) if isinstance(generation, list) else {generation}

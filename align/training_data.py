@@ -84,7 +84,9 @@ def check_rows(
         AlignError: missing files, duplicate ids, no row left, or (strict) the first bad row.
     """
     if not section.image_root.is_dir():
-        raise AlignError(f"no such folder: {section.image_root}", where="data.image_root", fix="check the path")
+        raise AlignError(
+            f"no such folder: {section.image_root}", where="data.image_root", fix="check the path"
+        )
     quarantine = _Quarantine(section.strict)
     numbered = list(_read(cls, section.path, quarantine))
     _refuse_duplicates([row.id for _, row in numbered], section.path)
@@ -151,7 +153,8 @@ def _decoder(root: Path, max_pixels: int) -> Callable[[dict[str, list[Any]]], di
         decoded = dict(batch)
         if "images" in batch:
             decoded["images"] = [
-                [open_image(resolve_image(root, name), max_pixels) for name in names] for names in batch["images"]
+                [open_image(resolve_image(root, name), max_pixels) for name in names]
+                for names in batch["images"]
             ]
         return decoded
 

@@ -1,0 +1,189 @@
+"""LoRA DPO of a vision-language model on preference pairs, with TRL's DPOTrainer.
+
+Reads pairs (Parquet or JSONL) and a checkpoint, normally the merged SFT one. A fresh LoRA is
+trained on it; the frozen reference is the same model with the adapter off, one copy of the
+weights, and a reference that cannot move on resume. The stage checks that itself: the loss of the
+first step must be ln 2, and the rewards zero. Writes `adapter/`, `train_log.jsonl` (loss, rewards,
+margins a step) and `quarantine.jsonl`. A killed run resumes and ends with the same adapter.
+
+  align dpo recipes/qwen2_5_vl_7b/dpo.yaml trainer.beta=0.2
+  accelerate launch -m align.dpo recipes/qwen2_5_vl_7b/dpo.yaml      # several GPUs
+
+Next: `align merge`, then `align generate`, `score` and `report`. DPO: Rafailov et al., 2023.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from align.config import StageRecipe
+from align.errors import AlignError
+from align.modeling import LoraSection, ModelSection, load_model, load_processor, lora_config, placement
+from align.progress import say
+from align.run import RunFolder
+from align.schema import PreferenceRow
+from align.trainer_args import STAGE_OWNS, section
+from align.training import (
+    build,
+    check_supervision,
+    manifest_metrics,
+    quiet_libraries,
+    save_adapter,
+    train,
+    trainer_arguments,
+)
+from align.training_data import CheckedRows, DataSection, check_rows, lazy_dataset
+
+if TYPE_CHECKING:
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+MAX_LENGTH = 2048
+_REFERENCE = "the reference is the model with the adapter off"
+_OWNED = STAGE_OWNS | {
+    "sync_ref_model": _REFERENCE,
+    "ref_model_mixup_alpha": _REFERENCE,
+    "ref_model_sync_steps": _REFERENCE,
+    "precompute_ref_log_probs": "TRL refuses it for images",
+    "precompute_ref_batch_size": "TRL refuses it for images",
+}
+
+
+class DPOTrainerSection(section("DPOConfig", _OWNED)):
+    """TRL's `DPOConfig` by its own names."""
+
+
+class Recipe(StageRecipe):
+    """The recipe of `align dpo`."""
+
+    name: str = "dpo"
+    model: ModelSection = Field(description="the checkpoint to align: the merged SFT one")
+    data: DataSection = Field(description="preference pairs and their images")
+    lora: LoraSection = Field(default=LoraSection(), description="PEFT's LoraConfig by its own names")
+    trainer: DPOTrainerSection = Field(
+        default=DPOTrainerSection(), description="TRL's DPOConfig by its own names"
+    )
+
+
+def run(recipe: Recipe) -> RunFolder:
+    """Train the adapter.
+
+    Raises:
+        AlignError: no usable pair, a checkpoint that cannot be trained, a reference that is not the
+            starting model, a loss that is not a number.
+    """
+    inputs = {"model": recipe.model.source(), "data": recipe.data.path, "images": recipe.data.image_root}
+    folder = RunFolder.open(recipe, inputs=inputs)
+    if folder.is_complete:
+        return folder
+    with folder:
+        quiet_libraries()
+        say(f"DPO of {recipe.model.path} on {recipe.data.path}")
+        processor = load_processor(recipe.model)
+        max_length = recipe.trainer.given().get("max_length", MAX_LENGTH)
+        checked = check_rows(PreferenceRow, recipe.data, processor, max_length, folder.work)
+        trainer = _trainer(recipe, folder, processor, checked)
+        where = placement(trainer.model)
+        where.show()
+        results = train(trainer, folder, "DPO")
+        save_adapter(trainer, recipe.model, folder)
+    metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
+    folder.complete(metrics=metrics, next_step=f"align merge (adapter: {folder.final / 'adapter'})")
+    return folder
+
+
+def check_first_step(logs: dict[str, Any], loss_types: list[str], tolerance: float) -> None:
+    """Before the first update policy and reference are one model: rewards are 0, the sigmoid loss ln 2.
+
+    Args:
+        logs: what TRL logged for step 1.
+        loss_types: DPOConfig.loss_type; the loss itself is checked for the plain sigmoid only.
+        tolerance: absolute; rounding of the model's arithmetic is all that may show.
+
+    Raises:
+        AlignError: the two differ, with the numbers.
+    """
+    rewards = {side: float(logs[f"rewards/{side}"]) for side in ("chosen", "rejected")}
+    loss = float(logs["loss"])
+    off = max(abs(value) for value in rewards.values())
+    if loss_types == ["sigmoid"]:
+        off = max(off, abs(loss - math.log(2)))
+    if off > tolerance:
+        raise AlignError(
+            f"the first DPO step has loss {loss:.5f} (ln 2 = {math.log(2):.5f}) and rewards "
+            f"{rewards['chosen']:.5f} and {rewards['rejected']:.5f} (both must be 0)",
+            fix="policy and reference differ before training: an adapter that does not start at zero "
+            "(lora.init_lora_weights), dropout (trainer.disable_dropout), or layers that are not "
+            "deterministic",
+        )
+
+
+def check_reference(trainer: Any) -> None:
+    """The reference must be the adapter switched off: no second model, no `ref` copy of the adapter.
+
+    Raises:
+        AlignError: TRL keeps another reference.
+    """
+    if trainer.ref_model is not None or set(trainer.model.peft_config) != {"default"}:
+        adapters = ", ".join(sorted(trainer.model.peft_config))
+        raise AlignError(f"the reference is not 'adapter off' (adapters: {adapters})", fix="report this")
+
+
+def _trainer(
+    recipe: Recipe, folder: RunFolder, processor: Any, checked: CheckedRows[PreferenceRow]
+) -> DPOTrainer:
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    class Trainer(DPOTrainer):
+        def create_model_card(self, *_: Any, **__: Any) -> None:
+            """Checkpoints in scratch need no card."""
+
+        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+            super().log(logs, start_time)
+            if self.state.global_step == 1 and "loss" in logs:
+                check_first_step(logs, self.loss_types, _tolerance(self.model, self.args.bf16))
+
+    model = load_model(recipe.model)
+    arguments = trainer_arguments(recipe.trainer, recipe.seed, folder, max_length=MAX_LENGTH)
+    trainer = build(
+        Trainer,
+        model=model,
+        args=build(DPOConfig, **arguments),
+        train_dataset=lazy_dataset(checked.rows, recipe.data),
+        processing_class=processor,
+        peft_config=lora_config(recipe.lora, model),
+    )
+    check_reference(trainer)
+    _check_first_row(trainer, processor, checked)
+    return trainer
+
+
+def _tolerance(model: Any, autocast: bool) -> float:
+    """1e-4 for fp32 arithmetic, 1e-2 where activations are rounded to 16 bits."""
+    import torch
+
+    frozen = next(parameter for parameter in model.parameters() if not parameter.requires_grad)
+    return 1e-4 if frozen.dtype == torch.float32 and not autocast else 1e-2
+
+
+def _check_first_row(trainer: Any, processor: Any, checked: CheckedRows[PreferenceRow]) -> None:
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    row = checked.rows[0]
+    lengths = batch["attention_mask"].sum(dim=1)
+    longest = int(lengths.argmax())
+    for index, side in enumerate((row.chosen, row.rejected)):
+        ids, mask = batch["input_ids"][index], batch["attention_mask"][index].bool()
+        supervised = ids[batch["completion_mask"][index].bool()].tolist()
+        spoken = " ".join(turn.content for turn in side if turn.role == "assistant")
+        expected = checked.lengths[0] if index == longest else int(lengths[index])
+        check_supervision(ids[mask].tolist(), supervised, spoken, expected, processor, trainer.model)
+
+
+if __name__ == "__main__":
+    from align.cli import main
+
+    sys.exit(main(["dpo", *sys.argv[1:]]))

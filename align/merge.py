@@ -1,0 +1,286 @@
+"""Fold a LoRA adapter into its base, and prove that the merged checkpoint is the trained model.
+
+Writes `checkpoint/`: safetensors with the base's own tensor names, processor, chat template and
+generation config beside them. The stage fails unless every adapter tensor was applied, exactly the
+adapted modules changed, merged logits equal adapter-on logits on fixed images, the saved files
+reload to the same logits, and vLLM answers token for token as transformers does.
+
+  align merge recipes/quickstart/merge.yaml
+  align merge model.path=BASE adapter=runs/x/sft/adapter verify.image_root=IMAGES run_dir=runs/x
+
+The base is loaded unquantised: an adapter trained on a 4-bit copy (QLoRA) is merged into the
+original weights. Next: `align sample` or `align generate` on the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from align import merge_checks as checks
+from align.client import ChatRequest, Failure, Reply, Sampling, ask
+from align.config import StageRecipe, Strict
+from align.digest import MANIFEST
+from align.errors import AlignError
+from align.modeling import CHAT_TEMPLATE, Dtype, ModelSection, load_model, load_processor, weights_digest
+from align.progress import say
+from align.run import RunFolder
+from align.serve import ServeSettings, serve
+from align.training import BASE_RECORD, quiet_libraries
+
+CHECKPOINT = "checkpoint"
+
+
+class VerifySection(Strict):
+    """On what, and how closely, merged and adapter-on outputs are compared."""
+
+    image_root: Path = Field(description="folder of images to compare on")
+    num_images: int = Field(default=8, ge=1, description="how many, spread evenly over the sorted files")
+    prompts: list[str] = Field(
+        default=["Describe the image.", "Is there a person in the image? Answer with yes or no."],
+        min_length=1,
+        description="questions, taken in turn",
+    )
+    max_tokens: int = Field(default=32, ge=1, description="length of the greedy answers compared on")
+    tolerance: float = Field(default=1e-3, gt=0, description="largest logit difference in float32")
+    rounding_tolerance: float = Field(
+        default=0.5, gt=0, description="largest logit difference after rounding the weights to 16 bits"
+    )
+    min_top1_agreement: float = Field(
+        default=0.98, ge=0, le=1, description="least share of equal next tokens after rounding"
+    )
+
+
+class ServeCheckSection(Strict):
+    """The merged checkpoint behind vLLM against transformers, greedy, on the same images."""
+
+    min_agreement: float = Field(default=0.98, ge=0, le=1, description="least share of equal tokens")
+    serve: ServeSettings = Field(default=ServeSettings(), description="how the server is started")
+
+
+class Recipe(StageRecipe):
+    """The recipe of `align merge`."""
+
+    name: str = "merge"
+    model: ModelSection = Field(description="the base that the adapter was trained on")
+    adapter: Path = Field(description="the adapter folder of an SFT or DPO stage")
+    dtype: Dtype = Field(default="auto", description="dtype of the merged weights; auto is the base's")
+    verify: VerifySection = Field(description="comparison of merged and adapter-on outputs")
+    serve_check: ServeCheckSection | Literal[False] = Field(
+        default=ServeCheckSection(), description="false leaves the served comparison out, and says so"
+    )
+
+
+def run(recipe: Recipe) -> RunFolder:
+    """Merge, verify, save.
+
+    Raises:
+        AlignError: the first check that does not hold.
+    """
+    inputs = {"model": recipe.model.source(), "adapter": recipe.adapter, "images": recipe.verify.image_root}
+    folder = RunFolder.open(recipe, inputs=inputs)
+    if folder.is_complete:
+        return folder
+    with folder:
+        quiet_libraries()
+        say(f"merging {recipe.adapter} into {recipe.model.path}")
+        shutil.rmtree(folder.work / CHECKPOINT, ignore_errors=True)
+        _check_base(recipe, folder)
+        processor = load_processor(_model_section(recipe))
+        probes = checks.make_probes(recipe.verify.image_root, recipe.verify.num_images, recipe.verify.prompts)
+        merged = _merge(recipe, folder, processor, probes)
+        expected = _reload(recipe, folder, merged)
+        metrics = merged.metrics | _serve(recipe, folder, merged, expected)
+    folder.complete(metrics=metrics, next_step=f"align generate (checkpoint: {folder.final / CHECKPOINT})")
+    return folder
+
+
+def _model_section(recipe: Recipe) -> ModelSection:
+    """The base, unquantised, in float32; the chat template that the adapter was trained with."""
+    if recipe.model.quantization != "none":
+        raise AlignError(
+            "model.quantization must be none: a merge goes into the original weights, never into a 4-bit copy"
+        )
+    section = recipe.model.model_copy(update={"dtype": "float32"})
+    trained_with = recipe.adapter / CHAT_TEMPLATE
+    if section.chat_template is None and trained_with.is_file():
+        section = section.model_copy(update={"chat_template": trained_with})
+    return section
+
+
+def _check_base(recipe: Recipe, folder: RunFolder) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (recipe.adapter / name).is_file():
+            fix = "give the `adapter` folder of an SFT or DPO stage"
+            raise AlignError(f"not an adapter: {recipe.adapter} has no {name}", fix=fix)
+    record = recipe.adapter / BASE_RECORD
+    if not record.is_file():
+        return
+    trained_on = json.loads(record.read_text())
+    given = json.loads((folder.work / MANIFEST).read_text())["inputs"]["model"]
+    if trained_on["digest"] != given["digest"]:
+        raise AlignError(
+            f"the adapter was trained on another base ({trained_on['path']})",
+            where=f"model.path = {recipe.model.path}",
+            fix="merge into the checkpoint that the adapter was trained on",
+        )
+
+
+@dataclass
+class _Merged:
+    """What later checks need: the probes with their answers, and the adapter-on logits on them."""
+
+    probes: list[checks.Probe]
+    reference: list[Any]
+    stored: Any
+    metrics: dict[str, Any]
+
+
+def _merge(recipe: Recipe, folder: RunFolder, processor: Any, probes: Sequence[checks.Probe]) -> _Merged:
+    """Merge in float32, compare with adapter-on, save in the wanted dtype."""
+    from peft import PeftModel
+
+    base = load_model(_model_section(recipe))
+    before = weights_digest(base)
+    wrapped = PeftModel.from_pretrained(base, str(recipe.adapter)).eval()
+    modules = checks.check_applied(wrapped, recipe.adapter)
+    changing = checks.nonzero_modules(wrapped, modules)
+    answered = [_answered(wrapped, processor, probe, recipe.verify.max_tokens) for probe in probes]
+    reference = checks.logits(wrapped, processor, answered)
+    whole = checks.modules_to_save(wrapped)
+    merged = wrapped.merge_and_unload(safe_merge=True)
+    num_changed = checks.check_changed(before, weights_digest(merged), changing, whole)
+    difference = checks.largest_difference(reference, checks.logits(merged, processor, answered))
+    if difference > recipe.verify.tolerance:
+        raise AlignError(
+            f"merged and adapter-on logits differ by {difference:.2e}, more than {recipe.verify.tolerance:.0e}",
+            fix="this kind of adapter does not merge exactly; or raise verify.tolerance knowingly",
+        )
+    say(f"  {len(modules)} adapted modules, {num_changed} weights changed, logits within {difference:.1e}")
+    stored = _stored_dtype(recipe)
+    path = folder.work / CHECKPOINT
+    merged.to(stored).save_pretrained(str(path), safe_serialization=True)
+    processor.save_pretrained(str(path))
+    keys = checks.check_keys(_base_folder(recipe.model), path, bool(merged.config.tie_word_embeddings))
+    metrics = {
+        "lora_modules": len(modules),
+        "lora_modules_zero": len(modules) - len(changing),
+        "weights_changed": num_changed,
+        "tensors": keys,
+        "dtype": str(stored).removeprefix("torch."),
+        "merged_logit_difference": difference,
+    }
+    return _Merged(answered, reference, stored, metrics)
+
+
+def _answered(model: Any, processor: Any, probe: checks.Probe, max_tokens: int) -> checks.Probe:
+    ids = checks.answer(model, processor, probe, max_tokens)
+    return replace(probe, answer=processor.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _reload(recipe: Recipe, folder: RunFolder, merged: _Merged) -> list[list[int]]:
+    """Load what was saved, compare with the adapter-on logits again; returns its greedy answers."""
+    import torch
+
+    section = ModelSection(path=str(folder.work / CHECKPOINT), dtype="float32")
+    model, processor = load_model(section), load_processor(section)
+    found = checks.logits(model, processor, merged.probes)
+    tokens = [
+        len(processor.tokenizer(p.answer, add_special_tokens=False)["input_ids"]) for p in merged.probes
+    ]
+    difference = checks.largest_difference(merged.reference, found)
+    agreement = checks.top1_agreement(merged.reference, found, [max(1, count) for count in tokens])
+    verify = recipe.verify
+    limit = verify.tolerance if merged.stored == torch.float32 else verify.rounding_tolerance
+    if difference > limit or agreement < verify.min_top1_agreement:
+        raise AlignError(
+            f"the saved checkpoint's logits differ by {difference:.2e} (limit {limit:.0e}), "
+            f"next tokens agree in {agreement:.1%} (at least {verify.min_top1_agreement:.0%})",
+            where=str(section.path),
+            fix="set dtype: float32 to save without rounding",
+        )
+    say(f"  reloaded: logits within {difference:.1e}, next tokens agree in {agreement:.1%}")
+    merged.metrics |= {"saved_logit_difference": difference, "saved_top1_agreement": agreement}
+    return [checks.answer(model, processor, probe, verify.max_tokens) for probe in merged.probes]
+
+
+def _serve(recipe: Recipe, folder: RunFolder, merged: _Merged, expected: list[list[int]]) -> dict[str, Any]:
+    """Ask vLLM the same and compare token for token."""
+    if recipe.serve_check is False:
+        say("  served check: left out (serve_check: false)")
+        return {"served_token_agreement": None, "served_check": "left out by the recipe"}
+    path = folder.work / CHECKPOINT
+    processor = load_processor(ModelSection(path=str(path)))
+    sampling = Sampling(temperature=0.0, max_tokens=recipe.verify.max_tokens)
+    requests = [
+        (
+            str(index),
+            ChatRequest(messages=probe.messages, images=[probe.image.read_bytes()], sampling=sampling),
+        )
+        for index, probe in enumerate(merged.probes)
+    ]
+    replies: dict[str, Reply | Failure] = {}
+    with serve(path, recipe.serve_check.serve, folder.logs) as server:
+        ask(server, requests, lambda key, reply: replies.update({key: reply}))
+    texts = []
+    for key, _ in requests:
+        reply = replies[key]
+        if isinstance(reply, Failure):
+            raise AlignError(f"the server failed on a probe: {reply.reason}", where=str(folder.logs))
+        texts.append(reply.choices[0].text)
+    agreement = checks.token_agreement(*_spoken(processor, expected, texts))
+    if agreement < recipe.serve_check.min_agreement:
+        raise AlignError(
+            f"vLLM and transformers agree in {agreement:.1%} of the tokens, "
+            f"less than {recipe.serve_check.min_agreement:.0%}",
+            where=str(path),
+            fix="compare serve_check.serve.dtype with the checkpoint's; see the server's log in logs/",
+        )
+    say(f"  served: vLLM agrees with transformers in {agreement:.1%} of the tokens")
+    return {"served_token_agreement": agreement}
+
+
+def _spoken(
+    processor: Any, expected: Sequence[Sequence[int]], texts: Sequence[str]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Both sides' words tokenized alike: a server returns text, not ids."""
+    own = [processor.tokenizer.decode(ids, skip_special_tokens=True) for ids in expected]
+
+    def ids(text: str) -> list[int]:
+        return processor.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
+
+    return [ids(text) for text in own], [ids(text) for text in texts]
+
+
+def _stored_dtype(recipe: Recipe) -> Any:
+    import torch
+    from safetensors import safe_open
+
+    if recipe.dtype != "auto":
+        return getattr(torch, recipe.dtype)
+    file = next(iter(sorted(_base_folder(recipe.model).glob("*.safetensors"))))
+    with safe_open(str(file), framework="pt") as tensors:
+        return tensors.get_tensor(next(iter(tensors.keys()))).dtype
+
+
+def _base_folder(section: ModelSection) -> Path:
+    """Where the base's files are: its folder, or the hub's cache."""
+    if section.is_local:
+        return Path(section.path)
+    from transformers.utils.hub import cached_file
+
+    found = cached_file(section.path, "config.json", revision=section.revision)
+    return Path(str(found)).parent
+
+
+if __name__ == "__main__":
+    from align.cli import main
+
+    sys.exit(main(["merge", *sys.argv[1:]]))
