@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-# Ourselves, and what vLLM names for sound and video: nothing here uses it, and it breaks where it does not fit.
+# Ourselves, and what vLLM names for sound and video: unused here, and broken where it does not fit torch.
 LEFT_OUT = ("align-vlm", "torchaudio", "torchcodec")
 
 
