@@ -11,10 +11,11 @@ from evals.report import provenance, sides, table
 from evals.report.captions import Caption, Matched, match_lengths, mean_words, read_captions
 from evals.report.examples import STRATA, Example, choose_examples
 from evals.report.flips import count_flips
-from evals.report.load import Results, load_results, read_json, read_manifest_if_any, read_training_log, shown_name
+from evals.report.load import Results, load_results, read_manifest_if_any, read_training_log, shown_name, task_label
 from evals.report.markdown import render_markdown
 from evals.report.page import render_page
 from evals.report.plots import forest, objects, pope, position, questions, tradeoff, training
+from evals.report.source import read_json
 from evals.report.svg import Figure
 from evals.report.verdict import Margins, Verdict, judge_results
 
@@ -43,7 +44,9 @@ class Report:
 def build_report(recipe: Recipe) -> Report:
     """Read everything, decide, draw, write nothing."""
     results = load_results(recipe.scores)
-    captions = {name: read_captions(results.rows.get("chair", {}).get(name, [])) for name in results.checkpoints}
+    task = results.main_task("chair") or ""
+    rows = results.rows.get(task, {})
+    captions = {name: read_captions(rows.get(name, []), results.mode_of(task)) for name in results.checkpoints}
     captions = {name: found for name, found in captions.items() if found}
     words = {name: mean_words(found) for name, found in captions.items()}
     matched: list[Matched] = []
@@ -52,8 +55,9 @@ def build_report(recipe: Recipe) -> Report:
     margins = Margins(vqa=recipe.vqa_margin_points, recall=recipe.recall_margin_points)
     verdict = judge_results(results, matched, words, margins)
     examples = choose_examples(results, recipe.num_examples, recipe.seed, _roots(recipe, results))
-    stages = provenance.read_stages([*recipe.stages, *([] if recipe.scores in recipe.stages else [recipe.scores])])
-    record = provenance.collect(stages, results.cards, results.source)
+    folders = dict.fromkeys([*recipe.stages, *results.source.folders.values(), recipe.scores])
+    stages = provenance.read_stages(list(folders))
+    record = provenance.collect(stages, results.cards, results.source.to_json())
     figures = _figures(recipe, results, captions, words, matched, margins)
     context = {
         **_head(recipe, results, verdict),
@@ -91,7 +95,7 @@ def _head(recipe: Recipe, results: Results, verdict: Verdict) -> dict[str, Any]:
     has_primary = any(row.primary for row in rows)
     health_header, health_rows = table.health(results)
     clusters = max(line.clusters for line in results.metrics)
-    tasks = ", ".join(dict.fromkeys(line.task for line in results.metrics))
+    tasks = ", ".join(dict.fromkeys(task_label(line.task, line.type) for line in results.metrics))
     path = " → ".join(map(shown_name, results.checkpoints))
     gates = [(*_GATE_LOOKS[passed][:2], _GATES[key], _GATE_LOOKS[passed][2]) for key, passed in verdict.gates.items()]
     return {
@@ -149,7 +153,7 @@ def _examples(recipe: Recipe, examples: Sequence[Example]) -> dict[str, Any]:
 
 
 def _roots(recipe: Recipe, results: Results) -> dict[str, Path]:
-    roots = dict(results.image_roots)
+    roots = dict(results.source.image_roots)
     if recipe.image_root is not None:
         roots = {task: recipe.image_root for task in results.rows}
     return roots

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from align.schema import Score
+from evals.report.flips import mentions_of
 
 _WORD = re.compile(r"\S+")
 
@@ -27,7 +28,6 @@ class Caption:
 
     sample_id: str
     cluster: str
-    image: str
     text: str
     mentions: Sequence[dict[str, Any]]
 
@@ -81,18 +81,20 @@ class Matched:
 
     @property
     def is_better(self) -> bool:
-        """Fewer inventions for certain, and not for certain fewer true objects."""
-        return self.chair_high < 0 and self.true_high >= 0
+        """Certainly fewer inventions or more true objects, and not certainly worse in the other."""
+        fewer_invented = self.chair_high < 0 and self.true_high >= 0
+        more_true = self.true_low > 0 and self.chair_low <= 0
+        return fewer_invented or more_true
 
 
-def read_captions(rows: Sequence[Score]) -> list[Caption]:
-    """Captions of the rows that have a text; failed requests have none."""
+def read_captions(rows: Sequence[Score], mode: str = "official") -> list[Caption]:
+    """The rows that are captions, with the mentions that the primary scorer found."""
     found = []
     for row in rows:
-        text = row.meta.get("text")
-        if isinstance(text, str):
-            mentions = sorted(row.meta.get("mentions") or [], key=lambda mention: mention["start"])
-            found.append(Caption(row.sample_id, row.cluster, str(row.meta.get("image") or ""), text, mentions))
+        mentions = mentions_of(row, mode)
+        if mentions is not None:
+            ordered = sorted(mentions, key=lambda mention: mention["start"])
+            found.append(Caption(row.sample_id, row.cluster, str(row.meta.get("text") or ""), ordered))
     return found
 
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from align.errors import AlignError
 from align.schema import Score
-from evals.report.flips import is_right, split_of
+from evals.report.flips import is_right, mentions_of
 from evals.report.load import Results, task_label
 from evals.report.plots.series import all_series
 from evals.report.text import Span, mark_spans, short
@@ -79,7 +79,7 @@ def choose_examples(results: Results, count: int, seed: int, roots: Mapping[str,
     for task in sorted(results.rows):
         for row in results.rows[task].get(results.before, []):
             other = _row(results, task, results.after, row.sample_id)
-            stratum = _stratum(row, other) if other else None
+            stratum = _stratum(row, other, results.mode_of(task)) if other else None
             if stratum:
                 groups = caption_groups if stratum in _CAPTION_STRATA else question_groups
                 groups.setdefault(stratum, []).append((task, row.sample_id))
@@ -122,13 +122,13 @@ def _spread(groups: Mapping[str, list[Any]], count: int, rng: random.Random) -> 
     return found
 
 
-def _stratum(before: Score, after: Score) -> str | None:
-    if isinstance(before.meta.get("mentions"), list) and isinstance(after.meta.get("mentions"), list):
-        old, new = _num_invented(before), _num_invented(after)
+def _stratum(before: Score, after: Score, mode: str) -> str | None:
+    if mentions_of(before, mode) is not None and mentions_of(after, mode) is not None:
+        old, new = _num_invented(before, mode), _num_invented(after, mode)
         if old == new:
             return "still_bad" if old else "good"
         return "improved" if new < old else "worsened"
-    one, two = is_right(before), is_right(after)
+    one, two = is_right(before, mode), is_right(after, mode)
     if one is None or two is None or one == two:
         return None
     return "gained" if two else "lost"
@@ -138,7 +138,7 @@ def _example(results: Results, stratum: str, task: str, sample_id: str, root: Pa
     series = all_series(results.checkpoints)
     rows = [(item, _row(results, task, item.key, sample_id)) for item in series]
     meta = next(row.meta for _, row in reversed(rows) if row)
-    answers = [_answer(item.name, item.css, row) for item, row in rows if row]
+    answers = [_answer(item.name, item.css, row, results.mode_of(task)) for item, row in rows if row]
     image, width, height, problem = "", 0, 0, "no picture"
     if root is not None and meta.get("image"):
         try:
@@ -147,20 +147,20 @@ def _example(results: Results, stratum: str, task: str, sample_id: str, root: Pa
             image, width, height = embed_image(resolve_image(root, str(meta["image"])))
         except AlignError as error:
             problem = error.what
-    kind = split_of(next(row for _, row in reversed(rows) if row))
-    question = str(meta.get("question") or meta.get("prompt") or "")
-    prompt = f"{task_label(task, kind)} · {short(question)}" if question else task_label(task, kind)
+    question = short(str(meta.get("question") or ""))
+    label = task_label(task, next((line.type for line in results.metrics if line.task == task), task))
+    prompt = f"{label} · {question}" if question else label
     return Example(
         stratum, sample_id, prompt, _truth(meta), image, f"Test picture {short(sample_id, 40)}" if image else problem,
         width, height, answers,
     )  # fmt: skip
 
 
-def _answer(name: str, css: str, row: Score) -> Answer:
+def _answer(name: str, css: str, row: Score, mode: str) -> Answer:
     answer = str(row.meta.get("text") or "")
-    mentions = row.meta.get("mentions")
-    if not isinstance(mentions, list):
-        right = is_right(row)
+    mentions = mentions_of(row, mode)
+    if mentions is None:
+        right = is_right(row, mode)
         note = {True: "✓ right", False: "✗ wrong", None: ""}[right]
         return Answer(name, css, _or_empty(answer, []), note, right is False)
     spans = [
@@ -172,7 +172,7 @@ def _answer(name: str, css: str, row: Score) -> Answer:
         )
         for mention in mentions
     ]
-    count = _num_invented(row)
+    count = _num_invented(row, mode)
     return Answer(name, css, _or_empty(answer, spans), f"{count} invented" if count else "", count > 0)
 
 
@@ -181,16 +181,13 @@ def _or_empty(answer: str, spans: Sequence[Span]) -> Markup:
 
 
 def _truth(meta: Mapping[str, Any]) -> str:
-    for key in ("truth", "label", "answer", "objects"):
-        value = meta.get(key)
-        if value:
-            words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            return f"truth: {short(words)}"
-    return ""
+    label = meta.get("label")
+    words = ", ".join(map(str, label)) if isinstance(label, list) else str(label or "")
+    return f"truth: {short(words)}" if words else ""
 
 
-def _num_invented(row: Score) -> int:
-    return sum(bool(mention["invented"]) for mention in row.meta["mentions"])
+def _num_invented(row: Score, mode: str) -> int:
+    return sum(bool(mention["invented"]) for mention in mentions_of(row, mode) or [])
 
 
 def _row(results: Results, task: str, checkpoint: str, sample_id: str) -> Score | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from align.schema import Score
 from evals.report.load import Results, task_label
@@ -21,38 +22,42 @@ class Flips:
 
 
 def count_flips(results: Results) -> list[Flips]:
-    """One entry a task and split; a caption is right when it invents nothing."""
+    """One entry a task, and one a part of it where it has parts; a caption is right when it invents nothing."""
     found = []
     for task in sorted(results.rows):
-        before = results.rows[task].get(results.before, [])
-        latter = {row.sample_id: row for row in results.rows[task].get(results.after, [])}
-        splits: dict[str, list[tuple[bool, bool]]] = {}
-        for row in before:
+        mode = results.mode_of(task)
+        latter = results.index.get((task, results.after), {})
+        parts: dict[str, list[tuple[bool, bool]]] = {}
+        for row in results.rows[task].get(results.before, []):
             other = latter.get(row.sample_id)
-            one, two = is_right(row), is_right(other) if other else None
+            one, two = is_right(row, mode), is_right(other, mode) if other else None
             if one is not None and two is not None:
-                splits.setdefault(split_of(row), []).append((one, two))
-        found += [_count(task_label(task, split), pairs) for split, pairs in sorted(splits.items())]
+                for part in row.meta.get("subsets") or [""]:
+                    parts.setdefault(str(part), []).append((one, two))
+        label = task_label(task, next((line.type for line in results.metrics if line.task == task), task))
+        found += [_count(f"{label} {part}".strip(), pairs) for part, pairs in sorted(parts.items())]
     return found
 
 
-def is_right(row: Score) -> bool | None:
-    """Right or wrong, from the row's mentions or its `correct` value; None when it is neither.
+def is_right(row: Score, mode: str = "official") -> bool | None:
+    """Right or wrong, from the row's mentions or its own value; None when it has neither.
 
     VQA accuracies between 0 and 1 (annotators who disagree) count as right from a half on.
     """
-    mentions = row.meta.get("mentions")
-    if isinstance(mentions, list):
-        return not any(mention["invented"] for mention in mentions)
-    for key in ("correct", "accuracy", "score"):
-        if key in row.values:
-            return row.values[key] >= 0.5
+    found = mentions_of(row, mode)
+    if found is not None:
+        return not any(mention["invented"] for mention in found)
+    prefix = "strict_" if mode == "strict" else ""
+    for key in ("correct", "accuracy"):
+        if prefix + key in row.values:
+            return row.values[prefix + key] >= 0.5
     return None
 
 
-def split_of(row: Score) -> str:
-    """The row's split or kind of question."""
-    return str(row.meta.get("split") or row.meta.get("kind") or "")
+def mentions_of(row: Score, mode: str = "official") -> list[dict[str, Any]] | None:
+    """The object mentions that the primary scorer found in a caption; None when the row is no caption."""
+    found = row.meta.get("mentions_strict" if mode == "strict" else "mentions")
+    return found if isinstance(found, list) else None
 
 
 def _count(name: str, pairs: Sequence[tuple[bool, bool]]) -> Flips:

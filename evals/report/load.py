@@ -12,15 +12,17 @@ from typing import Any
 from align.digest import MANIFEST
 from align.errors import AlignError
 from align.schema import Score, read_rows
+from evals.report.source import Source, read_json, read_source
 
 _REQUIRED = ("task", "metric", "split", "higher_is_better", "delta", "ci_low", "ci_high", "p", "n", "clusters")
-# Metrics that are counts of words and the like; all others are shares between 0 and 1.
-_NOT_SHARES = ("words", "mean_words", "tokens", "length", "mentions_per_caption")
+_STRICT = "_strict"
 _LABELS = {
     "chair_i": "CHAIRi", "chair_s": "CHAIRs", "recall": "Recall", "accuracy": "Accuracy", "f1": "F1",
-    "precision": "Precision", "yes_ratio": "Yes ratio", "mean_words": "Words per answer", "words": "Words per answer",
+    "precision": "Precision", "yes_ratio": "Yes ratio", "words": "Words per caption",
 }  # fmt: skip
-_TASKS = {"pope": "POPE", "chair": "CHAIR", "vqa": "VQA"}
+_TYPES = {"pope": "POPE", "chair": "CHAIR", "vqa": "VQA"}
+# Splits that every quickstart table has; naming them says nothing.
+_PLAIN_SPLITS = ("", "all", "test")
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,19 @@ class Metric:
     """One line of the results. Shares are in percent and their differences in percentage points.
 
     Attributes:
+        type: the kind of task (`chair`, `pope`, `vqa`); `task` is its name in the recipe.
+        base_name: the metric's name without the mark of the strict scorer.
         values: checkpoint -> value, in the order of the checkpoints.
         delta: last checkpoint minus the one before, with its paired 95% interval.
         first_step: the same for the step before that (base to SFT), where the scores have it.
     """
 
     task: str
+    type: str
     metric: str
     split: str
     mode: str
+    is_share: bool
     higher_is_better: bool | None
     primary: bool
     values: Mapping[str, float | None]
@@ -51,18 +57,28 @@ class Metric:
     first_step: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
-    def is_share(self) -> bool:
-        return is_share(self.metric)
+    def base_name(self) -> str:
+        return self.metric.removesuffix(_STRICT)
 
     @property
     def label(self) -> str:
         """The metric's name as papers write it."""
-        return _LABELS.get(self.metric, self.metric.replace("_", " "))
+        return _LABELS.get(self.base_name, self.base_name.replace("_", " "))
+
+    @property
+    def part(self) -> str:
+        """The part of the data that the line is about: POPE's variant, VQA's kind; empty for all of it."""
+        return part_of(self.split)
 
     @property
     def task_label(self) -> str:
-        """The task's name as papers write it, with the split."""
-        return task_label(self.task, self.split)
+        """The task's name as papers write it, with the part."""
+        return f"{task_label(self.task, self.type)} {self.part}".strip()
+
+    @property
+    def is_key(self) -> bool:
+        """Primary, or the recall without which CHAIR means little."""
+        return self.primary or (self.type == "chair" and self.metric == "recall")
 
     @property
     def gain(self) -> float | None:
@@ -89,6 +105,7 @@ class Results:
         checkpoints: names in training order; the last is compared with the one before.
         rows: task -> checkpoint -> scored samples in file order.
         bad_rows: rows that could not be read, as `where: reason`.
+        cards: the tasks' protocols.
         raw_metrics: the lines of `metrics.json` as they are.
     """
 
@@ -100,8 +117,7 @@ class Results:
     rows: Mapping[str, Mapping[str, Sequence[Score]]]
     bad_rows: Sequence[str]
     cards: Sequence[Mapping[str, Any]] = ()
-    source: Mapping[str, Any] = field(default_factory=dict)
-    image_roots: Mapping[str, Path] = field(default_factory=dict)
+    source: Source = field(default_factory=Source)
 
     @cached_property
     def index(self) -> Mapping[tuple[str, str], Mapping[str, Score]]:
@@ -120,22 +136,39 @@ class Results:
     def after(self) -> str:
         return self.checkpoints[-1]
 
-    def find(self, metric: str, task: str, split: str | None = None) -> Metric | None:
-        """The first line of that task (and split), primary ones first."""
-        found = [line for line in self.metrics if line.metric == metric and line.task == task]
-        found = [line for line in found if split is None or line.split == split]
-        return min(found, key=lambda line: not line.primary, default=None)
+    def main_task(self, kind: str) -> str | None:
+        """The first task of that type, by the order of the recipe."""
+        return next((line.task for line in self.metrics if line.type == kind), None)
+
+    def lines(self, kind: str, name: str) -> list[Metric]:
+        """The lines of a metric of the main task of that type, as its primary scorer sees it."""
+        task = self.main_task(kind)
+        found = [line for line in self.metrics if line.task == task and line.base_name == name]
+        return [line for line in found if line.mode == found[0].mode]
+
+    def find(self, kind: str, name: str) -> Metric | None:
+        """The metric over all of the main task; of several parts, their mean."""
+        lines = self.lines(kind, name)
+        whole = [line for line in lines if not line.part] or [line for line in lines if line.part == "mean"]
+        return (whole or lines or [None])[0]
+
+    def mode_of(self, task: str) -> str:
+        """The task's primary scorer: `official` or `strict`."""
+        return next((line.mode for line in self.metrics if line.task == task), "official")
 
 
-def is_share(metric: str) -> bool:
-    """Whether the metric is a share, shown in percent."""
-    return metric not in _NOT_SHARES
+def part_of(split: str) -> str:
+    """`test/how many` is the part `how many` of the split `test`."""
+    part = split.rsplit("/", 1)[-1]
+    return "" if part in _PLAIN_SPLITS else part.replace("_", " ")
 
 
-def task_label(task: str, split: str = "") -> str:
-    """`POPE adversarial`; a split that says nothing is left out."""
-    name = _TASKS.get(task, task)
-    return name if split in ("", "all", "test", "overall") else f"{name} {split.replace('_', ' ')}"
+def task_label(task: str, kind: str) -> str:
+    """`CHAIR` for the task `chair`, `CHAIR unseen` for `chair_unseen`, other names as they are."""
+    rest = task.removeprefix(kind)
+    if kind not in _TYPES or rest == task or (rest and not rest.startswith(("_", "-"))):
+        return task
+    return f"{_TYPES[kind]} {rest[1:].replace('_', ' ')}".strip()
 
 
 def shown_name(checkpoint: str) -> str:
@@ -153,7 +186,11 @@ def load_results(folder: Path) -> Results:
     if not isinstance(raw, list) or not raw:
         raise AlignError("no metrics", where=str(folder / "metrics.json"), fix="run `align score` again")
     checkpoints = _checkpoints(raw[0], folder / "rows")
-    metrics = [_metric(item, checkpoints, f"{folder / 'metrics.json'} item {index}") for index, item in enumerate(raw)]
+    cards = read_json(folder / "tasks.json") if (folder / "tasks.json").is_file() else {}
+    types = {name: str(card.get("type", name)) for name, card in cards.items()}
+    metrics = [
+        _metric(item, types, checkpoints, f"{folder / 'metrics.json'} item {index}") for index, item in enumerate(raw)
+    ]
     bad_rows: list[str] = []
     rows: dict[str, dict[str, list[Score]]] = {}
     for checkpoint in checkpoints:
@@ -161,21 +198,9 @@ def load_results(folder: Path) -> Results:
             scores = read_rows(Score, path, lambda where, reason, _: bad_rows.append(f"{where}: {reason}"))
             rows.setdefault(path.stem, {})[checkpoint] = list(scores)
     health = read_json(folder / "health.json")
-    return Results(checkpoints, metrics, raw, _health(health), health, rows, bad_rows)
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file.
-
-    Raises:
-        AlignError: missing, or not JSON.
-    """
-    if not path.is_file():
-        raise AlignError(f"no such file: {path}", fix="check the path, or run the stage that writes it")
-    try:
-        return json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except json.JSONDecodeError as error:
-        raise AlignError(f"not JSON: {error}", where=str(path)) from error
+    return Results(
+        checkpoints, metrics, raw, _health(health), health, rows, bad_rows, list(cards.values()), read_source(folder)
+    )
 
 
 def read_training_log(folder: Path) -> list[dict[str, Any]]:
@@ -204,12 +229,15 @@ def _checkpoints(item: Mapping[str, Any], rows: Path) -> list[str]:
     return names
 
 
-def _metric(item: Mapping[str, Any], checkpoints: Sequence[str], where: str) -> Metric:
+def _metric(item: Mapping[str, Any], types: Mapping[str, str], checkpoints: Sequence[str], where: str) -> Metric:
     missing = [key for key in (*_REQUIRED, *checkpoints) if key not in item]
     if missing:
         raise AlignError(f"metrics lack {', '.join(missing)}", where=where, fix="run `align score` again")
+    step = item.get(f"{checkpoints[-3]}_to_{checkpoints[-2]}") if len(checkpoints) > 2 else None
     return Metric(
         task=item["task"],
+        type=types.get(item["task"], item["task"]),
+        is_share=item.get("scale", 100) == 100,
         metric=item["metric"],
         split=item["split"] or "",
         mode=item.get("mode") or "",
@@ -224,7 +252,7 @@ def _metric(item: Mapping[str, Any], checkpoints: Sequence[str], where: str) -> 
         mde=item.get("mde"),
         n=item["n"],
         clusters=item["clusters"],
-        first_step=item.get("base_to_sft") or {},
+        first_step=step or {},
     )
 
 

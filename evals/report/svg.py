@@ -51,21 +51,25 @@ class Scale:
 
 
 def fit(values: Sequence[float], start: float, end: float, *, include: Sequence[float] = (), pad: float = 0.12,
-        floor: float | None = None, ceiling: float | None = None, num_ticks: int = 5) -> Scale:
+        floor: float | None = None, ceiling: float | None = None, num_ticks: int = 5, round_ends: bool = True) -> Scale:
     """A scale around the values, widened to round ticks.
 
     Args:
         include: data values that must be inside, 0 for bars.
         pad: share of the range left free on both sides.
         floor, ceiling: the scale never goes past these unless the data does.
+        round_ends: whether the scale ends at ticks; otherwise where the data ends.
     """
     inside = [value for value in (*values, *include) if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(inside), max(inside)
-    room = (high - low) * pad or max(abs(high) * 0.1, 0.5)
+    room = (high - low) * pad
+    if high == low:
+        room = max(abs(high) * 0.1, 0.5)
     low = low if low in include else low - room
     high = high if high in include else high + room
     step = _round_step((high - low) / num_ticks)
-    low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    if round_ends:
+        low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
     if floor is not None:
         low = max(low, min(floor, *inside))
     if ceiling is not None:

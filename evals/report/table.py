@@ -42,7 +42,8 @@ class Row:
 
 def main_rows(results: Results) -> list[Row]:
     """All metrics, primary ones of a task before its others."""
-    return [_row(line) for line in results.metrics]
+    places = {task: place for place, task in enumerate(dict.fromkeys(line.task for line in results.metrics))}
+    return [_row(line) for line in sorted(results.metrics, key=lambda line: (places[line.task], not line.is_key))]
 
 
 def columns(results: Results) -> list[tuple[str, str]]:
@@ -56,7 +57,7 @@ def tiles(results: Results) -> list[dict[str, Any]]:
     """The four numbers that most readers come for."""
     found = []
     for task, metric, about in _TILES:
-        line = results.find(metric, task)
+        line = results.find(task, metric)
         if line is None:
             continue
         values = [
@@ -112,7 +113,7 @@ def _row(line: Metric) -> Row:
     delta, _, rest = text.partition(" ")
     mode = f" ({line.mode})" if line.mode not in ("", "official") else ""
     return Row(
-        task=line.task_label, metric=line.label + mode, arrow=_arrow(line), direction=_direction(line), primary=line.primary,
+        task=line.task_label, metric=line.label + mode, arrow=_arrow(line), direction=_direction(line), primary=line.is_key,
         values=[("–" if value is None else f"{value:.1f}", "" if value is None else f"{value:.6f}") for value in line.values.values()],
         delta=delta, interval=rest, effect=line.effect, sort="" if line.delta is None else f"{line.delta:.6f}",
         p=shown_p(p) + ("" if line.p_holm is not None or p is None else "*"), p_sort="" if p is None else f"{p:.8f}", n=f"{line.n:,}",

@@ -21,6 +21,8 @@ _SHORTER = 0.95
 _MINUS = re.compile(r"-(?=\d)")
 # More than this share of answers failed, empty, cut off or not understood is worth a warning.
 _UNHEALTHY = 0.02
+# Percentage points by which the share of yes answers may move away from a half without a word.
+_LEANING = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,11 @@ class Verdict:
     """
 
     status: Status
+    tone: Tone
     headline: str
     summary: str
     gates: Mapping[str, bool | None]
     findings: Sequence[Finding]
-
-    @property
-    def tone(self) -> Tone:
-        if self.status == "better":
-            return "good"
-        return "bad" if self.status in ("worse", "recall_lost", "answers_worse") else "warn"
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as it stands in `report.json`."""
@@ -77,8 +74,8 @@ def judge_results(results: Results, matched: Sequence[Matched], words: Mapping[s
     findings = [
         _invention(results),
         _length(results, matched, words),
-        _kept("recall", results.find("recall", "chair"), margins.recall, results),
-        _kept("vqa", results.find("accuracy", "vqa"), margins.vqa, results),
+        _kept("recall", results.find("chair", "recall"), margins.recall, results),
+        _kept("vqa", results.find("vqa", "accuracy"), margins.vqa, results),
         _yes_ratio(results),
         _first_step(results),
         _health(results),
@@ -87,7 +84,8 @@ def judge_results(results: Results, matched: Sequence[Matched], words: Mapping[s
     gates = _gates(results, found)
     status = _status(results, gates)
     headline, summary = _words(status, results, found)
-    return Verdict(status, headline, summary, gates, list(found.values()))
+    tone: Tone = {"better": "good", "worse": "bad"}.get(status, "warn")  # type: ignore[assignment]
+    return Verdict(status, tone, headline, summary, gates, list(found.values()))
 
 
 def _gates(results: Results, found: Mapping[str, Finding]) -> dict[str, bool | None]:
@@ -127,7 +125,7 @@ def _words(status: Status, results: Results, found: Mapping[str, Finding]) -> tu
         "shorter": (
             f"{after} says less; it is not shown to see better.",
             f"Fewer objects are invented, but {before}'s captions blindly cut to the same length do as well: shorter "
-            "captions explain the difference.",
+            "captions explain it.",
         ),
         "recall_lost": (
             f"{after} invents fewer objects, but names fewer that are there.",
@@ -151,6 +149,10 @@ def _words(status: Status, results: Results, found: Mapping[str, Finding]) -> tu
         ),
     }
     headline, summary = headlines[status]
+    answers = results.find("vqa", "accuracy")
+    if status == "answers_worse" and answers and answers.effect == "worse":
+        headline = f"{after} invents fewer objects, but answers questions worse."
+        summary = "The gain in captions is paid for with a loss in visual question answering beyond the margin."
     open_points = [key for key in ("recall", "vqa") if key in found and found[key].numbers.get("passed") is None]
     if status == "better" and open_points:
         names = " and ".join({"recall": "recall", "vqa": "question answering"}[key] for key in open_points)
@@ -164,7 +166,7 @@ def _words(status: Status, results: Results, found: Mapping[str, Finding]) -> tu
 
 
 def _invention_lines(results: Results) -> list[Metric]:
-    found = (results.find(name, "chair") for name in ("chair_i", "chair_s"))
+    found = (results.find("chair", name) for name in ("chair_i", "chair_s"))
     return [line for line in found if line is not None]
 
 
@@ -185,7 +187,7 @@ def _invention(results: Results) -> Finding | None:
     if passed and corrected and min(corrected) > 0.05:
         ending = " After correction for several metrics (Holm) the evidence is weak."
         tone = "warn"
-    numbers = {line.metric: _numbers(line, results) for line in lines}
+    numbers = {line.base_name: _numbers(line, results) for line in lines}
     return Finding("invention", tone, "Invented objects: " + "; ".join(parts) + "." + ending, {"passed": passed, **numbers})
 
 
@@ -202,10 +204,11 @@ def _length(results: Results, matched: Sequence[Matched], words: Mapping[str, fl
         return Finding("length", "neutral", f"{length}: saying less does not explain the difference.", {"passed": True, **numbers})
     if not lower:
         return Finding("length", "neutral", f"{length}.", {"passed": None, **numbers})
+    true_delta = interval(fair.true_after - fair.true_before, fair.true_low, fair.true_high, digits=2)
     cut = (
-        f"{length}. {one}'s captions cut blindly to the same mean length have CHAIRi {fair.chair_before:.1f}% and name "
-        f"{fair.true_before:.2f} true objects each; {two}'s have {fair.chair_after:.1f}% "
-        f"({interval(fair.chair_delta, fair.chair_low, fair.chair_high)}) and {fair.true_after:.2f}"
+        f"{length}. Cutting {one}'s captions blindly to the same mean length gives CHAIRi {fair.chair_before:.1f}% and "
+        f"{fair.true_before:.2f} true objects a caption; {two} has {fair.chair_after:.1f}% "
+        f"({interval(fair.chair_delta, fair.chair_low, fair.chair_high)}) and {fair.true_after:.2f} ({true_delta})"
     )
     if fair.is_better:
         return Finding("length", "good", f"{cut}: not only shorter.", {"passed": True, **numbers})
@@ -229,32 +232,23 @@ def _kept(key: str, line: Metric | None, margin: float, results: Results) -> Fin
 
 
 def _yes_ratio(results: Results) -> Finding | None:
-    accuracy, ratio = _mean_pope(results, "accuracy"), _mean_pope(results, "yes_ratio")
+    accuracy, ratio = (results.find("pope", name) for name in ("accuracy", "yes_ratio"))
     if accuracy is None or ratio is None:
         return None
-    before, after = results.before, results.after
-    drift = abs(ratio[after] - 50) - abs(ratio[before] - 50)
+    right, yes = ([line.values[name] or 0.0 for name in (results.before, results.after)] for line in (accuracy, ratio))
+    drift = abs(yes[1] - 50) - abs(yes[0] - 50)
     text = (
-        f"Is there a …? (POPE, mean of its splits): accuracy {accuracy[before]:.1f} → {accuracy[after]:.1f}%, "
-        f"yes to {ratio[before]:.0f} → {ratio[after]:.0f}% where half are true."
+        f"Is there a …? ({accuracy.task_label}): accuracy {right[0]:.1f} → {right[1]:.1f}% "
+        f"({interval(accuracy.delta, accuracy.ci_low, accuracy.ci_high)}); yes to {yes[0]:.0f} → {yes[1]:.0f}%, where half are true."
     )
-    tone: Tone = "warn" if drift > 5 else "neutral"
-    if drift > 5:
-        text += " The model leans more to one answer."
-    return Finding("yes_ratio", tone, text, {"accuracy": accuracy, "yes_ratio": ratio})
-
-
-def _mean_pope(results: Results, metric: str) -> dict[str, float] | None:
-    lines = [line for line in results.metrics if line.task.startswith("pope") and line.metric == metric]
-    if not lines:
-        return None
-    return {
-        name: sum(line.values[name] or 0.0 for line in lines) / len(lines) for name in (results.before, results.after)
-    }
+    tone: Tone = {"better": "good", "worse": "bad"}.get(accuracy.effect, "neutral")  # type: ignore[assignment]
+    if drift > _LEANING:
+        tone, text = "warn", text + " The model leans more to one answer."
+    return Finding("yes_ratio", tone, text, {"accuracy": _numbers(accuracy, results), "yes_ratio": _numbers(ratio, results)})
 
 
 def _first_step(results: Results) -> Finding | None:
-    line = results.find("accuracy", "vqa")
+    line = results.find("vqa", "accuracy")
     if line is None or len(results.checkpoints) < 3 or line.first_step.get("delta") is None:
         return None
     one, two = results.checkpoints[-3], results.checkpoints[-2]
@@ -298,13 +292,13 @@ def _numbers(line: Metric, results: Results) -> dict[str, Any]:
     }
 
 
-def interval(delta: float | None, low: float | None, high: float | None) -> str:
+def interval(delta: float | None, low: float | None, high: float | None, digits: int = 1) -> str:
     """`-3.2 [-5.0, -1.4]`, with a minus sign."""
     if delta is None:
         return "–"
-    text = f"{delta:+.1f}"
+    text = f"{delta:+.{digits}f}"
     if low is not None and high is not None:
-        text += f" [{low:+.1f}, {high:+.1f}]"
+        text += f" [{low:+.{digits}f}, {high:+.{digits}f}]"
     return signed(text)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evals.report.load import Results, task_label
+from evals.report.load import Results
 from evals.report.plots.series import all_series, legend
 from evals.report.svg import Figure, drawing, fit, line, polyline, text, x_axis, y_axis
 
@@ -12,12 +12,10 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 424.0, 30.0, 270.0
 
 def yes_ratio(results: Results) -> Figure | None:
     """Accuracy against the predicted share of yes, a path of checkpoints for each split."""
-    lines = [
-        (accuracy, ratio)
-        for accuracy in results.metrics
-        if accuracy.task.startswith("pope") and accuracy.metric == "accuracy"
-        and (ratio := next((item for item in results.metrics if item.metric == "yes_ratio" and (item.task, item.split, item.mode) == (accuracy.task, accuracy.split, accuracy.mode)), None))
-    ]  # fmt: skip
+    ratios = {line.part: line for line in results.lines("pope", "yes_ratio")}
+    accuracies = [line for line in results.lines("pope", "accuracy") if line.part in ratios]
+    accuracies = [line for line in accuracies if line.part != "mean"] or accuracies
+    lines = [(line, ratios[line.part]) for line in accuracies]
     series = all_series(results.checkpoints)
     points = [
         [(float(ratio.values[item.key] or 0), float(accuracy.values[item.key] or 0)) for item in series]
@@ -39,7 +37,7 @@ def yes_ratio(results: Results) -> Figure | None:
     rows = []
     for (accuracy, _), path in zip(lines, points, strict=True):
         for item, (a, b) in zip(series, path, strict=True):
-            split = accuracy.split or task_label(accuracy.task)
+            split = accuracy.part or accuracy.task_label
             parts.append(item.point(x(a), y(b), f"{item.name}, {split}: accuracy {b:.1f}%, yes {a:.1f}%"))
             rows.append([split, item.name, f"{b:.1f}", f"{a:.1f}"])
     return Figure(

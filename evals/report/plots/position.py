@@ -33,7 +33,7 @@ def by_sentence(results: Results, captions: Mapping[str, Sequence[Caption]]) -> 
     if num_places < 2:
         return None
     step = (_RIGHT - _LEFT - 40) / (num_places - 1)
-    y = fit([point[1] for points in drawn.values() for point in points], _BOTTOM, _TOP, include=[0.0])
+    y = fit([point[1] for points in drawn.values() for point in points], _BOTTOM, _TOP, include=[0.0], ceiling=100)
     names = [_place(place, unit, num_places) for place in range(num_places)]
     parts = [y_axis(y, _LEFT, _RIGHT, "% of mentions that are invented")]
     parts += [text(name, _LEFT + 20 + place * step, _BOTTOM + 16, "tick", "middle") for place, name in enumerate(names)]

@@ -12,8 +12,7 @@ from evals.report.svg import Figure, drawing, fit, line, rect, text, x_axis
 
 def by_kind(results: Results) -> Figure | None:
     """VQA accuracy of each kind of question, the checkpoints as dots on one line."""
-    lines = [item for item in results.metrics if item.task == "vqa" and item.metric == "accuracy"]
-    lines = [item for item in lines if item.mode == lines[0].mode]
+    lines = [item for item in results.lines("vqa", "accuracy") if item.part != "mean of kinds"]
     if not lines:
         return None
     series = all_series(results.checkpoints)
@@ -69,4 +68,4 @@ def flips_chart(results: Results, flips: Sequence[Flips]) -> Figure | None:
 
 
 def _kind(item: Metric) -> str:
-    return item.split.replace("_", " ") if item.split not in ("", "all", "test", "overall") else "all kinds"
+    return item.part or "all kinds"

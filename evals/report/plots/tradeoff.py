@@ -18,7 +18,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 424.0, 30.0, 270.0
 
 def chair_against_recall(results: Results) -> Figure | None:
     """The checkpoints as a path in the plane of recall and CHAIRi."""
-    invented, recall = results.find("chair_i", "chair"), results.find("recall", "chair")
+    invented, recall = results.find("chair", "chair_i"), results.find("chair", "recall")
     if not invented or not recall:
         return None
     points = [(recall.values[name], invented.values[name]) for name in results.checkpoints]
@@ -26,7 +26,7 @@ def chair_against_recall(results: Results) -> Figure | None:
         return None
     pairs = [(float(x or 0), float(y or 0)) for x, y in points]
     x = fit([pair[0] for pair in pairs], _LEFT, _RIGHT, pad=0.3, floor=0, ceiling=100)
-    y = fit([pair[1] for pair in pairs], _BOTTOM, _TOP, pad=0.2, floor=0)
+    y = fit([pair[1] for pair in pairs], _BOTTOM, _TOP, include=[0.0], pad=0.15)
     series = all_series(results.checkpoints)
     parts = [
         x_axis(x, _TOP, _BOTTOM, "recall: objects that are there and named, %"),
@@ -47,7 +47,7 @@ def chair_against_recall(results: Results) -> Figure | None:
 
 def chair_against_length(results: Results, words: Mapping[str, float], matched: Sequence[Matched]) -> Figure | None:
     """CHAIRi against words per caption, with the last two checkpoints cut to equal length beside it."""
-    invented = results.find("chair_i", "chair")
+    invented = results.find("chair", "chair_i")
     names = [name for name in results.checkpoints if name in words]
     if not invented or len(names) < 2:
         return None
@@ -56,30 +56,30 @@ def chair_against_length(results: Results, words: Mapping[str, float], matched: 
     fair = matched[0] if matched else None
     cut_points = _cut_points(fair, pairs, series) if fair else []
     x = fit([pair[0] for pair in pairs], _LEFT, _RIGHT, pad=0.25, floor=0)
-    y = fit([*(pair[1] for pair in pairs), *(point[2] for point in cut_points)], _BOTTOM, _TOP, pad=0.2, floor=0)
+    y = fit([*(pair[1] for pair in pairs), *(point[2] for point in cut_points)], _BOTTOM, _TOP, include=[0.0], pad=0.15)
     parts = [
         x_axis(x, _TOP, _BOTTOM, "words per caption"),
         y_axis(y, _LEFT, _RIGHT, "CHAIRi, % of named objects that are invented"),
         polyline([(x(a), y(b)) for a, b in pairs], "path"),
     ]
-    rows = [[item.name, "as written", f"{a:.1f}", f"{b:.1f}"] for item, (a, b) in zip(series, pairs, strict=True)]
+    rows = [[item.name, "as written", f"{a:.1f}", f"{b:.1f}", ""] for item, (a, b) in zip(series, pairs, strict=True)]
     for item, (a, b), (place, value) in [(series[index], pairs[index], point) for index, *point in cut_points]:
         parts.append(polyline([(x(a), y(b)), (x(place), y(value))], f"dotted {item.css}"))
         parts.append(item.point(x(place), y(value), f"{item.name}, cut: {value:.1f}%", hollow=True, size=6))
     for item in matched:
-        rows.append([series[-2].name, item.method, f"{item.words_before:.1f}", f"{item.chair_before:.1f}"])
-        rows.append([series[-1].name, item.method, f"{item.words_after:.1f}", f"{item.chair_after:.1f}"])
+        rows.append([series[-2].name, item.method, f"{item.words_before:.1f}", f"{item.chair_before:.1f}", f"{item.true_before:.2f}"])
+        rows.append([series[-1].name, item.method, f"{item.words_after:.1f}", f"{item.chair_after:.1f}", f"{item.true_after:.2f}"])
     parts += _labelled(series, pairs, x, y)
     before, after = series[-2].name, series[-1].name
     return Figure(
-        "length", "Invention against length", "The hollow mark is what saying less alone would do: the longer captions cut to the "
-        "other's mean length, blindly. A real gain lies below it.",
+        "length", "Invention against length", "The hollow mark is what saying less alone would do: the longer captions, cut blindly to "
+        "the other's mean length. A real gain lies below it, or names more of what is there.",
         drawing(_WIDTH, _HEIGHT, "CHAIRi against caption length", *parts),
-        ["checkpoint", "captions", "words", "CHAIRi, %"], rows, legend=legend(series),
+        ["checkpoint", "captions", "words", "CHAIRi, %", "true objects"], rows, legend=legend(series),
         note=" ".join(
             f"{item.method[0].upper()}{item.method[1:]}: CHAIRi {before} {item.chair_before:.1f}, {after} {item.chair_after:.1f} "
-            f"({interval(item.chair_delta, item.chair_low, item.chair_high)})."
-            for item in matched[:2]
+            f"({interval(item.chair_delta, item.chair_low, item.chair_high)}); true objects a caption {item.true_before:.2f}, {item.true_after:.2f}."
+            for item in matched[:1]
         ),
     )  # fmt: skip
 
@@ -91,10 +91,27 @@ def _cut_points(fair: Matched, pairs: Sequence[tuple[float, float]], series: Seq
 
 
 def _labelled(series: Sequence[Series], pairs: Sequence[tuple[float, float]], x: Scale, y: Scale) -> list[Markup]:
-    """Markers with their names beside them, on the side that has room."""
+    """Markers with their names beside them, each on a side where no other name or mark is."""
+    places = [(x(a), y(b)) for a, b in pairs]
+    taken = list(places)
     parts = []
-    for item, (a, b) in zip(series, pairs, strict=True):
-        parts.append(item.point(x(a), y(b), f"{item.name}: {a:.1f}, {b:.1f}%", size=6))
-        near_right = x(a) > _RIGHT - 60
-        parts.append(text(item.name, x(a) + (-11 if near_right else 11), y(b) - 7, f"name {item.css}-text", "end" if near_right else "start"))
+    for item, (a, b), (left, top) in zip(series, pairs, places, strict=True):
+        parts.append(item.point(left, top, f"{item.name}: {a:.1f}, {b:.1f}%", size=6))
+        width = 8.0 * len(item.name)
+        sides = [(11, -7, "start"), (-11, -7, "end"), (11, 17, "start"), (-11, 17, "end")]
+        free = [side for side in sides if not _crowded(left, top, side, width, taken)]
+        dx, dy, anchor = (free or sides)[0]
+        taken.append(_middle(left, top, (dx, dy, anchor), width))
+        parts.append(text(item.name, left + dx, top + dy, f"name {item.css}-text", anchor))
     return parts
+
+
+def _middle(left: float, top: float, side: tuple[int, int, str], width: float) -> tuple[float, float]:
+    dx, dy, anchor = side
+    return left + dx + (width / 2 if anchor == "start" else -width / 2), top + dy - 4
+
+
+def _crowded(left: float, top: float, side: tuple[int, int, str], width: float, taken: Sequence[tuple[float, float]]) -> bool:
+    x, y = _middle(left, top, side, width)
+    inside = _LEFT <= x - width / 2 and x + width / 2 <= _RIGHT + 10
+    return not inside or any(abs(x - a) < width / 2 + 12 and abs(y - b) < 14 for a, b in taken)

@@ -37,7 +37,7 @@ def training_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Fig
 
 
 def _curve(title: str, lead: str, label: str, points: Sequence[tuple[float, float]], reference: float | None, key: str) -> Figure:
-    x = fit([point[0] for point in points], _LEFT, _RIGHT, include=[0.0], pad=0.0)
+    x = fit([point[0] for point in points], _LEFT, _RIGHT, include=[0.0], pad=0.0, round_ends=False)
     include = [] if reference is None else [reference]
     y = fit([point[1] for point in points], _BOTTOM, _TOP, include=include, pad=0.1)
     parts = [x_axis(x, _TOP, _BOTTOM, "optimizer step", grid=False), y_axis(y, _LEFT, _RIGHT, label)]
