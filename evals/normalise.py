@@ -41,7 +41,7 @@ def _contractions() -> dict[str, str]:
         second = word.rindex("'")
         table[word[:first] + word[first + 1 :]] = word
         table[word[:second] + word[second + 1 :]] = word
-    irregular = {"twas": "'twas", "somebody'd": "somebodyd"}
+    irregular = {"twas": "'twas", "somebody'd": "somebodyd", "y'alld've": "y'all'd've"}
     return table | irregular | dict.fromkeys(("ow's'at", "'ows'at", "'ow'sat"), "'ow's'at")
 
 

@@ -41,12 +41,12 @@ class Recipe(StageRecipe):
     """What to compare."""
 
     name: str = Field(
-        default="score", description="the stage's folder inside run_dir", pattern=r"^[A-Za-z0-9_.-]+$"
+        default="score", pattern=r"^[A-Za-z0-9_.-]+$", description="the stage's folder inside run_dir"
     )
     checkpoints: dict[str, Path] = Field(
         min_length=1,
-        description="name -> folder that `align generate` wrote, in training order; each is compared with the "
-        "one before, and the last difference is the headline",
+        description="name -> folder that `align generate` wrote, in training order; each is compared with "
+        "the one before, and the last difference is the headline",
     )
     resamples: int = Field(default=10_000, ge=100, description="bootstrap resamples, and swaps of the test")
 
@@ -55,7 +55,7 @@ class Recipe(StageRecipe):
     def _names(cls, checkpoints: dict[str, Path]) -> dict[str, Path]:
         for name in checkpoints:
             if name in _FIELDS.split() or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-                raise ValueError(f"{name!r} is a field of metrics.json or no plain word; name it otherwise")
+                raise ValueError(f"{name!r} is a field of metrics.json, or no plain word")
         return checkpoints
 
 
