@@ -1,0 +1,120 @@
+"""How well a judge's verdicts on claims agree with the annotations: measured before pairs are built.
+
+A judge at chance makes pairs of noise, and DPO on them still shortens answers, which looks like less
+invention. So the pairs stage refuses a judge whose balanced accuracy may be near 0.5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from align.progress import say
+
+NUM_RESAMPLES = 2000
+_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "kappa": "Cohen's kappa",
+    "invented_caught": "invented claims caught",
+    "true_kept": "true claims kept",
+}
+
+
+def confusion(claims: Sequence[tuple[str, bool, bool]]) -> NDArray[np.int64]:
+    """Counts per cluster, in order of first appearance.
+
+    Args:
+        claims: (cluster, truly there, judge says it is there).
+
+    Returns:
+        [clusters, 4]: true kept, true denied, invented kept, invented caught.
+    """
+    rows: dict[str, list[int]] = {}
+    for cluster, is_true, says_yes in claims:
+        row = rows.setdefault(cluster, [0, 0, 0, 0])
+        row[(0 if is_true else 2) + (0 if says_yes else 1)] += 1
+    return np.array(list(rows.values()), dtype=np.int64).reshape(-1, 4)
+
+
+def rates(counts: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Agreement measures from confusion counts.
+
+    Args:
+        counts: [..., 4] as `confusion` gives them, summed over clusters.
+
+    Returns:
+        Name -> [...]; nan where a denominator is 0. Balanced accuracy is the mean of `true_kept` and
+        `invented_caught`; kappa is Cohen's, (po - pe) / (1 - pe).
+    """
+    a, b, c, d = (counts[..., i].astype(np.float64) for i in range(4))
+    n = a + b + c + d
+    with np.errstate(invalid="ignore", divide="ignore"):
+        accuracy = (a + d) / n
+        by_chance = ((a + b) * (a + c) + (c + d) * (b + d)) / n**2
+        kept, caught = a / (a + b), d / (c + d)
+        kappa = (accuracy - by_chance) / (1 - by_chance)
+    return {
+        "accuracy": accuracy,
+        "balanced_accuracy": (kept + caught) / 2,
+        "kappa": kappa,
+        "invented_caught": caught,
+        "true_kept": kept,
+    }
+
+
+def measure_agreement(claims: Sequence[tuple[str, bool, bool]], seed: int) -> dict[str, Any]:
+    """All measures with 95% percentile intervals of a bootstrap over clusters (images).
+
+    Resamples in which a measure is undefined (say, no invented claim was drawn) are left out of its
+    interval. A measure that is undefined on the data itself is None.
+    """
+    table = confusion(claims)
+    total = table.sum(axis=0)
+    found: dict[str, Any] = {
+        "n": int(total.sum()),
+        "clusters": len(table),
+        "confusion": dict(
+            zip(
+                ("true_kept", "true_denied", "invented_kept", "invented_caught"), map(int, total), strict=True
+            )
+        ),
+    }
+    if not len(table):
+        return found | {name: None for name in _NAMES}
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, len(table), size=(NUM_RESAMPLES, len(table)))
+    resampled = rates(table[picks].sum(axis=1))
+    for name, value in rates(total).items():
+        drawn = resampled[name][np.isfinite(resampled[name])]
+        if not math.isfinite(float(value)) or not len(drawn):
+            found[name] = None
+            continue
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        found[name] = {
+            "value": round(float(value), 4),
+            "ci_low": round(float(low), 4),
+            "ci_high": round(float(high), 4),
+        }
+    return found
+
+
+def show_agreement(found: Mapping[str, Any]) -> None:
+    """Print the measures as a small table."""
+    say(f"  judge against the annotations: {found['n']} claims on {found['clusters']} dev images")
+    for name, title in _NAMES.items():
+        item = found[name]
+        text = (
+            "undefined"
+            if item is None
+            else f"{item['value']:.3f}  [{item['ci_low']:.3f}, {item['ci_high']:.3f}]"
+        )
+        say(f"    {title:<24} {text}")
+    counts = found["confusion"]
+    say(f"    {'':<24} judge: there  judge: absent")
+    say(f"    {'truly there':<24} {counts['true_kept']:>12} {counts['true_denied']:>14}")
+    say(f"    {'invented':<24} {counts['invented_kept']:>12} {counts['invented_caught']:>14}")

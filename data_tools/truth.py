@@ -1,0 +1,43 @@
+"""What is really in the pictures, by annotations: the instances, and the objects that their captions name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from align.config import Strict
+from align.objects import Mode, find_objects
+from data_tools.coco import load_captions, load_instances
+
+
+class Annotations(Strict):
+    """COCO-format annotations of one split."""
+
+    instances: Path = Field(description="COCO instances file")
+    captions: Path | None = Field(
+        default=None, description="COCO captions file (true ones); the objects they name count as present"
+    )
+
+
+def load_truth(files: Sequence[Annotations], mode: Mode) -> dict[int, set[str]]:
+    """Image id -> names of the COCO objects in it (CHAIR's ground truth, Rohrbach et al. 2018)."""
+    found: dict[int, set[str]] = {}
+    for item in files:
+        for image_id, names in load_instances(item.instances).items():
+            found.setdefault(image_id, set()).update(names)
+        for image_id, captions in (load_captions(item.captions) if item.captions else {}).items():
+            names = {mention.category for text in captions for mention in find_objects(text, mode)}
+            found.setdefault(image_id, set()).update(names)
+    return found
+
+
+def truth_inputs(files: Sequence[Annotations]) -> dict[str, str | Path]:
+    """The files by name, for a stage's input digests."""
+    inputs: dict[str, str | Path] = {}
+    for number, item in enumerate(files):
+        inputs[f"instances_{number}"] = item.instances
+        if item.captions:
+            inputs[f"captions_{number}"] = item.captions
+    return inputs

@@ -1,0 +1,175 @@
+"""Ask a checkpoint every sample of every task, through vLLM; nothing is scored here.
+
+Writes `predictions.jsonl`, sorted by task and sample. Samples that ask the same thing share one request;
+requests are ordered by image so that the server's prefix cache hits. Every answer is kept on disk as it
+arrives, keyed by weights, prompt, image bytes and sampling, so a stopped run asks nothing twice.
+
+  align generate recipes/quickstart/eval.yaml model=runs/quickstart/sft_merged/checkpoint name=predict_sft
+
+Next: `align score`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from align.answer_store import AnswerStore, ask_stored
+from align.client import ChatRequest, Failure, Reply, Sampling, content_key
+from align.config import StageRecipe
+from align.errors import AlignError
+from align.images import image_sha256, resolve_image
+from align.progress import say
+from align.run import RunFolder
+from align.schema import Prediction, write_rows
+from align.serve import Server, ServeSettings, as_checkpoint, serve
+from evals.task import Sample, Task, load_tasks
+
+
+class Recipe(StageRecipe):
+    """The recipe of `align generate`."""
+
+    name: str = "generate"
+    model: str = Field(description="merged checkpoint folder, or a model's id on the hub")
+    tasks: dict[str, dict[str, Any]] = Field(description="task name -> its section; `type` picks the task")
+    sampling: Sampling = Field(
+        default=Sampling(), description="greedy by default; max_tokens comes from each task, n is 1"
+    )
+    serve: ServeSettings = ServeSettings()
+    concurrency: int = Field(default=64, ge=1, description="requests asked at the same time")
+    max_failed: float = Field(default=0.02, ge=0, le=1, description="share of failed requests to accept")
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_load(cls, tasks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        load_tasks(tasks)
+        return tasks
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A task's sample with the content key of its request."""
+
+    task: str
+    sample: Sample
+    key: str
+
+
+def run(recipe: Recipe) -> RunFolder:
+    """Generate; the output is byte-equal for the same recipe and inputs, also after a kill and resume.
+
+    Raises:
+        AlignError: a missing annotation file or image, no samples, a server that dies, or more
+            failed requests than `max_failed`.
+    """
+    tasks = load_tasks(recipe.tasks)
+    checkpoint = as_checkpoint(recipe.model)
+    inputs: dict[str, str | Path] = {"model": checkpoint}
+    for name, task in tasks.items():
+        inputs |= {f"{name}.{key}": path for key, path in task.inputs().items()}
+    folder = RunFolder.open(recipe, inputs)
+    if folder.is_complete:
+        return folder
+    with folder:
+        samples = [(name, sample) for name, task in tasks.items() for sample in checked_samples(name, task)]
+        with (
+            serve(checkpoint, recipe.serve, folder.logs) as server,
+            AnswerStore(folder.scratch / "answers.jsonl") as store,
+        ):
+            asked, requests = build_requests(recipe, server, samples)
+            say(f"  {len(samples)} samples of {len(tasks)} tasks, {len(requests)} different requests")
+            replies = ask_stored(server, store, requests, "generating", recipe.concurrency)
+        predictions = sorted(
+            (predict(item, replies[item.key]) for item in asked), key=lambda row: (row.task, row.sample_id)
+        )
+        health = {name: task_health(name, predictions) for name in tasks}
+        show_health(health)
+        _check_failed(predictions, recipe.max_failed)
+        write_rows(folder.work / "predictions.jsonl", predictions)
+        metrics = {"samples": len(samples), "requests": len(requests), "health": health}
+        folder.complete(metrics=metrics, next_step="align score RECIPE")
+    return folder
+
+
+def checked_samples(name: str, task: Task) -> list[Sample]:
+    """A task's samples, ids unique.
+
+    Raises:
+        AlignError: none, or an id that occurs twice.
+    """
+    samples = task.samples()
+    if not samples:
+        raise AlignError("the task has no samples", where=f"tasks.{name}")
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.id in seen:
+            raise AlignError(f"duplicate sample id {sample.id!r}", where=f"tasks.{name}")
+        seen.add(sample.id)
+    return samples
+
+
+def build_requests(
+    recipe: Recipe, server: Server, samples: Sequence[tuple[str, Sample]]
+) -> tuple[list[Asked], dict[str, ChatRequest]]:
+    """Every sample's content key, and each different request once, ordered by image."""
+    shas: dict[Path, str] = {}
+    asked, requests, order = [], {}, {}
+    for name, sample in samples:
+        images = [resolve_image(sample.image_root, image) for image in sample.images]
+        for image in images:
+            shas.setdefault(image, "")
+            shas[image] = shas[image] or image_sha256(image)
+        sampling = recipe.sampling.model_copy(update={"max_tokens": sample.max_tokens, "n": 1})
+        request = ChatRequest(sample.messages, images, sampling)
+        digests = [shas[image] for image in images]
+        key = content_key(server.digest, request, digests)
+        asked.append(Asked(name, sample, key))
+        requests[key] = request
+        order[key] = (digests, sample.max_tokens, key)
+    return asked, {key: requests[key] for key in sorted(requests, key=order.__getitem__)}
+
+
+def predict(asked: Asked, reply: Reply | Failure) -> Prediction:
+    """The answer to one sample: the text as the server gave it, or the reason why there is none."""
+    row = Prediction(key=asked.key, task=asked.task, sample_id=asked.sample.id)
+    if isinstance(reply, Failure):
+        return row.model_copy(update={"error": reply.reason})
+    choice = reply.choices[0]
+    found = {"text": choice.text, "finish_reason": choice.finish_reason, "num_tokens": choice.num_tokens}
+    return row.model_copy(update=found)
+
+
+def task_health(name: str, predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Counts of one task's failed, empty and truncated answers, and their mean length in tokens."""
+    rows = [row for row in predictions if row.task == name]
+    answered = [row for row in rows if row.text is not None]
+    return {
+        "samples": len(rows),
+        "failed": len(rows) - len(answered),
+        "empty": sum(not (row.text or "").strip() for row in answered),
+        "truncated": sum(row.finish_reason == "length" for row in answered),
+        "mean_tokens": round(sum(row.num_tokens for row in answered) / max(len(answered), 1), 2),
+    }
+
+
+def show_health(health: Mapping[str, Mapping[str, float]]) -> None:
+    """Print the health of all tasks as a table."""
+    width = max(len(name) for name in health)
+    say(f"  {'task':<{width}} samples  failed   empty  truncated  mean tokens")
+    for name, row in health.items():
+        counts = f"{row['samples']:>7} {row['failed']:>7} {row['empty']:>7} {row['truncated']:>10}"
+        say(f"  {name:<{width}} {counts} {row['mean_tokens']:>12.1f}")
+
+
+def _check_failed(predictions: Sequence[Prediction], max_failed: float) -> None:
+    failed = [row for row in predictions if row.error is not None]
+    if len(failed) > max_failed * len(predictions):
+        raise AlignError(
+            f"{len(failed)} of {len(predictions)} samples got no answer, such as {failed[0].sample_id}: "
+            f"{failed[0].error}",
+            fix="mend the cause and run again (answers are kept), or raise max_failed",
+        )
