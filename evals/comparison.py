@@ -14,6 +14,9 @@ from evals.stats import Array, Comparison, compare, ratios
 from evals.task import Metric, Task
 
 
+Parts = Mapping[str | None, Sequence[Score]]
+
+
 @dataclass
 class Health:
     """Counts of what a reader must know before believing the numbers.
@@ -56,15 +59,18 @@ def compare_task(
     All checkpoints are compared on the samples that were scored for all of them.
     """
     common = set.intersection(*({score.sample_id for score in part} for part in scores.values()))
-    shared = {name: [score for score in part if score.sample_id in common] for name, part in scores.items()}
-    clusters = _cluster_index(next(iter(shared.values())))
+    shared = {
+        name: by_subset([score for score in part if score.sample_id in common])
+        for name, part in scores.items()
+    }
+    first = next(iter(shared.values()))
+    clusters = _cluster_index(first[None])
     metrics = task.metrics
     sums = {
-        name: [cluster_sums(metric, part, clusters) for metric in metrics] for name, part in shared.items()
+        name: [cluster_sums(metric, parts, clusters) for metric in metrics] for name, parts in shared.items()
     }
     rows = [
-        _row(task, metric, {name: sums[name][index] for name in sums}, next(iter(shared.values())))
-        for index, metric in enumerate(metrics)
+        _row(task, metric, {name: sums[name][k] for name in sums}, first) for k, metric in enumerate(metrics)
     ]
     names = list(scores)
     if not common:
@@ -82,31 +88,39 @@ def compare_task(
     return rows
 
 
-def cluster_sums(metric: Metric, scores: Sequence[Score], clusters: Mapping[str, int]) -> Array:
+def cluster_sums(metric: Metric, parts: Parts, clusters: Mapping[str, int]) -> Array:
     """Per-cluster numerators and denominators of a metric: float64 [C, 2K], see `evals.stats`."""
     subsets = metric.subsets or (None,)
     sums = np.zeros((len(clusters), 2 * len(subsets)))
-    for score in scores:
-        row = clusters[score.cluster]
-        for k, subset in enumerate(subsets):
-            if subset is None or subset in score.meta["subsets"]:
-                sums[row, k] += _weighted(metric.numerator, score)
-                sums[row, len(subsets) + k] += _weighted(metric.denominator, score)
+    for k, subset in enumerate(subsets):
+        for score in parts.get(subset, ()):
+            row = clusters[score.cluster]
+            sums[row, k] += _weighted(metric.numerator, score)
+            sums[row, len(subsets) + k] += _weighted(metric.denominator, score)
     return sums
 
 
-def is_binary(metric: Metric, before: Sequence[Score], after: Sequence[Score]) -> bool:
+def is_binary(metric: Metric, before: Parts, after: Parts) -> bool:
     """Whether McNemar's test applies: a plain share of samples, each sample alone in its cluster."""
     if len(metric.subsets) > 1:
         return False
-    for side in (before, after):
-        part = [score for score in side if not metric.subsets or metric.subsets[0] in score.meta["subsets"]]
-        if len({score.cluster for score in part}) != len(part):
+    for parts in (before, after):
+        scores = parts.get(metric.subsets[0] if metric.subsets else None, ())
+        if len({score.cluster for score in scores}) != len(scores):
             return False
-        for score in part:
+        for score in scores:
             if _weighted(metric.denominator, score) != 1 or _weighted(metric.numerator, score) not in (0, 1):
                 return False
     return True
+
+
+def by_subset(scores: Sequence[Score]) -> Parts:
+    """Scores by the subsets they belong to; None holds all of them."""
+    parts: dict[str | None, list[Score]] = {None: list(scores)}
+    for score in scores:
+        for subset in score.meta["subsets"]:
+            parts.setdefault(subset, []).append(score)
+    return parts
 
 
 def _weighted(weights: Mapping[str, float], score: Score) -> float:
@@ -139,8 +153,8 @@ def _row(task: Task, metric: Metric, sums: Mapping[str, Array], scores: Sequence
         "p_holm": None,
         "p_method": None,
         "mde": None,
-        "n": len(part),
-        "clusters": len({score.cluster for score in part}),
+        "n": len(asked),
+        "clusters": len(set(asked.values())),
         "undefined": [name for name, total in totals.items() if bool((total[k:] == 0).any())],
         "description": metric.description,
     }

@@ -58,9 +58,9 @@ def test_a_ratio_without_denominator_is_zero_and_means_are_unweighted() -> None:
 
 
 def test_the_two_ways_to_draw_have_the_same_distribution() -> None:
-    column = np.repeat([0.0, 1.0, 3.0], [20, 50, 30])[:, None]
+    column = np.array([0.0] * 20 + [1.0] * 50 + [3.0] * 30, dtype=np.float64)[:, None]
     grouped = bootstrap_sums(column, 20_000, np.random.default_rng(0))  # 3 distinct rows: multinomial
-    jitter = column + np.arange(100)[:, None] * 1e-9  # all rows distinct: indices
+    jitter = column + np.linspace(0, 1e-7, 100)[:, None]  # all rows distinct: indices
     single = bootstrap_sums(jitter, 20_000, np.random.default_rng(1))
     assert grouped.mean() == pytest.approx(140, rel=2e-3) and single.mean() == pytest.approx(140, rel=2e-3)
     exact = np.sqrt(100 * column.var())
