@@ -4,9 +4,9 @@ A pipeline file has `run_dir`, `seed` and one section a stage, in the order to r
 
     run_dir: runs/quickstart
     sft: {recipe: sft.yaml, minutes: 3}
-    sft_merged: {kind: merge, model: {path: assets/base}, adapter: "${run_dir}/sft/adapter"}
+    sft_merged: {stage: merge, model: {path: assets/base}, adapter: "${run_dir}/sft/adapter"}
 
-`kind` is the stage (default: the section's name), `recipe` a stage recipe beside the pipeline file
+`stage` is the kind of stage (default: the section's name), `recipe` a stage recipe beside the pipeline file
 that the section's other keys override, `minutes` how long it took where it was measured, `about`
 what to tell the user. `run_dir` and `seed` reach every stage. Every recipe is checked before
 anything runs.
@@ -32,7 +32,7 @@ from align.serve import server_pool, stop_servers
 from align.stages import Stage, load_stage, stage_names
 
 _PIPELINE_KEYS = ("run_dir", "seed", "vars")
-_SECTION_KEYS = ("kind", "recipe", "minutes", "about")
+_SECTION_KEYS = ("stage", "recipe", "minutes", "about")
 _TRAINING = ("sft", "dpo")
 
 
@@ -151,10 +151,10 @@ def _load_step(path: Path, tree: DictConfig, name: str) -> Step:
         raise RecipeError(
             f"section {name!r} is not a mapping", where=str(path), fix="write it as `name: {...}`"
         )
-    kind = section.get("kind", name)
+    kind = section.get("stage", name)
     if kind not in stage_names():
         raise RecipeError(
-            f"{name}.kind = {kind!r} is not a stage{nearest(kind, stage_names())}", where=str(path)
+            f"{name}.stage = {kind!r} is not a stage{nearest(kind, stage_names())}", where=str(path)
         )
     shared = {key: raw[key] for key in _PIPELINE_KEYS if key in raw}
     inline = {key: value for key, value in section.items() if key not in _SECTION_KEYS}

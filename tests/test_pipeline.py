@@ -11,8 +11,8 @@ from align.pipeline import describe, load_pipeline, run_pipeline
 PIPELINE = """
 run_dir: {run_dir}
 seed: 3
-world: {{kind: scenes, train: 2, dev: 1, test: 1, unseen: 1, about: four small pictures, minutes: 1}}
-again: {{recipe: again.yaml, kind: scenes, dev: 2}}
+world: {{stage: scenes, train: 2, dev: 1, test: 1, unseen: 1, about: four small pictures, minutes: 1}}
+again: {{recipe: again.yaml, stage: scenes, dev: 2}}
 """
 
 
@@ -35,7 +35,7 @@ def test_run_dir_and_seed_reach_every_stage_and_inline_keys_win(pipeline: Path, 
     [
         ("wrold.train=5", "unknown stage 'wrold' (did you mean 'world'?)"),
         ("world.trian=5", "unknown key 'trian' = 5 (did you mean 'train'?)"),
-        ("world.kind=scnes", "(did you mean 'scenes'?)"),
+        ("world.stage=scnes", "(did you mean 'scenes'?)"),
         ("world.train=few", "train = 'few'"),
     ],
 )
