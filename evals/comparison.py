@@ -13,7 +13,6 @@ from align.schema import Prediction, Score
 from evals.stats import Array, Comparison, compare, ratios
 from evals.task import Metric, Task
 
-
 Parts = Mapping[str | None, Sequence[Score]]
 
 
@@ -131,10 +130,9 @@ def _cluster_index(scores: Sequence[Score]) -> dict[str, int]:
     return {name: index for index, name in enumerate(sorted({score.cluster for score in scores}))}
 
 
-def _row(task: Task, metric: Metric, sums: Mapping[str, Array], scores: Sequence[Score]) -> dict[str, Any]:
-    part = [
-        score for score in scores if not metric.subsets or set(metric.subsets) & set(score.meta["subsets"])
-    ]
+def _row(task: Task, metric: Metric, sums: Mapping[str, Array], parts: Parts) -> dict[str, Any]:
+    members = [score for subset in metric.subsets or (None,) for score in parts.get(subset, ())]
+    asked = {score.sample_id: score.cluster for score in members}
     totals = {name: values.sum(axis=0) for name, values in sums.items()}
     k = max(1, len(metric.subsets))
     return {
