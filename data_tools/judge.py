@@ -81,8 +81,9 @@ def run(recipe: Recipe) -> RunFolder:
         AlignError: no candidates, a missing image, a server that dies, too many failed requests, or an
             oracle without annotations of an image.
     """
-    checkpoint = as_checkpoint(recipe.model) if recipe.model and recipe.kind == "claims" else "oracle"
-    inputs = {"model": checkpoint, "candidates": recipe.candidates, **truth_inputs(recipe.truth)}
+    inputs = {"candidates": recipe.candidates, **truth_inputs(recipe.truth)}
+    if recipe.kind == "claims":
+        inputs["model"] = as_checkpoint(recipe.model or "")
     folder = RunFolder.open(recipe, inputs)
     if folder.is_complete:
         return folder
@@ -93,7 +94,7 @@ def run(recipe: Recipe) -> RunFolder:
         if recipe.kind == "oracle":
             judge, claims = "oracle", _oracle_claims(recipe, candidates, objects, truth)
         else:
-            judge, claims = _ask_judge(recipe, checkpoint, folder, candidates, objects)
+            judge, claims = _ask_judge(recipe, inputs["model"], folder, candidates, objects)
         verdicts = [_verdict(recipe, judge, row, objects[row.id], claims) for row in candidates]
         write_rows(folder.work / "verdicts.jsonl", verdicts)
         agreement = measure_agreement(_dev_claims(candidates, objects, claims, truth), recipe.seed)

@@ -1,0 +1,159 @@
+"""Pairs and their length balance, on answers small enough to check by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from align.errors import AlignError
+from align.schema import Candidate, Claim, Message, PreferenceRow, Verdict, read_rows, write_rows
+from data_tools.length_balance import Pair, balance, mean_gap, trim
+from data_tools.pairs import Recipe, run
+
+
+def candidate(prompt: str, number: int, text: str, tokens: int, finish: str = "stop") -> Candidate:
+    split, image_id = prompt.split("-")
+    return Candidate(
+        id=f"{prompt}#{number}",
+        prompt_id=prompt,
+        images=[f"{image_id}.png"],
+        prompt=[Message(role="user", content="Describe.")],
+        text=text,
+        finish_reason=finish,
+        num_tokens=tokens,
+        meta={"split": split, "image_id": int(image_id), "count": 1},
+    )
+
+
+def verdict(row: Candidate, yes: str, no: str = "", unscored: str = "") -> Verdict:
+    claims = [Claim(text=name, question="?", p_yes=0.9, p_no=0.1) for name in yes.split()]
+    claims += [Claim(text=name, question="?", p_yes=0.2, p_no=0.8) for name in no.split()]
+    return Verdict(
+        candidate_id=row.id,
+        prompt_id=row.prompt_id,
+        judge="j",
+        prompt_sha256="p",
+        score=None if unscored else -float(len(no.split())),
+        unscored_reason=unscored,
+        claims=claims,
+    )
+
+
+def recipe(tmp_path: Path, judged: list[tuple[Candidate, Verdict]], low: float = 0.8, **fields) -> Recipe:
+    write_rows(tmp_path / "candidates.jsonl", [row for row, _ in judged])
+    write_rows(tmp_path / "verdicts.jsonl", [row for _, row in judged])
+    measured = {"balanced_accuracy": {"value": low + 0.05, "ci_low": low, "ci_high": low + 0.1}}
+    (tmp_path / "agreement.json").write_text(json.dumps(measured))
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("candidates", "verdicts")}
+    return Recipe(run_dir=tmp_path / "run", agreement=tmp_path / "agreement.json", **files, **fields)
+
+
+def built(stage: Recipe) -> list[str]:
+    return [row.id for row in read_rows(PreferenceRow, run(stage).final / "pairs.parquet")]
+
+
+def one_prompt() -> list[tuple[Candidate, Verdict]]:
+    rows = [
+        (candidate("train-1", 0, "a dog and a cat", 6), "dog cat", ""),
+        (candidate("train-1", 1, "a dog, a cat, a car", 9), "dog cat", "car"),
+        (candidate("train-1", 2, "a dog", 3), "dog", ""),
+        (candidate("train-1", 3, "a dog, a cat and a", 6, "length"), "dog cat", ""),
+        (candidate("train-1", 4, "", 1), "", ""),
+        (candidate("train-1", 5, "a sky", 3), "", ""),
+    ]
+    reasons = {4: "no claim to check", 5: "no claim to check"}
+    return [(row, verdict(row, yes, no, reasons.get(i, ""))) for i, (row, yes, no) in enumerate(rows)]
+
+
+def test_who_is_chosen_and_why_the_others_are_not(tmp_path: Path) -> None:
+    stage = recipe(tmp_path, one_prompt(), length_tolerance=None)
+    # #0 beats #1 (same confirmed claims, one denied less); #2 confirms less; #3 was cut off.
+    assert built(stage) == ["train-1#0>train-1#1"]
+    dropped = json.loads((stage.stage_dir / "dropped.json").read_text())
+    counts = {reason: item["count"] for reason, item in dropped["train pairs"]["dropped"].items()}
+    assert counts == {"tie": 3, "chosen answer confirms less": 1, "chosen answer is truncated": 1}
+    unusable = {reason: item["count"] for reason, item in dropped["train answers"]["dropped"].items()}
+    assert unusable == {"empty answer": 1, "unscored: no claim to check": 1}
+    row = next(iter(read_rows(PreferenceRow, stage.stage_dir / "pairs.parquet")))
+    assert row.meta["margin"] == 1.0 and row.meta["rejected_denied"] == ["car"]
+    assert (row.meta["chosen_tokens"], row.meta["rejected_tokens"]) == (6, 9)
+
+
+def test_losing_confirmed_claims_can_be_allowed(tmp_path: Path) -> None:
+    assert built(recipe(tmp_path, one_prompt(), length_tolerance=None, max_confirmed_loss=1)) == [
+        "train-1#0>train-1#1",
+        "train-1#2>train-1#1",
+    ]
+
+
+def test_at_most_max_pairs_a_prompt_and_best_against_worst(tmp_path: Path) -> None:
+    rows = [candidate("train-1", number, f"text {number}", 5) for number in range(4)]
+    denied = ["", "car", "car bus", "car bus bed"]
+    judged = [(row, verdict(row, "dog", no)) for row, no in zip(rows, denied, strict=True)]
+    # Of six pairs with margins 1, 1, 1, 2, 2, 3: the widest, then one of the two twos.
+    stage = recipe(tmp_path, judged, length_tolerance=None)
+    assert built(stage) == ["train-1#0>train-1#2", "train-1#0>train-1#3"]
+    stage = recipe(tmp_path, judged, length_tolerance=None, strategy="best_worst")
+    assert built(stage) == ["train-1#0>train-1#3"]
+
+
+def test_dev_prompts_never_become_training_pairs(tmp_path: Path) -> None:
+    judged = one_prompt()
+    for number, (text, no) in enumerate((("a dog", ""), ("a dog and a car", "car"))):
+        row = candidate("dev-2", number, text, 4)
+        judged.append((row, verdict(row, "dog", no)))
+    truth = {
+        "images": [{"id": 2, "file_name": "2.png"}],
+        "categories": [{"id": 18, "name": "dog"}],
+        "annotations": [{"image_id": 2, "category_id": 18}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(truth))
+    stage = recipe(
+        tmp_path, judged, length_tolerance=None, truth=[{"instances": tmp_path / "instances.json"}]
+    )
+    assert built(stage) == ["train-1#0>train-1#1"]
+    check = run(stage).manifest()["metrics"]["dev_check"]
+    assert check == {"pairs": 1, "right": 1, "tied": 0, "wrong": 0, "right_share": 1.0}
+
+
+def test_a_judge_near_chance_is_refused(tmp_path: Path) -> None:
+    stage = recipe(tmp_path, one_prompt(), low=0.55)
+    with pytest.raises(AlignError, match=r"near chance.*lower bound must reach 0.6"):
+        run(stage)
+    assert not stage.stage_dir.exists()
+
+
+def test_no_pairs_is_an_error_and_leaves_no_folder(tmp_path: Path) -> None:
+    stage = recipe(tmp_path, [item for item in one_prompt() if item[0].id != "train-1#1"])
+    with pytest.raises(AlignError, match="0 train pairs"):
+        run(stage)
+    assert not stage.stage_dir.exists()
+
+
+def pair(prompt: int, gap: int, margin: float = 1.0, tag: str = "") -> Pair:
+    return Pair(f"p{prompt}", f"c{prompt}{tag}", f"r{prompt}{tag}", margin, gap)
+
+
+def test_the_ratio_search_mixes_shorter_and_longer() -> None:
+    # Each prompt offers a wide pair that shortens by 4 and a narrow one that lengthens by 4.
+    eligible = {f"p{i}": [pair(i, -4, 2.0, "s"), pair(i, 4, 1.0, "l")] for i in range(400)}
+    found = balance(eligible, 1, tolerance=0.25, max_trimmed=0.5, seed=0)
+    assert found.before == -4  # by margin alone every pair shortens
+    assert 0.4 <= found.ratio <= 0.6 and abs(found.searched) < 0.2
+    assert abs(found.after) <= 0.25 and len(found.pairs) == 400
+    assert len({chosen.prompt_id for chosen in found.pairs}) == 400
+
+
+def test_trimming_takes_the_widest_gaps_of_the_offending_side() -> None:
+    pairs = [pair(1, -9), pair(2, -3), pair(3, 1), pair(4, 2), pair(5, -1)]
+    # Sum -10 over 5; without -9: -1 over 4, mean 0.25 in size: within 0.25.
+    kept, taken = trim(pairs, tolerance=0.25, max_trimmed=0.5)
+    assert [item.gap for item in taken] == [-9]
+    assert mean_gap(kept) == -0.25
+
+
+def test_trimming_stops_at_its_limit() -> None:
+    kept, taken = trim([pair(i, -4) for i in range(10)], tolerance=0.25, max_trimmed=0.3)
+    assert len(taken) == 3 and mean_gap(kept) == -4
