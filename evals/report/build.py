@@ -26,8 +26,8 @@ _GATES = {
     "fewer_inventions": "fewer invented objects",
     "not_only_shorter": "not just shorter",
     "recall_kept": "recall kept",
-    "vqa_not_inferior": "answers kept",
-    "answers_healthy": "answers healthy",
+    "vqa_not_inferior": "question answering kept",
+    "answers_healthy": "answers usable",
 }
 _GATE_LOOKS = {True: ("✓", "yes", ""), False: ("✕", "no", "no"), None: ("?", "open", "not shown")}
 
@@ -132,9 +132,9 @@ def _figures(
         tradeoff.chair_against_length(results, words, matched),
         position.by_sentence(results, captions),
         objects.top_invented(results, captions),
-        questions.by_kind(results),
         pope.yes_ratio(results),
         questions.flips_chart(results, count_flips(results)),
+        questions.by_kind(results),
     ]
     if recipe.judge is not None and (recipe.judge / "agreement.json").is_file():
         figures.append(sides.judge_panel(read_json(recipe.judge / "agreement.json")))

@@ -16,7 +16,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|&])")
 def render_markdown(title: str, results: Results, verdict: Verdict) -> str:
     """Verdict, main table (primary metrics; the others folded away) and health."""
     parts = [f"## {_plain(title)}", f"**{_plain(verdict.headline)}** {_plain(verdict.summary)}"]
-    parts.append("\n".join(f"- {_ICONS[item.tone]} {_plain(item.text)}" for item in verdict.findings))
+    parts.append("\n".join(f"- {_ICONS[item.tone]} **{_plain(item.title)}.** {_plain(item.text)}" for item in verdict.findings))
     before, after = shown_name(results.before), shown_name(results.after)
     header = ["task", "metric", *map(shown_name, results.checkpoints), f"{after} − {before} [95%]", "p", "n", "clusters"]
     rows = [

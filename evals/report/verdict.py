@@ -35,10 +35,11 @@ class Margins:
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence, its tone, and the numbers it rests on (shares in percent)."""
+    """A titled sentence, its tone, and the numbers it rests on (shares in percent)."""
 
     key: str
     tone: Tone
+    title: str
     text: str
     numbers: Mapping[str, Any]
 
@@ -117,11 +118,7 @@ def _status(results: Results, gates: Mapping[str, bool | None]) -> Status:
 def _words(status: Status, results: Results, found: Mapping[str, Finding]) -> tuple[str, str]:
     before, after = shown_name(results.before), shown_name(results.after)
     headlines: dict[Status, tuple[str, str]] = {
-        "better": (
-            f"{after} invents fewer objects than {before}.",
-            "The drop is larger than chance, shorter captions do not explain it, and what was right before is "
-            "still right.",
-        ),
+        "better": (f"{after} invents fewer objects than {before}.", _better(found)),
         "shorter": (
             f"{after} says less; it is not shown to see better.",
             f"Fewer objects are invented, but {before}'s captions blindly cut to the same length do as well: shorter "
@@ -153,16 +150,20 @@ def _words(status: Status, results: Results, found: Mapping[str, Finding]) -> tu
     if status == "answers_worse" and answers and answers.effect == "worse":
         headline = f"{after} invents fewer objects, but answers questions worse."
         summary = "The gain in captions is paid for with a loss in visual question answering beyond the margin."
-    open_points = [key for key in ("recall", "vqa") if key in found and found[key].numbers.get("passed") is None]
-    if status == "better" and open_points:
-        names = " and ".join({"recall": "recall", "vqa": "question answering"}[key] for key in open_points)
-        summary = (
-            "The drop is larger than chance and shorter captions do not explain it. "
-            f"No loss in {names} was measured beyond the margin, but the interval does not rule one out."
-        )
-    if status == "better" and found.get("length") is None:
-        summary = "The drop is larger than chance. Whether it holds at equal length could not be checked."
     return headline, summary
+
+
+def _better(found: Mapping[str, Finding]) -> str:
+    """What is behind a `better`, and what it leaves open."""
+    names = {"recall": "recall", "vqa": "question answering"}
+    known = {key: name for key, name in names.items() if key in found}
+    unsure = [name for key, name in known.items() if found[key].numbers.get("passed") is None]
+    text = "The drop is larger than chance"
+    text += ", and shorter captions do not explain it. " if "length" in found else "; whether it holds at equal length could not be checked. "
+    if unsure:
+        both = " and ".join(unsure)
+        return text + f"No loss in {both} beyond the margin was measured, but the interval does not rule one out."
+    return text + (f"A loss in {' and '.join(known.values())} beyond the margin is ruled out." if known else "")
 
 
 def _invention_lines(results: Results) -> list[Metric]:
@@ -188,7 +189,7 @@ def _invention(results: Results) -> Finding | None:
         ending = " After correction for several metrics (Holm) the evidence is weak."
         tone = "warn"
     numbers = {line.base_name: _numbers(line, results) for line in lines}
-    return Finding("invention", tone, "Invented objects: " + "; ".join(parts) + "." + ending, {"passed": passed, **numbers})
+    return Finding("invention", tone, "Invented objects", "; ".join(parts) + "." + ending, {"passed": passed, **numbers})
 
 
 def _length(results: Results, matched: Sequence[Matched], words: Mapping[str, float]) -> Finding | None:
@@ -201,9 +202,9 @@ def _length(results: Results, matched: Sequence[Matched], words: Mapping[str, fl
     numbers = {"words_before": before, "words_after": after, "matched": [asdict(item) for item in matched]}
     length = signed(f"Captions have {before:.1f} → {after:.1f} words ({100 * (ratio - 1):+.0f}%)")
     if ratio >= _SHORTER:
-        return Finding("length", "neutral", f"{length}: saying less does not explain the difference.", {"passed": True, **numbers})
+        return Finding("length", "neutral", "Length", f"{length}: saying less does not explain the difference.", {"passed": True, **numbers})
     if not lower:
-        return Finding("length", "neutral", f"{length}.", {"passed": None, **numbers})
+        return Finding("length", "neutral", "Length", f"{length}.", {"passed": None, **numbers})
     true_delta = interval(fair.true_after - fair.true_before, fair.true_low, fair.true_high, digits=2)
     cut = (
         f"{length}. Cutting {one}'s captions blindly to the same mean length gives CHAIRi {fair.chair_before:.1f}% and "
@@ -211,15 +212,15 @@ def _length(results: Results, matched: Sequence[Matched], words: Mapping[str, fl
         f"({interval(fair.chair_delta, fair.chair_low, fair.chair_high)}) and {fair.true_after:.2f} ({true_delta})"
     )
     if fair.is_better:
-        return Finding("length", "good", f"{cut}: not only shorter.", {"passed": True, **numbers})
-    return Finding("length", "bad", f"{cut}: shorter, not better.", {"passed": False, **numbers})
+        return Finding("length", "good", "Length", f"{cut}: not only shorter.", {"passed": True, **numbers})
+    return Finding("length", "bad", "Length", f"{cut}: shorter, not better.", {"passed": False, **numbers})
 
 
 def _kept(key: str, line: Metric | None, margin: float, results: Results) -> Finding | None:
     """Non-inferiority: kept when the whole interval is above -margin, lost when the change itself is below."""
     if line is None or line.delta is None or line.ci_low is None:
         return None
-    name = {"recall": "Recall of the objects that are there", "vqa": "Answers to questions (VQA accuracy)"}[key]
+    title = {"recall": "Recall", "vqa": "Visual questions"}[key]
     passed = True if line.ci_low > -margin else (False if line.delta < -margin else None)
     # A gate on the interval alone would let an imprecise test set pass as a loss.
     tone, ending = {
@@ -228,7 +229,7 @@ def _kept(key: str, line: Metric | None, margin: float, results: Results) -> Fin
         None: ("warn", f"a loss of more than {_points(margin)} is not ruled out"),
     }[passed]
     numbers = {"passed": passed, "margin_points": margin, **_numbers(line, results)}
-    return Finding(key, tone, f"{name}: {_change(line, results, named=False)}; {ending}.", numbers)  # type: ignore[arg-type]
+    return Finding(key, tone, title, f"{line.label} {_change(line, results, named=False)}; {ending}.", numbers)  # type: ignore[arg-type]
 
 
 def _yes_ratio(results: Results) -> Finding | None:
@@ -238,13 +239,13 @@ def _yes_ratio(results: Results) -> Finding | None:
     right, yes = ([line.values[name] or 0.0 for name in (results.before, results.after)] for line in (accuracy, ratio))
     drift = abs(yes[1] - 50) - abs(yes[0] - 50)
     text = (
-        f"Is there a …? ({accuracy.task_label}): accuracy {right[0]:.1f} → {right[1]:.1f}% "
+        f"Accuracy {right[0]:.1f} → {right[1]:.1f}% "
         f"({interval(accuracy.delta, accuracy.ci_low, accuracy.ci_high)}); yes to {yes[0]:.0f} → {yes[1]:.0f}%, where half are true."
     )
     tone: Tone = {"better": "good", "worse": "bad"}.get(accuracy.effect, "neutral")  # type: ignore[assignment]
     if drift > _LEANING:
         tone, text = "warn", text + " The model leans more to one answer."
-    return Finding("yes_ratio", tone, text, {"accuracy": _numbers(accuracy, results), "yes_ratio": _numbers(ratio, results)})
+    return Finding("yes_ratio", tone, f"Is it there? ({accuracy.task_label})", text, {"accuracy": _numbers(accuracy, results), "yes_ratio": _numbers(ratio, results)})
 
 
 def _first_step(results: Results) -> Finding | None:
@@ -254,8 +255,8 @@ def _first_step(results: Results) -> Finding | None:
     one, two = results.checkpoints[-3], results.checkpoints[-2]
     step = line.first_step
     change = interval(step["delta"], step.get("ci_low"), step.get("ci_high"))
-    text = f"From {shown_name(one)} to {shown_name(two)}, VQA accuracy went {_pct(line.values[one])} → {_pct(line.values[two])} ({change})."
-    return Finding("first_step", "neutral", text, dict(step))
+    text = f"VQA accuracy {_pct(line.values[one])} → {_pct(line.values[two])} ({change})."
+    return Finding("first_step", "neutral", f"{shown_name(one)} to {shown_name(two)}", text, dict(step))
 
 
 def _health(results: Results) -> Finding | None:
@@ -271,8 +272,8 @@ def _health(results: Results) -> Finding | None:
     if not results.health and not bad:
         return None
     if not bad:
-        return Finding("health", "neutral", "Nearly all answers were received whole and understood.", {"passed": True})
-    return Finding("health", "warn", "Answers to look at: " + "; ".join(bad[:6]) + ".", {"passed": False, "cases": bad})
+        return Finding("health", "neutral", "Health", "Nearly all answers were received whole and understood.", {"passed": True})
+    return Finding("health", "warn", "Health", "Answers to look at: " + "; ".join(bad[:6]) + ".", {"passed": False, "cases": bad})
 
 
 def _change(line: Metric, results: Results, named: bool = True) -> str:

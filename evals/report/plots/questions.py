@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from evals.report.flips import Flips
 from evals.report.load import Metric, Results, shown_name
 from evals.report.plots.series import all_series, legend
-from evals.report.svg import Figure, drawing, fit, line, rect, text, x_axis
+from evals.report.svg import Figure, drawing, fit, line, polyline, rect, text, x_axis
 
 
 def by_kind(results: Results) -> Figure | None:
@@ -24,9 +24,11 @@ def by_kind(results: Results) -> Figure | None:
         y = top + row * (index + 0.5)
         values = [float(item.values[one.key] or 0) for one in series]
         parts.append(text(_kind(item), left - 12, y + 4, "name", "end"))
-        parts.append(line(x(min(values)), y, x(max(values)), y, "path"))
-        # The last checkpoint is drawn last, on top of the one it is compared with.
-        parts += [one.point(x(value), y, f"{one.name}: {value:.1f}%", size=6) for one, value in zip(series, values, strict=True)]
+        # Equal values would hide each other, so each checkpoint has its own height.
+        heights = [y + 7 * (place - (len(series) - 1) / 2) for place in range(len(series))]
+        dots = [(x(value), height) for value, height in zip(values, heights, strict=True)]
+        parts.append(polyline(dots, "path"))
+        parts += [one.point(*dot, f"{one.name}: {value:.1f}%") for one, dot, value in zip(series, dots, values, strict=True)]
     return Figure(
         "vqa", "Visual questions by kind", "Right is better. Alignment must not cost answers: the gap between the last two marks is the price.",
         drawing(440, bottom + 48, "VQA accuracy by kind of question", *parts),

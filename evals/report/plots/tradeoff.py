@@ -69,7 +69,7 @@ def chair_against_length(results: Results, words: Mapping[str, float], matched: 
     for item in matched:
         rows.append([series[-2].name, item.method, f"{item.words_before:.1f}", f"{item.chair_before:.1f}", f"{item.true_before:.2f}"])
         rows.append([series[-1].name, item.method, f"{item.words_after:.1f}", f"{item.chair_after:.1f}", f"{item.true_after:.2f}"])
-    parts += _labelled(series, pairs, x, y)
+    parts += _labelled(series, pairs, x, y, [(x(place), y(value)) for _, place, value in cut_points])
     before, after = series[-2].name, series[-1].name
     return Figure(
         "length", "Invention against length", "The hollow mark is what saying less alone would do: the longer captions, cut blindly to "
@@ -90,16 +90,16 @@ def _cut_points(fair: Matched, pairs: Sequence[tuple[float, float]], series: Seq
     return [side for side in sides if pairs[side[0]][0] - side[1] > 0.02 * pairs[side[0]][0]]
 
 
-def _labelled(series: Sequence[Series], pairs: Sequence[tuple[float, float]], x: Scale, y: Scale) -> list[Markup]:
+def _labelled(series: Sequence[Series], pairs: Sequence[tuple[float, float]], x: Scale, y: Scale, others: Sequence[tuple[float, float]] = ()) -> list[Markup]:
     """Markers with their names beside them, each on a side where no other name or mark is."""
     places = [(x(a), y(b)) for a, b in pairs]
-    taken = list(places)
+    taken = [*places, *others]
     parts = []
     for item, (a, b), (left, top) in zip(series, pairs, places, strict=True):
         parts.append(item.point(left, top, f"{item.name}: {a:.1f}, {b:.1f}%", size=6))
         width = 8.0 * len(item.name)
         sides = [(11, -7, "start"), (-11, -7, "end"), (11, 17, "start"), (-11, 17, "end")]
-        free = [side for side in sides if not _crowded(left, top, side, width, taken)]
+        free = [side for side in sides if not _crowded(left, top, side, width, [place for place in taken if place != (left, top)])]
         dx, dy, anchor = (free or sides)[0]
         taken.append(_middle(left, top, (dx, dy, anchor), width))
         parts.append(text(item.name, left + dx, top + dy, f"name {item.css}-text", anchor))

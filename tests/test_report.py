@@ -1,0 +1,265 @@
+"""The report: verdicts on hand-made cases, keys, escaping, offline, size, equal bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_data import THREE, caption_row, hand_made, line, write_scores
+
+from align.errors import AlignError
+from evals.report.captions import match_lengths, read_captions
+from evals.report.stage import Recipe, run
+from evals.report.text import Span, clean, mark_spans
+
+BETTER = [
+    line("chair", "chair_s", (40, 40, 20), -26, -14),
+    line("chair", "chair_i", (15, 15, 7), -10, -6),
+    line("chair", "recall", (80, 80, 80), -2, 2),
+    line("vqa", "accuracy", (40, 80, 80.5), -0.5, 1.5),
+]
+HOSTILE = {
+    0: "<script>document.title='owned'</script><img src=x onerror=alert(1)> a dog.",
+    1: "a dog and " + "so on " * 170_000,
+    2: "",
+    3: "Yes",
+    4: '"><svg onload=alert(1)> \u202e evil \x00 \x1b[31m</mark></style> a cat',
+    5: "[a](javascript:alert(1)) `x` | cell | </details> a cup",
+}
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scores(tmp_path_factory.mktemp("report"), THREE, num_images=40)
+
+
+def report(scores: Path, out: Path, **more: Any) -> tuple[dict[str, Any], str, str]:
+    """(report.json, report.html, report.md) of a run."""
+    folder = run(Recipe(run_dir=out, scores=scores, **more)).final
+    read = {name: (folder / f"report.{name}").read_text(encoding="utf-8") for name in ("json", "html", "md")}
+    return json.loads(read["json"]), read["html"], read["md"]
+
+
+def replaced(lines: list[dict[str, Any]], *changes: dict[str, Any]) -> list[dict[str, Any]]:
+    keys = {(change["task"], change["metric"]): change for change in changes}
+    return [keys.get((item["task"], item["metric"]), item) for item in lines]
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "words"),
+    [
+        ("better", BETTER, "invents fewer objects than"),
+        ("recall_lost", replaced(BETTER, line("chair", "recall", (80, 80, 70), -12, -8)), "names fewer that are there"),
+        ("answers_worse", replaced(BETTER, line("vqa", "accuracy", (40, 80, 76), -6, -2)), "answers questions worse"),
+        ("answers_worse", replaced(BETTER, line("vqa", "accuracy", (40, 80, 78), -6, 2)), "not shown to answer questions as well"),
+        (
+            "no_effect",
+            replaced(BETTER, line("chair", "chair_s", (40, 40, 36), -9, 1), line("chair", "chair_i", (15, 15, 14), -3, 1)),
+            "No reliable difference",
+        ),
+        (
+            "worse",
+            replaced(BETTER, line("chair", "chair_s", (40, 40, 50), 4, 16), line("chair", "chair_i", (15, 15, 20), 2, 8)),
+            "invents more objects",
+        ),
+        ("no_captions", [BETTER[3]], "not compared on captions"),
+    ],
+)  # fmt: skip
+def test_verdict_of_numbers(tmp_path: Path, status: str, lines: list[dict[str, Any]], words: str) -> None:
+    found, page, markdown = report(hand_made(tmp_path / "score", lines), tmp_path)
+    assert found["verdict"]["status"] == status
+    assert words in found["verdict"]["headline"]
+    assert found["verdict"]["headline"] in page and found["verdict"]["headline"] in markdown
+    gates = found["verdict"]["gates"]
+    assert gates["fewer_inventions"] is ({"no_captions": None}.get(status, status not in ("no_effect", "worse")))
+
+
+def test_a_loss_that_is_not_ruled_out_is_said(tmp_path: Path) -> None:
+    lines = replaced(BETTER, line("vqa", "accuracy", (40, 80, 79.5), -3, 2))
+    found, _, _ = report(hand_made(tmp_path / "score", lines), tmp_path)
+    assert found["verdict"]["status"] == "better"
+    assert found["verdict"]["gates"]["vqa_not_inferior"] is None
+    assert "does not rule one out" in found["verdict"]["summary"]
+
+
+def captions(count: int, build) -> list:  # noqa: ANN001
+    return [caption_row(*build(index), sample_id=str(index)) for index in range(count)]
+
+
+def test_only_shorter_is_said(tmp_path: Path) -> None:
+    """DPO's captions are SFT's without the last two of four sentences: what a blind cut does as well."""
+    truth = ["dog", "cup", "car"]
+
+    def names(index: int) -> list[str]:
+        return ["dog", "cup", "car", "zebra"] if index % 2 else ["dog", "cup", "zebra", "car"]
+
+    full = captions(80, lambda index: (names(index), truth))
+    cut = captions(80, lambda index: (names(index)[:2], truth))
+    folder = hand_made(tmp_path / "score", BETTER, {"base": full, "sft": full, "dpo": cut})
+    found, page, _ = report(folder, tmp_path)
+    assert found["verdict"]["status"] == "shorter"
+    assert found["verdict"]["gates"]["not_only_shorter"] is False
+    assert "says less; it is not shown to see better" in page
+
+
+def test_shorter_by_inventions_alone_is_better(tmp_path: Path) -> None:
+    """DPO's captions are SFT's without the invented sentence, wherever it stood: no blind cut does that."""
+    truth = ["dog", "cup", "car"]
+    full = captions(80, lambda index: (["dog", "zebra", "cup", "car"] if index % 2 else ["dog", "cup", "car"], truth))
+    right = captions(80, lambda _: (["dog", "cup", "car"], truth))
+    folder = hand_made(tmp_path / "score", BETTER, {"base": full, "sft": full, "dpo": right})
+    found, _, _ = report(folder, tmp_path)
+    assert found["verdict"]["status"] == "better"
+    assert found["verdict"]["gates"]["not_only_shorter"] is True
+
+
+def test_equal_length_by_hand() -> None:
+    """Eight words against four: a cut of 50% keeps `There is a dog.`; then 0 of 1 mentions on both sides."""
+    before = read_captions([caption_row(["dog", "zebra"], ["dog"])])
+    after = read_captions([caption_row(["dog"], ["dog"])])
+    share, words, objects = match_lengths(before, after, seed=0)
+    for found in (share, words, objects):
+        assert (found.chair_before, found.chair_after) == (0, 0)
+    assert (share.words_before, share.words_after) == (4, 4)
+    assert before[0].num_words == 8 and before[0].num_invented == 1
+    assert not share.is_better
+
+
+def test_json_has_the_promised_keys(scores: Path, tmp_path: Path) -> None:
+    found, _, _ = report(scores, tmp_path)
+    promised = {"task", "metric", "split", "higher_is_better", "base", "sft", "dpo", "delta", "ci_low", "ci_high", "p", "n", "clusters"}
+    assert {"metrics", "health", "verdict", "provenance"} <= found.keys()
+    assert all(promised <= item.keys() for item in found["metrics"])
+    assert {item["task"] for item in found["metrics"]} == {"chair", "pope", "vqa"}
+    assert all(abs(item["delta"] - (item["dpo"] - item["sft"])) < 1e-5 for item in found["metrics"])
+    assert found["health"]["dpo"]["chair"]["n"] == 40
+    assert found["provenance"]["checkpoints"]["dpo"].startswith("dpo0")
+    assert found["provenance"]["sampling"] == {"temperature": 0.0}
+    assert {card["task"] for card in found["provenance"]["tasks"]} == {"chair", "pope", "vqa"}
+
+
+def test_equal_inputs_give_equal_bytes_and_no_paths(scores: Path, tmp_path: Path) -> None:
+    first, second = (report(scores, tmp_path / name, num_examples=8) for name in ("one", "two"))
+    assert first == second
+    assert str(scores.parent) not in first[1]
+    assert str(scores.parent) not in json.dumps(first[0])
+
+
+class Page(HTMLParser):
+    """All tags with their attributes, and the text outside script and style."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._raw = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._raw = tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._raw:
+            self.text.append(data)
+
+
+def test_page_is_offline_and_has_no_inline_handlers(scores: Path, tmp_path: Path) -> None:
+    _, text, _ = report(scores, tmp_path)
+    page = Page(text)
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on") and name != "style", (tag, name)
+            if name in ("src", "href", "srcset", "data", "action", "poster"):
+                assert value and value.startswith(("data:image/", "#")), (tag, name, value)
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+    assert not re.search(r"@import|url\(", text)
+    policy = next(value for tag, a in page.tags if tag == "meta" and a.get("http-equiv") and (value := a["content"]))
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+
+
+def test_hostile_texts_are_shown_and_harm_nothing(tmp_path: Path) -> None:
+    def change(name: str, sample: Any, text: str) -> str | None:
+        number = int(re.sub(r"\D", "", sample.id)[-4:] or 0) % 8
+        return None if number == 6 else HOSTILE.get(number, text)
+
+    scores = write_scores(tmp_path, THREE, num_images=24, change=change)
+    found, text, markdown = report(scores, tmp_path, num_examples=60)
+    page = Page(text)
+    names = [tag for tag, _ in page.tags]
+    assert names.count("script") == 1 and names.count("style") == 1
+    assert all(a.get("src", "").startswith("data:image/") for tag, a in page.tags if tag == "img")
+    shown = "".join(page.text)
+    assert "<script>document.title" in shown and '"><svg onload=alert(1)>' in shown
+    assert "characters in all" in shown and "empty answer" in shown
+    assert not set("\u202e\x00\x1b") & set(text)
+    assert len(text) < 5_000_000
+    assert found["health"]["sft"]["chair"]["failed"] == 3 and found["health"]["sft"]["chair"]["empty"] == 3
+    assert found["verdict"]["gates"]["answers_healthy"] is False
+    assert "<script>" not in markdown
+
+
+def test_lone_surrogates_and_bad_rows(scores: Path, tmp_path: Path) -> None:
+    """Rows that are damaged on disk are counted and named; half a surrogate pair is replaced."""
+    import shutil
+
+    folder = tmp_path / "score"
+    shutil.copytree(scores, folder)
+    path = folder / "rows" / "dpo" / "chair.jsonl"
+    lines = path.read_text().splitlines()
+    row = json.loads(lines[0])
+    row["meta"]["text"] = "a \ud800 dog"
+    lines[0], lines[1] = json.dumps(row), '{"task": "chair", "sample'
+    path.write_text("\n".join(lines) + "\n")
+    found, text, _ = report(folder, tmp_path, num_examples=60, seed=3)
+    text.encode("utf-8")
+    assert "score rows could not be read" in text
+    assert found["verdict"]["gates"]["answers_healthy"] is False
+
+
+def test_sixty_pictures_fit(scores: Path, tmp_path: Path) -> None:
+    _, text, _ = report(scores, tmp_path, num_examples=60)
+    page = Page(text)
+    pictures = [a for tag, a in page.tags if tag == "img"]
+    assert len(pictures) >= 40 and all(a["alt"] for a in pictures)
+    assert len(text.encode()) < 5_000_000
+
+
+def test_two_checkpoints_of_any_name(tmp_path: Path) -> None:
+    scores = write_scores(tmp_path, {"round-1": THREE["sft"], "round|2": THREE["dpo"]}, num_images=20)
+    found, text, markdown = report(scores, tmp_path)
+    assert found["checkpoints"] == ["round-1", "round|2"]
+    assert "round|2 invents fewer objects than round-1" in text
+    assert "round\\|2" in markdown
+
+
+def test_one_checkpoint_is_refused(tmp_path: Path) -> None:
+    scores = write_scores(tmp_path, {"base": THREE["base"]}, num_images=12)
+    with pytest.raises(AlignError, match="two checkpoints or more"):
+        report(scores, tmp_path)
+    assert not (tmp_path / "report").exists()
+
+
+def test_curves_judge_and_pairs_are_drawn(scores: Path, tmp_path: Path) -> None:
+    log = [{"step": step, "loss": 0.7 - step / 100, "rewards/margins": step / 50, "rewards/accuracies": 0.5 + step / 100} for step in range(1, 30)]
+    for name in ("dpo", "judge", "pairs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "dpo" / "train_log.jsonl").write_text("\n".join(map(json.dumps, log)))
+    (tmp_path / "judge" / "agreement.json").write_text(json.dumps({"kappa": 0.861, "by_kind": {"there": 0.9}}))
+    (tmp_path / "pairs" / "manifest.json").write_text(json.dumps({"metrics": {"length_gap_words": {"before": 3.2, "after": 0.1}}}))
+    _, text, _ = report(scores, tmp_path, training={"dpo": tmp_path / "dpo"}, judge=tmp_path / "judge", pairs=tmp_path / "pairs")
+    assert "DPO: reward margin" in text and "DPO: pairs ranked right" in text
+    assert "0.861" in text and "length gap words: after" in text
+
+
+def test_spans_are_cut_from_escaped_text() -> None:
+    marked = mark_spans("<b> & a dog", [Span(8, 11, "invented", 'say "dog"'), Span(9, 11, "present", "overlap"), Span(0, 99, "x", "")])
+    assert marked == '&lt;b&gt; &amp; a <mark class="invented" title="say &#34;dog&#34;">dog</mark>'
+    assert len(clean("a\ud800\x00b")) == 4
