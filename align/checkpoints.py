@@ -14,7 +14,7 @@ _PREFIX = "checkpoint-"
 
 
 def seal(checkpoint: Path) -> None:
-    """Record every file's digest; written last and atomically, so an unsealed folder is a half-written one."""
+    """Record every file's digest; written last and atomically, so an unsealed folder is half-written."""
     digests = {
         str(file.relative_to(checkpoint)): digest_file(file)
         for file in sorted(checkpoint.rglob("*"))

@@ -22,7 +22,8 @@ from pydantic import Field
 
 from align.config import StageRecipe
 from align.errors import AlignError
-from align.modeling import LoraSection, ModelSection, load_model, load_processor, lora_config, placement
+from align.lora import LoraSection, lora_config, placement
+from align.modeling import ModelSection, load_model, load_processor
 from align.progress import say
 from align.run import RunFolder
 from align.schema import PreferenceRow

@@ -160,7 +160,7 @@ def _merge(recipe: Recipe, folder: RunFolder, processor: Any, probes: Sequence[c
     difference = checks.largest_difference(reference, checks.logits(merged, processor, answered))
     if difference > recipe.verify.tolerance:
         raise AlignError(
-            f"merged and adapter-on logits differ by {difference:.2e}, more than {recipe.verify.tolerance:.0e}",
+            f"merged and adapter-on logits differ by {difference:.2e} (limit {recipe.verify.tolerance:.0e})",
             fix="this kind of adapter does not merge exactly; or raise verify.tolerance knowingly",
         )
     say(f"  {len(modules)} adapted modules, {num_changed} weights changed, logits within {difference:.1e}")

@@ -1,12 +1,9 @@
-"""Load a base checkpoint with its processor, quantise it, and say where LoRA was placed."""
+"""Load a base checkpoint with its processor, quantised or not, every weight frozen."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,13 +11,11 @@ from pydantic import Field
 
 from align.config import Strict
 from align.errors import AlignError
-from align.families import FAMILIES, Blocks, Component, Family, family_of, matching
+from align.families import family_of
 from align.progress import say
-from align.trainer_args import section
 
 if TYPE_CHECKING:
     import torch
-    from peft import LoraConfig
     from transformers import PreTrainedModel, ProcessorMixin
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -61,56 +56,6 @@ class ModelSection(Strict):
         return f"{self.path}@{self.revision}" if self.revision else self.path
 
 
-_PLACED_BY_STAGE = {
-    "peft_type": "this section is LoRA's",
-    "task_type": "the stage sets it",
-    "inference_mode": "the stage trains",
-    "base_model_name_or_path": "set model.path",
-    "revision": "set model.revision",
-    "peft_version": "PEFT writes it",
-    "auto_mapping": "PEFT writes it",
-}
-_OWN_LORA_KEYS: dict[str, tuple[Any, Any]] = {
-    "components": (
-        list[Component],
-        Field(default=["language"], description="where LoRA goes: vision, connector, language"),
-    ),
-    "blocks": (Blocks, Field(default="attention+mlp", description="which layers of those components")),
-}
-
-
-class LoraSection(section("LoraConfig", _PLACED_BY_STAGE, _OWN_LORA_KEYS)):
-    """PEFT's `LoraConfig` by its own names, plus `components` and `blocks`.
-
-    `target_modules`, when set, is a regular expression over full module names and replaces both.
-    """
-
-
-@dataclass(frozen=True)
-class Placement:
-    """What LoRA hit.
-
-    Attributes:
-        modules: full names of the adapted modules.
-        by_kind: `component: leaf name` -> number of modules.
-        trainable, total: numbers of parameters.
-    """
-
-    modules: tuple[str, ...]
-    by_kind: dict[str, int]
-    trainable: int
-    total: int
-
-    def show(self) -> None:
-        """Print the table."""
-        for kind, count in sorted(self.by_kind.items()):
-            say(f"  LoRA on {count:4d} x {kind}")
-        share = self.trainable / self.total
-        say(
-            f"  trains {self.trainable:,} of {self.total:,} parameters ({share:.2%}); everything else is frozen"
-        )
-
-
 def load_processor(section: ModelSection) -> ProcessorMixin:
     """The checkpoint's processor, with `model.chat_template` in place when the recipe sets one.
 
@@ -131,7 +76,7 @@ def load_processor(section: ModelSection) -> ProcessorMixin:
             local_files_only=section.is_local,
         )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        what = f"cannot load a processor: {_first_line(error)}"
+        what = f"cannot load a processor: {first_line(error)}"
         raise AlignError(what, where=section.path, fix=fix) from error
     if not isinstance(processor, ProcessorMixin) or getattr(processor, "image_processor", None) is None:
         raise AlignError("the checkpoint has no image processor", where=section.path, fix=fix)
@@ -156,7 +101,7 @@ def load_model(section: ModelSection) -> PreTrainedModel:
     _check_folder(section)
     dtype = "auto" if section.dtype == "auto" else getattr(torch, section.dtype)
     try:
-        model, info = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             section.path,
             revision=section.revision,
             dtype=dtype,
@@ -170,8 +115,9 @@ def load_model(section: ModelSection) -> PreTrainedModel:
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         fix = "a local folder needs config.json and *.safetensors; a hub id must be cached or reachable"
         raise AlignError(
-            f"cannot load the model: {_first_line(error)}", where=section.path, fix=fix
+            f"cannot load the model: {first_line(error)}", where=section.path, fix=fix
         ) from error
+    model, info = loaded
     if info["missing_keys"] or info["mismatched_keys"]:
         missing = sorted(str(key) for key in [*info["missing_keys"], *info["mismatched_keys"]])
         what = f"{len(missing)} weights are missing or of another shape: {', '.join(missing[:3])}"
@@ -181,62 +127,6 @@ def load_model(section: ModelSection) -> PreTrainedModel:
     if section.quantization != "none":
         _check_quantized(model, section)
     return model.requires_grad_(False).eval()
-
-
-def lora_config(section: LoraSection, model: PreTrainedModel) -> LoraConfig:
-    """PEFT's config with `target_modules` as a regular expression that is known to hit something.
-
-    Raises:
-        AlignError: unknown family without `target_modules`, bare names, a pattern that hits nothing,
-            or arguments that PEFT refuses.
-    """
-    from peft import LoraConfig
-
-    given = section.given()
-    components = given.pop("components", ["language"])
-    blocks = given.pop("blocks", "attention+mlp")
-    target = given.pop("target_modules", None)
-    if target is None:
-        target = family_of(model.config.model_type).lora_targets(components, blocks)
-    elif isinstance(target, list) or target == "all-linear" or re.fullmatch(r"[\w.]+", target):
-        raise AlignError(
-            f"lora.target_modules = {target!r}: bare names reach into the vision tower",
-            fix="give one regular expression over full module names, or set lora.components and lora.blocks",
-        )
-    try:
-        hits = matching(target, (name for name, _ in model.named_modules()))
-    except re.error as error:
-        raise AlignError(f"lora.target_modules is not a regular expression: {error}") from error
-    if not hits:
-        raise AlignError(
-            f"LoRA hits no module: {target!r}",
-            where=f"model_type {model.config.model_type}",
-            fix=f"modules are named like {_example_modules(model)}",
-        )
-    try:
-        return LoraConfig(target_modules=target, **given)
-    except (TypeError, ValueError) as error:
-        raise AlignError(f"PEFT refuses the `lora` section: {_first_line(error)}") from error
-
-
-def placement(peft_model: Any) -> Placement:
-    """Where LoRA really is in a wrapped model, counted on the model itself.
-
-    Raises:
-        AlignError: nothing is trainable, or something outside the adapter is.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    base = peft_model.get_base_model()
-    family = FAMILIES.get(base.config.model_type)
-    modules = [name for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)]
-    kinds = Counter(f"{_component(family, name)}: {name.rsplit('.', 1)[-1]}" for name in modules)
-    trainable = {name: p.numel() for name, p in base.named_parameters() if p.requires_grad}
-    stray = [name for name in trainable if "lora_" not in name and "modules_to_save" not in name]
-    if not trainable or stray:
-        raise AlignError(f"not only the adapter trains: {stray[:3]}" if stray else "nothing is trainable")
-    total = sum(_num_weights(parameter) for parameter in base.parameters())
-    return Placement(tuple(modules), dict(kinds), sum(trainable.values()), total)
 
 
 def weights_digest(model: PreTrainedModel, names: Iterable[str] | None = None) -> dict[str, str]:
@@ -251,7 +141,7 @@ def weights_digest(model: PreTrainedModel, names: Iterable[str] | None = None) -
         plain = name.replace(".base_layer", "")
         if "lora_" in name or (wanted is not None and plain not in wanted):
             continue
-        data = parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        data = parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
         digests[plain] = hashlib.sha256(data).hexdigest()
     return digests
 
@@ -321,10 +211,10 @@ def _device() -> torch.device:
 
 def _check_quantized(model: PreTrainedModel, section: ModelSection) -> None:
     """Skip lists go by names that change between releases: look at what was quantised."""
-    import bitsandbytes as bnb
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
     family = family_of(model.config.model_type)
-    kinds = (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)
+    kinds = (Linear4bit, Linear8bitLt)
     quantized = [name for name, module in model.named_modules() if isinstance(module, kinds)]
     outside = [name for name in quantized if family.component_of(name) != "language"]
     if outside or not quantized:
@@ -335,22 +225,6 @@ def _check_quantized(model: PreTrainedModel, section: ModelSection) -> None:
     say(f"  {section.quantization}: {len(quantized)} linear layers of the language model")
 
 
-def _num_weights(parameter: torch.nn.Parameter) -> int:
-    """Number of weights; 4-bit parameters pack two in a byte."""
-    state = getattr(parameter, "quant_state", None)
-    return parameter.numel() if state is None else int(state.shape.numel())
-
-
-def _component(family: Family | None, name: str) -> str:
-    return (family.component_of(name) if family else None) or "model"
-
-
-def _example_modules(model: PreTrainedModel) -> str:
-    import torch
-
-    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    return ", ".join(names[:1] + names[-2:-1])
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,4 +1,4 @@
-"""Recipe sections made of another library's dataclass: TRL's configs and PEFT's LoraConfig, by their own names.
+"""Recipe sections by another library's own names: TRL's configs and PEFT's LoraConfig.
 
 The fields are read from the installed source with `ast`, so a recipe is checked in milliseconds
 without importing torch, and an editor completes against the version that is really installed.
@@ -38,7 +38,7 @@ STAGE_OWNS = {
     "output_dir": "the stage writes to run_dir/name",
     "seed": "set the recipe's own `seed`",
     "data_seed": "set the recipe's own `seed`",
-    "full_determinism": "the stage is deterministic on CPU; on a GPU it would change the kernels' speed unseen",
+    "full_determinism": "the stage is deterministic on CPU; on a GPU this would change kernels",
     "resume_from_checkpoint": "the stage resumes by itself from its last whole checkpoint",
     "remove_unused_columns": "the stage passes only the columns that the trainer reads",
     "report_to": "the stage writes train_log.jsonl; nothing is sent anywhere",

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from align.checkpoints import last_whole, seal
 from align.digest import MANIFEST
 from align.errors import AlignError
-from align.modeling import CHAT_TEMPLATE, ModelSection, Placement
+from align.lora import Placement
+from align.modeling import CHAT_TEMPLATE, ModelSection
 from align.progress import Bar, say
 from align.run import RunFolder
 from align.trainer_args import Passthrough

@@ -164,10 +164,9 @@ def _decoder(root: Path, max_pixels: int) -> Callable[[dict[str, list[Any]]], di
 def _read(cls: type[T], path: Path, quarantine: _Quarantine) -> Iterator[tuple[str, T]]:
     """Rows with their place in the file (`row 3`), which is what quarantine records."""
     bad: list[tuple[str, str, Any]] = []
-    count = 0
-    for row in read_rows(cls, path, lambda where, reason, raw: bad.append((where, reason, raw))):
+    rows = read_rows(cls, path, lambda where, reason, raw: bad.append((where, reason, raw)))
+    for count, row in enumerate(rows):
         yield f"row {count + len(bad)}", row
-        count += 1
     for where, reason, raw in bad:
         row_id = str(raw.get("id", "")) if isinstance(raw, dict) else ""
         separator, unit = (":", "line") if path.suffix == ".jsonl" else (" row ", "row")

@@ -21,8 +21,19 @@ def base_checkpoint() -> Path:
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images/, annotations: 24 train, 8 dev, 8 test, 4 test_unseen_style scenes."""
-    from data_tools.scenes import write_world
+    from data_tools.scenes.coco_files import write_world
 
-    root = tmp_path_factory.mktemp("world")
+    root = tmp_path_factory.mktemp("world") / "scenes"
     write_world(root, train=24, dev=8, test=8, unseen=4, seed=3)
     return root
+
+
+@pytest.fixture(scope="session")
+def sft_run(base_checkpoint: Path, tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished SFT stage folder: eight undisturbed steps on the base, with LoRA dropout."""
+    from align import sft
+    from align.config import load_recipe
+    from tests.training_recipes import sft_recipe
+
+    run_dir = tmp_path_factory.mktemp("sft")
+    return sft.run(load_recipe(sft.Recipe, sft_recipe(run_dir, base_checkpoint, tiny_world))).final

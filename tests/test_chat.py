@@ -1,0 +1,56 @@
+"""Messages and images as model inputs: one form for training and for the server."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from align.chat import check_text, image_tokens, message_parts, openai_messages, render
+from align.errors import AlignError
+from align.modeling import ModelSection, load_processor
+from align.schema import Message
+
+TURNS = [
+    Message(role="user", content="What is this?"),
+    Message(role="assistant", content="A cat."),
+    Message(role="user", content="Sure?"),
+]
+
+
+def test_images_stand_before_the_first_user_text_only() -> None:
+    parts = message_parts(TURNS, num_images=2)
+    assert [part["type"] for part in parts[0]["content"]] == ["image", "image", "text"]
+    assert [part["type"] for part in parts[2]["content"]] == ["text"]
+
+
+def test_the_server_gets_the_original_bytes() -> None:
+    data = b"\x89PNG not decoded here"
+    sent = openai_messages(TURNS, [data])
+    url = sent[0]["content"][0]["image_url"]["url"]
+    assert url.startswith("data:image/png;base64,")
+    assert base64.b64decode(url.split(",", 1)[1]) == data
+    assert sent[1] == {"role": "assistant", "content": "A cat."}
+
+
+def test_render_holds_one_placeholder_an_image(base_checkpoint: Path) -> None:
+    processor = load_processor(ModelSection(path=str(base_checkpoint)))
+    prompt = render(processor, TURNS[:1], 1, add_generation_prompt=True)
+    whole = render(processor, TURNS[:2], 1, add_generation_prompt=False)
+    assert prompt.count("<image>") == 1
+    assert whole.startswith(prompt)
+    assert whole.removeprefix(prompt).strip() == "A cat.</s>"
+
+
+def test_an_image_token_in_a_text_is_refused(base_checkpoint: Path) -> None:
+    tokens = image_tokens(load_processor(ModelSection(path=str(base_checkpoint))))
+    assert tokens == ["<image>"]
+    check_text(["an image"], tokens)
+    with pytest.raises(AlignError, match="contains the image token '<image>'"):
+        check_text(["fine", "say <image> please"], tokens)
+
+
+def test_images_need_a_user_turn() -> None:
+    with pytest.raises(AlignError, match="no user turn"):
+        message_parts([Message(role="system", content="x")], num_images=1)

@@ -1,0 +1,71 @@
+"""Images: what decodes, what is refused, and that the pixels are the server's."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from align.errors import AlignError
+from align.images import image_size, mime_type, open_image, resolve_image
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_transparency_is_laid_over_white() -> None:
+    image = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
+    image.putpixel((1, 0), (0, 0, 0, 0))
+    opened = open_image(_png(image))
+    assert [opened.getpixel((x, 0)) for x in (0, 1)] == [(255, 0, 0), (255, 255, 255)]
+
+
+def test_exif_orientation_turns_the_image_and_its_size() -> None:
+    image = Image.new("RGB", (4, 2), (0, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif)
+    assert open_image(buffer.getvalue()).size == (2, 4)
+    assert image_size(buffer.getvalue()) == (4, 2)  # (height, width)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"this is a text file", "not an image"),
+        (_png(Image.effect_noise((64, 64), 50))[:700], "truncated"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
+    ],
+)
+def test_what_cannot_be_decoded_is_named(data: bytes, message: str) -> None:
+    with pytest.raises(AlignError, match=message):
+        open_image(data)
+
+
+def test_size_is_checked_before_decoding() -> None:
+    with pytest.raises(AlignError, match="64x64 pixels is larger than 100"):
+        open_image(_png(Image.new("RGB", (64, 64)))[:60], max_pixels=100)
+
+
+def test_paths_stay_inside_the_root(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    root.mkdir()
+    (tmp_path / "secret.png").write_bytes(b"x")
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    for escape in ("../secret.png", "link.png", str(tmp_path / "secret.png")):
+        with pytest.raises(AlignError, match="leaves the image root"):
+            resolve_image(root, escape)
+    with pytest.raises(AlignError, match=r"missing image: a\.png"):
+        resolve_image(root, "a.png")
+
+
+def test_mime_type_by_content() -> None:
+    assert mime_type(_png(Image.new("L", (1, 1)))) == "image/png"
+    assert mime_type(b"\xff\xd8\xff\xe0") == "image/jpeg"

@@ -1,0 +1,115 @@
+"""Loading, quantising and placing LoRA: what is hit is checked on the model, never assumed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from align.errors import AlignError
+from align.families import FAMILIES, family_of, matching
+from align.lora import LoraSection, lora_config
+from align.modeling import ModelSection, load_model, load_processor
+
+
+def _copy(base: Path, to: Path, without: str) -> ModelSection:
+    shutil.copytree(base, to, ignore=shutil.ignore_patterns(without))
+    return ModelSection(path=str(to))
+
+
+def test_family_prefixes_are_the_installed_module_names() -> None:
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
+
+    assert len(FAMILIES) >= 6
+    for model_type, family in FAMILIES.items():
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(CONFIG_MAPPING[model_type]())
+        linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+        for component in ("vision", "language"):
+            hits = matching(family.lora_targets([component], "attention+mlp"), linear)
+            assert hits, f"{model_type}: nothing in {component}"
+            assert {family.component_of(name) for name in hits} == {component}, model_type
+        everything = matching(
+            family.lora_targets(["vision", "connector", "language"], "attention+mlp"), linear
+        )
+        missed = {re.sub(r"\d+", "N", name) for name in set(linear) - set(everything)}
+        assert all("lm_head" in name or ".head." in name for name in missed), f"{model_type}: {missed}"
+
+
+def test_an_unknown_family_says_which_key_to_set() -> None:
+    with pytest.raises(AlignError, match=r"'florence9' is not one of(.|\n)*lora\.target_modules"):
+        family_of("florence9")
+
+
+@pytest.mark.parametrize("target", ["q_proj", "all-linear", ["q_proj", "v_proj"]])
+def test_bare_names_are_refused(base_checkpoint: Path, target: str | list[str]) -> None:
+    model = load_model(ModelSection(path=str(base_checkpoint)))
+    with pytest.raises(AlignError, match="reach into the vision tower"):
+        lora_config(LoraSection.model_validate({"target_modules": target}), model)
+
+
+def test_a_pattern_that_hits_nothing_is_refused(base_checkpoint: Path) -> None:
+    model = load_model(ModelSection(path=str(base_checkpoint)))
+    with pytest.raises(AlignError, match="LoRA hits no module"):
+        lora_config(LoraSection.model_validate({"target_modules": r"model\.text\..*"}), model)
+
+
+def test_checkpoint_without_processor(base_checkpoint: Path, tmp_path: Path) -> None:
+    section = _copy(base_checkpoint, tmp_path / "base", without="*processor_config.json")
+    with pytest.raises(AlignError, match=r"processor(.|\n)*copy processor_config\.json"):
+        load_processor(section)
+
+
+def test_checkpoint_without_weights(base_checkpoint: Path, tmp_path: Path) -> None:
+    section = _copy(base_checkpoint, tmp_path / "base", without="*.safetensors")
+    with pytest.raises(AlignError, match="cannot load the model"):
+        load_model(section)
+
+
+def test_missing_weights_are_not_made_up(base_checkpoint: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    section = _copy(base_checkpoint, tmp_path / "base", without="nothing")
+    file = tmp_path / "base" / "model.safetensors"
+    tensors = load_file(file)
+    lost = next(name for name in tensors if "q_proj" in name)
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, file, {"format": "pt"})
+    with pytest.raises(AlignError, match=r"1 weights are missing.*q_proj"):
+        load_model(section)
+
+
+def test_pickled_weights_are_not_read(base_checkpoint: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    section = _copy(base_checkpoint, tmp_path / "base", without="*.safetensors")
+    torch.save(load_file(base_checkpoint / "model.safetensors"), tmp_path / "base" / "pytorch_model.bin")
+    with pytest.raises(AlignError, match="cannot load the model"):
+        load_model(section)
+
+
+def test_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(AlignError, match="no such checkpoint"):
+        load_model(ModelSection(path=str(tmp_path / "gone")))
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(AlignError, match=r"has no config\.json(.|\n)*notes\.txt"):
+        load_model(ModelSection(path=str(tmp_path)))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"})[:-3])
+    with pytest.raises(AlignError, match="not JSON"):
+        load_model(ModelSection(path=str(tmp_path)))
+
+
+def test_nf4_keeps_tower_and_connector_out(base_checkpoint: Path) -> None:
+    import torch
+    from bitsandbytes.nn.modules import Linear4bit
+
+    model = load_model(ModelSection(path=str(base_checkpoint), quantization="nf4"))
+    kinds = {
+        name: type(module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)
+    }
+    four_bit = {name for name, kind in kinds.items() if kind is Linear4bit}
+    assert four_bit == {name for name in kinds if name.startswith("model.language_model.")}
