@@ -1,0 +1,163 @@
+"""Starting, failing to start and stopping vLLM; the guard that no server outlives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from align.errors import AlignError
+from align.serve import ServeSettings, as_checkpoint, model_digest, serve, server_args, telling_line
+from tests.vllm_fixtures import ServedBase
+
+_SERVER = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+time.sleep(600)
+"""
+_PARENT = """
+import os, subprocess, sys, time
+from align import server_guard
+guard = [sys.executable, "-S", "-E", server_guard.__file__, str(os.getpid())]
+command = [sys.executable, "-S", "-c", sys.argv[1]]
+print(subprocess.Popen(guard + command, start_new_session=True).pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A folder that passes for a checkpoint until vLLM reads it."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"max_position_embeddings": 256}')
+    return folder
+
+
+def enter(checkpoint: Path, settings: ServeSettings, log_dir: Path) -> None:
+    """Start a server and stop it at once."""
+    with serve(checkpoint, settings, log_dir):
+        pass
+
+
+def family(pid: int, count: int) -> list[psutil.Process]:
+    """The process and its descendants, once there are `count` of them."""
+    for _ in range(200):
+        found = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        if len(found) >= count:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("the guard did not start its command")
+
+
+@pytest.mark.parametrize("victim", ["parent", "guard"])
+def test_no_server_outlives_its_killed_parent(victim: str) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT, _SERVER], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    guard = int(parent.stdout.readline())
+    processes = family(guard, 3)
+    if victim == "parent":
+        os.kill(parent.pid, signal.SIGKILL)
+        gone, alive = psutil.wait_procs(processes, timeout=20)
+        assert not alive and len(gone) == 3
+    else:
+        # Only the server itself hears of a killed guard; stopping its workers is then its own work.
+        os.kill(guard, signal.SIGKILL)
+        assert not psutil.wait_procs(processes[1:2], timeout=20)[1]
+        os.kill(parent.pid, signal.SIGKILL)
+        for process in processes[2:]:
+            process.kill()
+    parent.wait()
+
+
+def test_a_taken_port_is_one_clear_error(checkpoint: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(AlignError, match=rf"cannot listen on 127.0.0.1:{port}") as caught:
+            enter(checkpoint, ServeSettings(port=port), tmp_path / "logs")
+    assert caught.value.where == "serve.port"
+
+
+def test_missing_vllm_names_the_install_command(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(AlignError, match="vLLM is not installed") as caught:
+        enter(checkpoint, ServeSettings(), tmp_path)
+    assert "pip install" in caught.value.fix
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AlignError, match=r"no config\.json"):
+        model_digest(tmp_path)
+    with pytest.raises(AlignError, match="no such checkpoint"):
+        model_digest(as_checkpoint(str(tmp_path / "gone")))
+    assert as_checkpoint("some-owner/some-model") == "some-owner/some-model"
+    assert model_digest("some-owner/some-model") == "id:some-owner/some-model"
+
+
+def test_arguments_pin_sampling_and_leave_room_for_whole_prompts(checkpoint: Path) -> None:
+    args = server_args(checkpoint, ServeSettings(max_num_seqs=8), 8000, "m")
+    pairs = dict(pairwise(args))
+    assert pairs["--generation-config"] == "vllm"
+    assert "--trust-remote-code" not in args
+    if "--enforce-eager" in args:  # a CPU build
+        assert pairs["--dtype"] == "float32"
+        assert pairs["--max-num-batched-tokens"] == str(8 * 256)
+
+
+def test_the_telling_line_is_the_root_cause() -> None:
+    log = """
+(APIServer pid=1) INFO 11-22 03:13:38 [base.py:280] Multi-modal warmup completed in 0.394s
+(Worker pid=3) ERROR 11-22 03:13:39 [multiproc_executor.py:1063] Traceback (most recent call last):
+(Worker pid=3) ERROR 11-22 03:13:39 [multiproc_executor.py:1063] ValueError: no weights in this folder
+(EngineCore pid=2) ERROR 11-22 03:13:40 [core.py:1] Exception: WorkerProc failed, see root cause.
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}
+"""
+    assert telling_line(log) == "ValueError: no weights in this folder"
+    assert telling_line("usage: x\napi: error: unrecognized arguments: --nope\n").endswith("--nope")
+    assert telling_line("one\nKilled\n") == "Killed"
+    assert telling_line("") == ""
+
+
+def test_an_endpoint_that_nobody_serves(checkpoint: Path, tmp_path: Path) -> None:
+    settings = ServeSettings(endpoint="http://127.0.0.1:9/v1")
+    with pytest.raises(AlignError, match="no OpenAI-compatible server") as caught:
+        enter(checkpoint, settings, tmp_path)
+    assert caught.value.where == "serve.endpoint"
+
+
+@pytest.mark.vllm
+def test_an_endpoint_of_another_model_is_refused(
+    served_base: ServedBase, checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AlignError, match="the recipe asks for"):
+        enter(checkpoint, ServeSettings(endpoint=served_base.url), tmp_path)
+
+
+@pytest.mark.vllm
+def test_the_pool_starts_one_server_for_consecutive_stages(served_base: ServedBase, tmp_path: Path) -> None:
+    assert served_base.shared
+    settings = ServeSettings(endpoint=served_base.url.removesuffix("/v1"))
+    with serve(served_base.checkpoint, settings, tmp_path) as server:
+        assert (server.url, server.digest, server.is_vllm) == (served_base.url, served_base.digest, True)
+
+
+@pytest.mark.vllm
+def test_a_start_that_fails_tells_why_and_leaves_nothing_running(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(AlignError, match=r"vLLM did not start: \S+") as caught:
+        enter(checkpoint, ServeSettings(), tmp_path / "logs")
+    assert Path(caught.value.where).is_file()
+    assert not [
+        child for child in psutil.Process().children(recursive=True) if "vllm" in " ".join(child.cmdline())
+    ]
