@@ -1,0 +1,138 @@
+"""The report in a real browser: both colour schemes, three widths, filters, sorting, keyboard, no complaints."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import Browser, find_chromium
+from PIL import Image
+from report_data import THREE, write_scores
+
+from evals.report.stage import Recipe, run
+from evals.task import Sample
+
+CHROMIUM = find_chromium()
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path (Debian: apt-get install chromium)")
+
+# Pixels of text must differ from what lies behind them: WCAG 2.2 asks for 4.5 to 1.
+CONTRAST = """
+(() => {
+  const light = (c) => { const v = c.match(/[\\d.]+/g).slice(0, 3).map(x => { x /= 255; return x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4; }); return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; };
+  const ground = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if (!/rgba\\(.*, 0\\)|transparent/.test(c)) return c; } return 'rgb(255,255,255)'; };
+  const poor = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const e = walk.currentNode.parentElement;
+    if (!walk.currentNode.textContent.trim() || !e.checkVisibility() || e.closest('script, style')) continue;
+    const style = getComputedStyle(e);
+    const ink = e.closest('svg') ? style.fill : style.color;
+    const [a, b] = [light(ink), light(ground(e))].sort((x, y) => y - x);
+    if ((a + .05) / (b + .05) < 4.5) poor.push(walk.currentNode.textContent.trim().slice(0, 40) + ' ' + ink + ' on ' + ground(e));
+  }
+  return [...new Set(poor)];
+})()
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("browser")
+    hostile = {3: "<script>window.owned = 1</script><img src=x onerror='window.owned=1'> a dog", 4: "word" * 3000}
+
+    def change(name: str, sample: Sample, text: str) -> str:
+        return hostile.get(int(sample.id), text) if "official" in sample.reference else text
+
+    scores = write_scores(root, THREE, num_images=40, change=change)
+    return run(Recipe(run_dir=root, scores=scores, num_examples=24)).final / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM is not None
+    with Browser(CHROMIUM) as found:
+        yield found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_looks_right_in_both_schemes(browser: Browser, page: Path, tmp_path: Path, scheme: str) -> None:
+    browser.open(page, scheme=scheme)
+    shot = Path(os.environ.get("REPORT_SHOTS", tmp_path)) / f"report_{scheme}.png"
+    browser.screenshot(shot)
+    corner = Image.open(io.BytesIO(shot.read_bytes())).convert("L").getpixel((5, 300))
+    assert isinstance(corner, int | float) and (corner > 200 if scheme == "light" else corner < 60)
+    assert browser.run(CONTRAST) == []
+    assert browser.faults() == []
+    assert browser.requests() == [page.resolve().as_uri()]
+    assert browser.run("window.owned === undefined")
+    assert browser.run("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+
+
+@pytest.mark.parametrize("width", [400, 768, 1600])
+def test_nothing_sticks_out(browser: Browser, page: Path, tmp_path: Path, width: int) -> None:
+    browser.open(page, width=width)
+    browser.screenshot(Path(os.environ.get("REPORT_SHOTS", tmp_path)) / f"report_{width}.png")
+    assert browser.run("document.documentElement.scrollWidth") <= width
+
+
+def test_text_in_charts_does_not_collide(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    collisions = """[...document.querySelectorAll('svg.chart')].flatMap(svg => {
+      const boxes = [...svg.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
+      return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([b, q]) =>
+        p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 3 && q.top < p.bottom - 3).map(([b]) => svg.getAttribute('aria-label') + ': ' + a + ' / ' + b));
+    })"""
+    assert browser.run(collisions) == []
+
+
+def test_examples_are_filtered_by_group_and_word(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    total = browser.run("document.querySelectorAll('.example').length")
+    visible = "[...document.querySelectorAll('.example')].filter(card => !card.hidden)"
+    assert browser.run(f"{visible}.length") == total == 24
+    browser.run("document.querySelector('input[name=stratum][value=improved]').click()")
+    assert browser.run(f"[...new Set({visible}.map(card => card.dataset.stratum))]") == ["improved"]
+    some = browser.run(f"{visible}.length")
+    assert 0 < some < total
+    assert browser.run("document.getElementById('shown').textContent") == f"{some} of {total} shown"
+    browser.run("document.getElementById('find').value = 'zzz'; document.getElementById('find').dispatchEvent(new Event('input', {bubbles: true}))")
+    assert browser.run(f"{visible}.length") == 0
+
+
+def test_results_sort_and_unfold(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    rows = "[...document.querySelectorAll('#main-table tbody tr')].filter(row => row.checkVisibility())"
+    primary = browser.run(f"{rows}.length")
+    browser.run("document.getElementById('secondary').click()")
+    assert browser.run(f"{rows}.length") > primary
+    browser.run("document.querySelectorAll('#main-table .sort')[5].click()")
+    deltas = browser.run(f"{rows}.map(row => Number(row.cells[5].dataset.sort))")
+    assert deltas == sorted(deltas)
+    assert browser.run("document.querySelectorAll('#main-table th')[5].getAttribute('aria-sort')") == "ascending"
+
+
+def test_keyboard_reaches_everything(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    seen = []
+    for _ in range(14):
+        browser.press("Tab")
+        seen.append(browser.run("document.activeElement.id || document.activeElement.className || document.activeElement.textContent"))
+    assert seen[0] == "skip" and "theme" in seen and "secondary" in seen and "sort" in seen
+    browser.run("document.querySelector('input[name=stratum]').focus()")
+    browser.press("ArrowRight")
+    assert browser.run("document.querySelector('input[name=stratum]:checked').value") != "all"
+
+
+def test_theme_button_overrides_the_system(browser: Browser, page: Path) -> None:
+    browser.open(page, scheme="dark")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    dark = browser.run(ground)
+    browser.run("document.getElementById('theme').click()")
+    assert browser.run("document.documentElement.dataset.theme") == "light"
+    assert browser.run(ground) != dark
+    browser.run("document.getElementById('theme').click()")
+    assert browser.run(ground) == dark
+    browser.run("localStorage.clear()")
