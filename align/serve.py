@@ -217,22 +217,30 @@ def _attach(checkpoint: str | Path, endpoint: str, digest: str) -> Server:
             where="serve.endpoint",
             fix="start it, or set serve.endpoint=null to have one started",
         ) from error
-    root = Path(str(card.get("root") or ""))
-    if root.is_dir() and root.resolve() != Path(checkpoint).resolve() and digest_path(root) != digest:
+    name, root = str(card["id"]), Path(str(card.get("root") or ""))
+    if name == _served_name(root, digest):
+        pass  # started by align on these very weights
+    elif root.is_dir() and (name.startswith(_served_name(root, "")) or digest_path(root) != digest):
         raise AlignError(
-            f"the server at {url} serves {root}, the recipe asks for {checkpoint}",
+            f"the server at {url} serves other weights ({name} from {root}) than {checkpoint} has now",
             where="serve.endpoint",
             fix="name the server of this checkpoint, or set serve.endpoint=null",
         )
-    say(f"  using the server at {url} (model {card['id']})")
-    return Server(url=url, model=str(card["id"]), digest=digest, is_vllm=card.get("owned_by") == "vllm")
+    say(f"  using the server at {url} (model {name})")
+    return Server(url=url, model=name, digest=digest, is_vllm=card.get("owned_by") == "vllm")
+
+
+def _served_name(checkpoint: str | Path, digest: str) -> str:
+    """The model name that align gives a server: readable, and different for different weights."""
+    path = Path(checkpoint)
+    return f"{path.parent.name or path.name}-{digest.removeprefix('id:').replace('/', '-')[:12]}"
 
 
 def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir: Path) -> Server:
     if importlib.util.find_spec("vllm") is None:
         raise AlignError("vLLM is not installed", fix=_INSTALL)
     port = _free_port(settings.host, settings.port)
-    name = f"{Path(checkpoint).parent.name or 'model'}-{digest[:12]}".replace(":", "-")
+    name = _served_name(checkpoint, digest)
     log_dir.mkdir(parents=True, exist_ok=True)
     log_path = log_dir / f"vllm-{time.strftime('%H%M%S')}-{port}.log"
     command = [sys.executable, "-S", "-E", server_guard.__file__, str(os.getpid())]

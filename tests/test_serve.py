@@ -141,7 +141,7 @@ def test_an_endpoint_that_nobody_serves(checkpoint: Path, tmp_path: Path) -> Non
 def test_an_endpoint_of_another_model_is_refused(
     served_base: ServedBase, checkpoint: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(AlignError, match="the recipe asks for"):
+    with pytest.raises(AlignError, match="serves other weights"):
         enter(checkpoint, ServeSettings(endpoint=served_base.url), tmp_path)
 
 

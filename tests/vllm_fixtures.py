@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from align.serve import model_digest
+
 _HELPER = """
 import json, sys, time
 from pathlib import Path
@@ -53,7 +55,13 @@ class ServedBase:
 
 @pytest.fixture(scope="session")
 def served_base(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedBase]:
-    """A vLLM server on the shipped base, fp32; started once, about half a minute."""
+    """A vLLM server on the shipped base, fp32; started once, about half a minute.
+
+    `ALIGN_TEST_SERVER=http://host:port/v1` names one that is up already.
+    """
+    if url := os.environ.get("ALIGN_TEST_SERVER"):
+        yield ServedBase(url, model_digest(base_checkpoint), True, base_checkpoint)
+        return
     logs = tmp_path_factory.mktemp("vllm")
     command = [sys.executable, "-c", _HELPER, str(base_checkpoint), str(logs)]
     helper = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -82,3 +90,13 @@ def closes(url: str, seconds: float) -> bool:
                 return True
         time.sleep(0.2)
     return False
+
+
+def kill_midway(command: list[str], store: Path, lines: int) -> None:
+    """Run a stage as a command and kill it with -9 as soon as its answer store holds `lines` lines."""
+    process = subprocess.Popen([sys.executable, "-m", "align.cli", *command], stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        if store.is_file() and store.read_bytes().count(b"\n") >= lines:
+            process.kill()
+        time.sleep(0.02)
+    assert process.returncode == -signal.SIGKILL, "the stage ended before it could be killed"

@@ -1,0 +1,138 @@
+"""The generate stage on a real server: shared requests, kills, predictions that are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from align.client import Choice, Failure, Reply
+from align.config import load_recipe
+from align.errors import AlignError, RecipeError
+from align.run import RunFolder
+from align.schema import Message, Prediction, read_rows
+from align.serve import Server
+from evals.generate import Asked, Recipe, build_requests, predict, run, task_health
+from evals.task import Sample
+from tests.vllm_fixtures import ServedBase, kill_midway
+
+
+def write_recipe(tmp_path: Path, world: Path, served: ServedBase) -> Path:
+    notes = world / "annotations"
+    chair = {
+        "type": "chair",
+        "image_root": str(world / "images" / "test"),
+        "instances": str(notes / "instances_test.json"),
+        "captions": str(notes / "captions_test.json"),
+        "num_images": 8,
+        "max_tokens": 32,
+    }
+    vqa = {
+        "type": "vqa",
+        "image_root": str(world / "images" / "test"),
+        "questions": str(notes / "questions_test.json"),
+        "annotations": str(notes / "vqa_test.json"),
+        "max_tokens": 4,
+    }
+    tree = {
+        "run_dir": str(tmp_path / "run"),
+        "model": str(served.checkpoint),
+        "tasks": {"chair": chair, "vqa": vqa, "vqa_again": vqa},
+        "serve": {"endpoint": served.url},
+        "concurrency": 2,
+    }
+    path = tmp_path / "eval.yaml"
+    OmegaConf.save(OmegaConf.create(tree), path)
+    return path
+
+
+def go(path: Path, *overrides: str) -> RunFolder:
+    return run(load_recipe(Recipe, path, overrides))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    served_base: ServedBase, tiny_world: Path, tmp_path_factory: pytest.TempPathFactory
+) -> RunFolder:
+    """A run that nothing happened to."""
+    return go(write_recipe(tmp_path_factory.mktemp("generate"), tiny_world, served_base))
+
+
+def sample(root: Path, number: str, text: str, image: str, max_tokens: int = 8) -> Sample:
+    said = [Message(role="user", content=text)]
+    return Sample(number, [image], root, said, max_tokens, cluster=image, reference={})
+
+
+def test_equal_questions_are_one_request_and_images_stand_together(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"first")
+    (tmp_path / "b.png").write_bytes(b"second")
+    (tmp_path / "copy.png").write_bytes(b"first")
+    recipe = Recipe.model_construct(sampling=Recipe.model_fields["sampling"].default)
+    samples = [
+        ("pope", sample(tmp_path, "1", "Is it?", "a.png")),
+        ("pope", sample(tmp_path, "2", "Is it?", "b.png")),
+        ("vqa", sample(tmp_path, "3", "Is it?", "copy.png")),  # same bytes, another name
+        ("vqa", sample(tmp_path, "4", "Is it?", "a.png", max_tokens=9)),
+        ("vqa", sample(tmp_path, "5", "What?", "a.png")),
+    ]
+    asked, requests = build_requests(recipe, Server("u", "m", "d"), samples)
+    keys = [item.key for item in asked]
+    assert keys[0] == keys[2] and len(set(keys)) == len(requests) == 4
+    images = [request.images[0].read_bytes() for request in requests.values()]  # type: ignore[union-attr]
+    assert sorted(images) in (images, images[::-1])
+    assert {request.sampling.n for request in requests.values()} == {1}
+
+
+def test_a_failed_request_is_never_text(tmp_path: Path) -> None:
+    asked = [Asked("t", sample(tmp_path, name, "?", "a.png"), f"key {name}") for name in "abc"]
+    replies = [
+        Failure(reason="HTTP 400: too long"),
+        Reply(choices=[Choice(text=" ", finish_reason="stop", num_tokens=1)]),
+        Reply(choices=[Choice(text="a dog and", finish_reason="length", num_tokens=3)]),
+    ]
+    rows = [predict(item, reply) for item, reply in zip(asked, replies, strict=True)]
+    assert (rows[0].text, rows[0].error) == (None, "HTTP 400: too long")
+    health = task_health("t", rows)
+    assert health == {"samples": 3, "failed": 1, "empty": 1, "truncated": 1, "mean_tokens": 2.0}
+
+
+def test_a_wrong_task_stops_before_anything_runs(tmp_path: Path) -> None:
+    path = tmp_path / "eval.yaml"
+    path.write_text(f"run_dir: {tmp_path}\nmodel: a/b\ntasks: {{pope: {{type: popo}}}}\n")
+    with pytest.raises(RecipeError, match="unknown task type"):
+        go(path)
+
+
+@pytest.mark.vllm
+def test_predictions_of_a_real_model(undisturbed: RunFolder) -> None:
+    rows = list(read_rows(Prediction, undisturbed.final / "predictions.jsonl"))
+    assert [(row.task, row.sample_id) for row in rows] == sorted((row.task, row.sample_id) for row in rows)
+    by_task = {name: [row for row in rows if row.task == name] for name in ("chair", "vqa", "vqa_again")}
+    assert len(by_task["chair"]) == 8 and len(by_task["vqa"]) == len(by_task["vqa_again"]) > 20
+    assert [row.key for row in by_task["vqa"]] == [row.key for row in by_task["vqa_again"]]
+    metrics = undisturbed.manifest()["metrics"]
+    assert metrics["requests"] == len({row.key for row in rows}) < metrics["samples"] == len(rows)
+    assert all(row.error is None and row.text and row.num_tokens <= 32 for row in rows)
+
+
+@pytest.mark.vllm
+def test_killed_and_resumed_equals_undisturbed(
+    undisturbed: RunFolder, served_base: ServedBase, tiny_world: Path, tmp_path: Path
+) -> None:
+    path = write_recipe(tmp_path, tiny_world, served_base)
+    store = tmp_path / "run" / "generate.partial" / "scratch" / "answers.jsonl"
+    kill_midway(["generate", str(path)], store, 5)
+    assert not (tmp_path / "run" / "generate").exists()
+    answered = {json.loads(line)["key"] for line in store.read_text().splitlines()}
+    assert 5 <= len(answered) < undisturbed.manifest()["metrics"]["requests"]
+    assert go(path).manifest()["output_digest"] == undisturbed.manifest()["output_digest"]
+
+
+@pytest.mark.vllm
+def test_too_many_failures_stop_the_stage(served_base: ServedBase, tiny_world: Path, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, tiny_world, served_base)
+    with pytest.raises(AlignError, match="got no answer, such as"):
+        go(path, "tasks.chair.max_tokens=100000")
+    assert not (tmp_path / "run" / "generate").exists()
