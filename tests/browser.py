@@ -47,12 +47,33 @@ class Browser:
             os.dup2(high[0], 3)
             os.dup2(high[1], 4)
 
-        quiet = {**os.environ, "DBUS_SESSION_BUS_ADDRESS": "disabled:", "DBUS_SYSTEM_BUS_ADDRESS": "disabled:"}
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--hide-scrollbars"]
+        quiet = {
+            **os.environ,
+            "DBUS_SESSION_BUS_ADDRESS": "disabled:",
+            "DBUS_SYSTEM_BUS_ADDRESS": "disabled:",
+        }
+        flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--hide-scrollbars",
+        ]
         self._process = subprocess.Popen(
-            [executable, *flags, "--remote-debugging-pipe", f"--user-data-dir={self._profile}", "about:blank"],
-            preexec_fn=connect, pass_fds=(3, 4), env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                executable,
+                *flags,
+                "--remote-debugging-pipe",
+                f"--user-data-dir={self._profile}",
+                "about:blank",
+            ],
+            preexec_fn=connect,
+            pass_fds=(3, 4),
+            env=quiet,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         for fd in (*high, child_reads, child_writes):
             os.close(fd)
         targets = self._call("Target.getTargets", session="")["targetInfos"]
@@ -77,7 +98,13 @@ class Browser:
 
     def open(self, path: Path, *, width: int = 1200, height: int = 900, scheme: str = "light") -> None:
         """Load a local page at a width in CSS pixels, with the reader preferring that colour scheme."""
-        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.events.clear()
         self._call("Page.navigate", url=path.resolve().as_uri())
@@ -97,7 +124,13 @@ class Browser:
         codes = {"Tab": 9, "Enter": 13, " ": 32, "ArrowRight": 39}
         extra = {"text": "\r"} if key == "Enter" else ({"text": " "} if key == " " else {})
         for kind in ("keyDown", "keyUp"):
-            self._call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=codes[key], **(extra if kind == "keyDown" else {}))
+            self._call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                windowsVirtualKeyCode=codes[key],
+                **(extra if kind == "keyDown" else {}),
+            )
 
     def screenshot(self, path: Path, *, full: bool = True) -> None:
         """A PNG of the whole page, or of the window."""
@@ -109,17 +142,36 @@ class Browser:
         found = []
         for event in self.events:
             body = json.dumps(event["params"])
-            if event["method"] == "Runtime.exceptionThrown":
-                found.append(body)
-            elif event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] in ("error", "warning"):
-                found.append(body)
-            elif event["method"] == "Runtime.consoleAPICalled" and event["params"]["type"] in ("error", "warning", "assert"):
+            if (
+                event["method"] == "Runtime.exceptionThrown"
+                or (
+                    event["method"] == "Log.entryAdded"
+                    and event["params"]["entry"]["level"]
+                    in (
+                        "error",
+                        "warning",
+                    )
+                )
+                or (
+                    event["method"] == "Runtime.consoleAPICalled"
+                    and event["params"]["type"]
+                    in (
+                        "error",
+                        "warning",
+                        "assert",
+                    )
+                )
+            ):
                 found.append(body)
         return found
 
     def requests(self) -> list[str]:
         """Every address that the page asked for since `open`, pictures in data: left out."""
-        urls = [event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
+        urls = [
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event["method"] == "Network.requestWillBeSent"
+        ]
         return [url for url in urls if not url.startswith("data:")]
 
     def _call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:

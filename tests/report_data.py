@@ -45,7 +45,14 @@ THREE = {
 COMMON = ["person", "chair", "cup", "car", "dog", "book"]
 
 
-def write_scores(root: Path, habits: Mapping[str, Habits], *, num_images: int = 40, seed: int = 0, change: Answer | None = None) -> Path:
+def write_scores(
+    root: Path,
+    habits: Mapping[str, Habits],
+    *,
+    num_images: int = 40,
+    seed: int = 0,
+    change: Answer | None = None,
+) -> Path:
     """Make a world, simulate every checkpoint's answers, run the score stage; returns its folder.
 
     Args:
@@ -66,12 +73,33 @@ def write_scores(root: Path, habits: Mapping[str, Habits], *, num_images: int = 
                     text = change(name, sample, str(text))
                 key = f"{name} {task.name} {sample.id}"
                 error = "timed out" if text is None else None
-                predictions.append(Prediction(key=key, task=task.name, sample_id=sample.id, text=text, error=error, finish_reason="stop", num_tokens=9))
+                predictions.append(
+                    Prediction(
+                        key=key,
+                        task=task.name,
+                        sample_id=sample.id,
+                        text=text,
+                        error=error,
+                        finish_reason="stop",
+                        num_tokens=9,
+                    )
+                )
         folders[name] = root / f"generate_{name}"
         folders[name].mkdir()
         write_rows(folders[name] / "predictions.jsonl", predictions)
-        OmegaConf.save(OmegaConf.create({"tasks": sections, "sampling": {"temperature": 0.0}}), folders[name] / "recipe.yaml")
-        manifest = {"stage": f"generate_{name}", "inputs": {"model": {"path": "x", "digest": f"{name:0<64}"}}, "output_digest": f"{name:1<64}", "seconds": 61.5, "peak_memory_bytes": 2**30, "command": "align generate x.yaml", "packages": {"vllm": "0.32.0"}}  # fmt: skip
+        OmegaConf.save(
+            OmegaConf.create({"tasks": sections, "sampling": {"temperature": 0.0}}),
+            folders[name] / "recipe.yaml",
+        )
+        manifest = {
+            "stage": f"generate_{name}",
+            "inputs": {"model": {"path": "x", "digest": f"{name:0<64}"}},
+            "output_digest": f"{name:1<64}",
+            "seconds": 61.5,
+            "peak_memory_bytes": 2**30,
+            "command": "align generate x.yaml",
+            "packages": {"vllm": "0.32.0"},
+        }
         (folders[name] / "manifest.json").write_text(json.dumps(manifest))
     return score.run(score.Recipe(run_dir=root, checkpoints=folders, resamples=500)).final
 
@@ -83,28 +111,63 @@ def caption_row(words: Sequence[str], truth: Sequence[str], sample_id: str = "1"
     at = 0
     for sentence, word in enumerate(words):
         at = text.index(word, at)
-        mentions.append({"start": at, "end": at + len(word), "text": word, "category": word, "invented": word not in truth, "sentence": sentence})
+        mentions.append(
+            {
+                "start": at,
+                "end": at + len(word),
+                "text": word,
+                "category": word,
+                "invented": word not in truth,
+                "sentence": sentence,
+            }
+        )
         at += len(word)
-    return Score(task="chair", sample_id=sample_id, cluster=sample_id, values={}, meta={"text": text, "mentions": mentions, "label": list(truth)})
+    return Score(
+        task="chair",
+        sample_id=sample_id,
+        cluster=sample_id,
+        values={},
+        meta={"text": text, "mentions": mentions, "label": list(truth)},
+    )
 
 
-def line(task: str, metric: str, values: Sequence[float], low: float, high: float, **more: Any) -> dict[str, Any]:
+def line(
+    task: str, metric: str, values: Sequence[float], low: float, high: float, **more: Any
+) -> dict[str, Any]:
     """A line of `metrics.json` by hand, with base, sft and dpo values and a chosen interval of dpo - sft."""
     better = {"chair_i": False, "chair_s": False, "yes_ratio": None}.get(metric, True)
+    low_p = not low <= 0 <= high
     found = {
-        "task": task, "metric": metric, "split": "test", "mode": "official", "higher_is_better": better, "primary": metric != "recall",
-        "scale": 100.0, "base": values[0], "sft": values[1], "dpo": values[2], "delta": values[2] - values[1], "ci_low": low,
-        "ci_high": high, "p": 0.5 if low <= 0 <= high else 0.001, "p_holm": 0.9 if low <= 0 <= high else 0.004, "mde": 2.0,
-        "n": 400, "clusters": 400, "base_to_sft": {"delta": values[1] - values[0], "ci_low": -1.0, "ci_high": 1.0, "p": 0.5},
-    }  # fmt: skip
+        "task": task,
+        "metric": metric,
+        "split": "test",
+        "mode": "official",
+        "higher_is_better": better,
+        "primary": metric != "recall",
+        "scale": 100.0,
+        **dict(zip(("base", "sft", "dpo"), values, strict=True)),
+        "delta": values[2] - values[1],
+        "ci_low": low,
+        "ci_high": high,
+        "p": 0.001 if low_p else 0.5,
+        "p_holm": 0.004 if low_p else 0.9,
+        "mde": 2.0,
+        "n": 400,
+        "clusters": 400,
+        "base_to_sft": {"delta": values[1] - values[0], "ci_low": -1.0, "ci_high": 1.0, "p": 0.5},
+    }
     return found | more
 
 
-def hand_made(folder: Path, lines: Sequence[Mapping[str, Any]], captions: Mapping[str, Sequence[Score]] | None = None) -> Path:
+def hand_made(
+    folder: Path, lines: Sequence[Mapping[str, Any]], captions: Mapping[str, Sequence[Score]] | None = None
+) -> Path:
     """A score folder from lines and caption rows written by hand."""
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(list(lines)))
-    (folder / "health.json").write_text(json.dumps({name: {"chair": {"n": 400, "mean_words": 9.0}} for name in ("base", "sft", "dpo")}))
+    (folder / "health.json").write_text(
+        json.dumps({name: {"chair": {"n": 400, "mean_words": 9.0}} for name in ("base", "sft", "dpo")})
+    )
     for name in ("base", "sft", "dpo"):
         (folder / "rows" / name).mkdir(parents=True)
         if captions and name in captions:
@@ -114,14 +177,18 @@ def hand_made(folder: Path, lines: Sequence[Mapping[str, Any]], captions: Mappin
 
 def _sections(world: Path) -> dict[str, Any]:
     images, notes = str(world / "images" / "test"), world / "annotations"
+    shared = {"image_root": images, "instances": str(notes / "instances_test.json")}
     return {
-        "chair": {"type": "chair", "image_root": images, "instances": str(notes / "instances_test.json")},
-        "pope": {"type": "pope", "image_root": images, "instances": str(notes / "instances_test.json"), "min_objects": 2, "num_positives": 2},
+        "chair": {"type": "chair", **shared},
+        "pope": {"type": "pope", **shared, "min_objects": 2, "num_positives": 2},
         "vqa": {
-            "type": "vqa", "image_root": images, "questions": str(notes / "questions_test.json"),
-            "annotations": str(notes / "vqa_test.json"), "file_name": "{image_id:012d}.png",
+            "type": "vqa",
+            "image_root": images,
+            "questions": str(notes / "questions_test.json"),
+            "annotations": str(notes / "vqa_test.json"),
+            "file_name": "{image_id:012d}.png",
         },
-    }  # fmt: skip
+    }
 
 
 def _text(kind: str, sample: Sample, habit: Habits, rng: random.Random, seed: int) -> str:
@@ -130,12 +197,26 @@ def _text(kind: str, sample: Sample, habit: Habits, rng: random.Random, seed: in
     if kind == "pope":
         right = rng.random() > habit.invents * (0.25 if sample.reference["label"] == "yes" else 0.5)
         return "Yes" if right == (sample.reference["label"] == "yes") else "No"
-    return str(sample.meta["label"]) if rng.random() < habit.vqa else random.Random(f"{seed} {sample.id}").choice(["red", "none", "9"])
+    return (
+        str(sample.meta["label"])
+        if rng.random() < habit.vqa
+        else random.Random(f"{seed} {sample.id}").choice(["red", "none", "9"])
+    )
 
 
 def _caption(truth: Sequence[str], habit: Habits, rng: random.Random) -> str:
     words = [word for word in truth if rng.random() < habit.sees] or [truth[0]]
-    words += [rng.choice([word for word in COMMON if word not in truth]) for _ in range(2) if rng.random() < habit.invents]
+    words += [
+        rng.choice([word for word in COMMON if word not in truth])
+        for _ in range(2)
+        if rng.random() < habit.invents
+    ]
     kept = words[: max(1, round(habit.keeps * len(words)))]
-    openings = ["I can see a", "Beside it there is a", "There is also a", "In the back stands a", "Next to that is a"]
+    openings = [
+        "I can see a",
+        "Beside it there is a",
+        "There is also a",
+        "In the back stands a",
+        "Next to that is a",
+    ]
     return " ".join(f"{openings[min(index, 4)]} {word}." for index, word in enumerate(kept))

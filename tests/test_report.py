@@ -49,33 +49,35 @@ def replaced(lines: list[dict[str, Any]], *changes: dict[str, Any]) -> list[dict
     return [keys.get((item["task"], item["metric"]), item) for item in lines]
 
 
+RECALL_LOST = line("chair", "recall", (80, 80, 70), -12, -8)
+VQA_LOST = line("vqa", "accuracy", (40, 80, 76), -6, -2)
+VQA_UNSURE = line("vqa", "accuracy", (40, 80, 78), -6, 2)
+SAME = [line("chair", "chair_s", (40, 40, 36), -9, 1), line("chair", "chair_i", (15, 15, 14), -3, 1)]
+MORE = [line("chair", "chair_s", (40, 40, 50), 4, 16), line("chair", "chair_i", (15, 15, 20), 2, 8)]
+
+
 @pytest.mark.parametrize(
-    ("status", "lines", "words"),
+    ("status", "changes", "words"),
     [
-        ("better", BETTER, "invents fewer objects than"),
-        ("recall_lost", replaced(BETTER, line("chair", "recall", (80, 80, 70), -12, -8)), "names fewer that are there"),
-        ("answers_worse", replaced(BETTER, line("vqa", "accuracy", (40, 80, 76), -6, -2)), "answers questions worse"),
-        ("answers_worse", replaced(BETTER, line("vqa", "accuracy", (40, 80, 78), -6, 2)), "not shown to answer questions as well"),
-        (
-            "no_effect",
-            replaced(BETTER, line("chair", "chair_s", (40, 40, 36), -9, 1), line("chair", "chair_i", (15, 15, 14), -3, 1)),
-            "No reliable difference",
-        ),
-        (
-            "worse",
-            replaced(BETTER, line("chair", "chair_s", (40, 40, 50), 4, 16), line("chair", "chair_i", (15, 15, 20), 2, 8)),
-            "invents more objects",
-        ),
-        ("no_captions", [BETTER[3]], "not compared on captions"),
+        ("better", [], "invents fewer objects than"),
+        ("recall_lost", [RECALL_LOST], "names fewer that are there"),
+        ("answers_worse", [VQA_LOST], "answers questions worse"),
+        ("answers_worse", [VQA_UNSURE], "not shown to answer questions as well"),
+        ("no_effect", SAME, "No reliable difference"),
+        ("worse", MORE, "invents more objects"),
+        ("no_captions", None, "not compared on captions"),
     ],
-)  # fmt: skip
-def test_verdict_of_numbers(tmp_path: Path, status: str, lines: list[dict[str, Any]], words: str) -> None:
+)
+def test_verdict_of_numbers(tmp_path: Path, status: str, changes: Any, words: str) -> None:
+    lines = [BETTER[3]] if changes is None else replaced(BETTER, *changes)
     found, page, markdown = report(hand_made(tmp_path / "score", lines), tmp_path)
     assert found["verdict"]["status"] == status
     assert words in found["verdict"]["headline"]
     assert found["verdict"]["headline"] in page and found["verdict"]["headline"] in markdown
     gates = found["verdict"]["gates"]
-    assert gates["fewer_inventions"] is ({"no_captions": None}.get(status, status not in ("no_effect", "worse")))
+    assert gates["fewer_inventions"] is (
+        {"no_captions": None}.get(status, status not in ("no_effect", "worse"))
+    )
 
 
 def test_a_loss_that_is_not_ruled_out_is_said(tmp_path: Path) -> None:
@@ -86,7 +88,7 @@ def test_a_loss_that_is_not_ruled_out_is_said(tmp_path: Path) -> None:
     assert "does not rule one out" in found["verdict"]["summary"]
 
 
-def captions(count: int, build) -> list:  # noqa: ANN001
+def captions(count: int, build) -> list:
     return [caption_row(*build(index), sample_id=str(index)) for index in range(count)]
 
 
@@ -109,7 +111,9 @@ def test_only_shorter_is_said(tmp_path: Path) -> None:
 def test_shorter_by_inventions_alone_is_better(tmp_path: Path) -> None:
     """DPO's captions are SFT's without the invented sentence, wherever it stood: no blind cut does that."""
     truth = ["dog", "cup", "car"]
-    full = captions(80, lambda index: (["dog", "zebra", "cup", "car"] if index % 2 else ["dog", "cup", "car"], truth))
+    full = captions(
+        80, lambda index: (["dog", "zebra", "cup", "car"] if index % 2 else ["dog", "cup", "car"], truth)
+    )
     right = captions(80, lambda _: (["dog", "cup", "car"], truth))
     folder = hand_made(tmp_path / "score", BETTER, {"base": full, "sft": full, "dpo": right})
     found, _, _ = report(folder, tmp_path)
@@ -131,7 +135,21 @@ def test_equal_length_by_hand() -> None:
 
 def test_json_has_the_promised_keys(scores: Path, tmp_path: Path) -> None:
     found, _, _ = report(scores, tmp_path)
-    promised = {"task", "metric", "split", "higher_is_better", "base", "sft", "dpo", "delta", "ci_low", "ci_high", "p", "n", "clusters"}
+    promised = {
+        "task",
+        "metric",
+        "split",
+        "higher_is_better",
+        "base",
+        "sft",
+        "dpo",
+        "delta",
+        "ci_low",
+        "ci_high",
+        "p",
+        "n",
+        "clusters",
+    }
     assert {"metrics", "health", "verdict", "provenance"} <= found.keys()
     assert all(promised <= item.keys() for item in found["metrics"])
     assert {item["task"] for item in found["metrics"]} == {"chair", "pope", "vqa"}
@@ -181,7 +199,9 @@ def test_page_is_offline_and_has_no_inline_handlers(scores: Path, tmp_path: Path
                 assert value and value.startswith(("data:image/", "#")), (tag, name, value)
         assert tag not in ("link", "iframe", "object", "embed", "base")
     assert not re.search(r"@import|url\(", text)
-    policy = next(value for tag, a in page.tags if tag == "meta" and a.get("http-equiv") and (value := a["content"]))
+    policy = next(
+        value for tag, a in page.tags if tag == "meta" and a.get("http-equiv") and (value := a["content"])
+    )
     assert "default-src 'none'" in policy and "unsafe" not in policy
 
 
@@ -248,18 +268,39 @@ def test_one_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_curves_judge_and_pairs_are_drawn(scores: Path, tmp_path: Path) -> None:
-    log = [{"step": step, "loss": 0.7 - step / 100, "rewards/margins": step / 50, "rewards/accuracies": 0.5 + step / 100} for step in range(1, 30)]
+    log = [
+        {
+            "step": step,
+            "loss": 0.7 - step / 100,
+            "rewards/margins": step / 50,
+            "rewards/accuracies": 0.5 + step / 100,
+        }
+        for step in range(1, 30)
+    ]
     for name in ("dpo", "judge", "pairs"):
         (tmp_path / name).mkdir()
     (tmp_path / "dpo" / "train_log.jsonl").write_text("\n".join(map(json.dumps, log)))
-    (tmp_path / "judge" / "agreement.json").write_text(json.dumps({"kappa": 0.861, "by_kind": {"there": 0.9}}))
-    (tmp_path / "pairs" / "manifest.json").write_text(json.dumps({"metrics": {"length_gap_words": {"before": 3.2, "after": 0.1}}}))
-    _, text, _ = report(scores, tmp_path, training={"dpo": tmp_path / "dpo"}, judge=tmp_path / "judge", pairs=tmp_path / "pairs")
+    (tmp_path / "judge" / "agreement.json").write_text(
+        json.dumps({"kappa": 0.861, "by_kind": {"there": 0.9}})
+    )
+    (tmp_path / "pairs" / "manifest.json").write_text(
+        json.dumps({"metrics": {"length_gap_words": {"before": 3.2, "after": 0.1}}})
+    )
+    _, text, _ = report(
+        scores,
+        tmp_path,
+        training={"dpo": tmp_path / "dpo"},
+        judge=tmp_path / "judge",
+        pairs=tmp_path / "pairs",
+    )
     assert "DPO: reward margin" in text and "DPO: pairs ranked right" in text
     assert "0.861" in text and "length gap words: after" in text
 
 
 def test_spans_are_cut_from_escaped_text() -> None:
-    marked = mark_spans("<b> & a dog", [Span(8, 11, "invented", 'say "dog"'), Span(9, 11, "present", "overlap"), Span(0, 99, "x", "")])
+    marked = mark_spans(
+        "<b> & a dog",
+        [Span(8, 11, "invented", 'say "dog"'), Span(9, 11, "present", "overlap"), Span(0, 99, "x", "")],
+    )
     assert marked == '&lt;b&gt; &amp; a <mark class="invented" title="say &#34;dog&#34;">dog</mark>'
     assert len(clean("a\ud800\x00b")) == 4

@@ -1,4 +1,4 @@
-"""The report in a real browser: both colour schemes, three widths, filters, sorting, keyboard, no complaints."""
+"""The report in a real browser: colour schemes, widths, filters, sorting, keyboard, no complaints."""
 
 from __future__ import annotations
 
@@ -16,35 +16,58 @@ from evals.report.stage import Recipe, run
 from evals.task import Sample
 
 CHROMIUM = find_chromium()
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path (Debian: apt-get install chromium)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on the path (Debian: apt-get install chromium)"
+)
 
 # Pixels of text must differ from what lies behind them: WCAG 2.2 asks for 4.5 to 1.
 CONTRAST = """
 (() => {
-  const light = (c) => { const v = c.match(/[\\d.]+/g).slice(0, 3).map(x => { x /= 255; return x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4; }); return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; };
-  const ground = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if (!/rgba\\(.*, 0\\)|transparent/.test(c)) return c; } return 'rgb(255,255,255)'; };
-  const poor = [];
+  const linear = (x) => (x /= 255) <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
+  const light = (color) => {
+    const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map(Number).map(linear);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const ground = (element) => {
+    for (; element; element = element.parentElement) {
+      const color = getComputedStyle(element).backgroundColor;
+      if (!/rgba\\(.*, 0\\)|transparent/.test(color)) return color;
+    }
+    return 'rgb(255, 255, 255)';
+  };
+  const poor = new Set();
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
-    const e = walk.currentNode.parentElement;
-    if (!walk.currentNode.textContent.trim() || !e.checkVisibility() || e.closest('script, style')) continue;
-    const style = getComputedStyle(e);
-    const ink = e.closest('svg') ? style.fill : style.color;
-    const [a, b] = [light(ink), light(ground(e))].sort((x, y) => y - x);
-    if ((a + .05) / (b + .05) < 4.5) poor.push(walk.currentNode.textContent.trim().slice(0, 40) + ' ' + ink + ' on ' + ground(e));
+    const element = walk.currentNode.parentElement, text = walk.currentNode.textContent.trim();
+    if (!text || !element.checkVisibility() || element.closest('script, style')) continue;
+    const style = getComputedStyle(element), ink = element.closest('svg') ? style.fill : style.color;
+    const [a, b] = [light(ink), light(ground(element))].sort((x, y) => y - x);
+    if ((a + .05) / (b + .05) < 4.5) poor.add(text.slice(0, 40) + ' ' + ink + ' on ' + ground(element));
   }
-  return [...new Set(poor)];
+  return [...poor];
 })()
+"""
+COLLISIONS = """
+[...document.querySelectorAll('svg.chart')].flatMap(svg => {
+  const boxes = [...svg.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
+  const meet = (p, q) =>
+    p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 3 && q.top < p.bottom - 3;
+  return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([b, q]) => meet(p, q))
+    .map(([b]) => svg.getAttribute('aria-label') + ': ' + a + ' / ' + b));
+})
 """
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("browser")
-    hostile = {3: "<script>window.owned = 1</script><img src=x onerror='window.owned=1'> a dog", 4: "word" * 3000}
+    hostile = {
+        3: "<script>window.owned = 1</script><img src=x onerror='window.owned=1'> a dog",
+        4: "word" * 3000,
+    }
 
     def change(name: str, sample: Sample, text: str) -> str:
-        return hostile.get(int(sample.id), text) if "official" in sample.reference else text
+        return hostile.get(int(sample.id) % 1000, text) if "official" in sample.reference else text
 
     scores = write_scores(root, THREE, num_images=40, change=change)
     return run(Recipe(run_dir=root, scores=scores, num_examples=24)).final / "report.html"
@@ -80,12 +103,7 @@ def test_nothing_sticks_out(browser: Browser, page: Path, tmp_path: Path, width:
 
 def test_text_in_charts_does_not_collide(browser: Browser, page: Path) -> None:
     browser.open(page)
-    collisions = """[...document.querySelectorAll('svg.chart')].flatMap(svg => {
-      const boxes = [...svg.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
-      return boxes.flatMap(([a, p], i) => boxes.slice(i + 1).filter(([b, q]) =>
-        p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 3 && q.top < p.bottom - 3).map(([b]) => svg.getAttribute('aria-label') + ': ' + a + ' / ' + b));
-    })"""
-    assert browser.run(collisions) == []
+    assert browser.run(COLLISIONS) == []
 
 
 def test_examples_are_filtered_by_group_and_word(browser: Browser, page: Path) -> None:
@@ -98,7 +116,10 @@ def test_examples_are_filtered_by_group_and_word(browser: Browser, page: Path) -
     some = browser.run(f"{visible}.length")
     assert 0 < some < total
     assert browser.run("document.getElementById('shown').textContent") == f"{some} of {total} shown"
-    browser.run("document.getElementById('find').value = 'zzz'; document.getElementById('find').dispatchEvent(new Event('input', {bubbles: true}))")
+    browser.run(
+        "document.getElementById('find').value = 'zzz';"
+        "document.getElementById('find').dispatchEvent(new Event('input', {bubbles: true}))"
+    )
     assert browser.run(f"{visible}.length") == 0
 
 
@@ -111,15 +132,18 @@ def test_results_sort_and_unfold(browser: Browser, page: Path) -> None:
     browser.run("document.querySelectorAll('#main-table .sort')[5].click()")
     deltas = browser.run(f"{rows}.map(row => Number(row.cells[5].dataset.sort))")
     assert deltas == sorted(deltas)
-    assert browser.run("document.querySelectorAll('#main-table th')[5].getAttribute('aria-sort')") == "ascending"
+    assert (
+        browser.run("document.querySelectorAll('#main-table th')[5].getAttribute('aria-sort')") == "ascending"
+    )
 
 
 def test_keyboard_reaches_everything(browser: Browser, page: Path) -> None:
     browser.open(page)
+    focus = "(e => e.id || e.className || e.textContent)(document.activeElement)"
     seen = []
     for _ in range(14):
         browser.press("Tab")
-        seen.append(browser.run("document.activeElement.id || document.activeElement.className || document.activeElement.textContent"))
+        seen.append(browser.run(focus))
     assert seen[0] == "skip" and "theme" in seen and "secondary" in seen and "sort" in seen
     browser.run("document.querySelector('input[name=stratum]').focus()")
     browser.press("ArrowRight")

@@ -11,7 +11,14 @@ from evals.report import provenance, sides, table
 from evals.report.captions import Caption, Matched, match_lengths, mean_words, read_captions
 from evals.report.examples import STRATA, Example, choose_examples
 from evals.report.flips import count_flips
-from evals.report.load import Results, load_results, read_manifest_if_any, read_training_log, shown_name, task_label
+from evals.report.load import (
+    Results,
+    load_results,
+    read_manifest_if_any,
+    read_training_log,
+    shown_name,
+    task_label,
+)
 from evals.report.markdown import render_markdown
 from evals.report.page import render_page
 from evals.report.plots import forest, objects, pope, position, questions, tradeoff, training
@@ -46,7 +53,9 @@ def build_report(recipe: Recipe) -> Report:
     results = load_results(recipe.scores)
     task = results.main_task("chair") or ""
     rows = results.rows.get(task, {})
-    captions = {name: read_captions(rows.get(name, []), results.mode_of(task)) for name in results.checkpoints}
+    captions = {
+        name: read_captions(rows.get(name, []), results.mode_of(task)) for name in results.checkpoints
+    }
     captions = {name: found for name, found in captions.items() if found}
     words = {name: mean_words(found) for name, found in captions.items()}
     matched: list[Matched] = []
@@ -97,12 +106,19 @@ def _head(recipe: Recipe, results: Results, verdict: Verdict) -> dict[str, Any]:
     clusters = max(line.clusters for line in results.metrics)
     tasks = ", ".join(dict.fromkeys(task_label(line.task, line.type) for line in results.metrics))
     path = " → ".join(map(shown_name, results.checkpoints))
-    gates = [(*_GATE_LOOKS[passed][:2], _GATES[key], _GATE_LOOKS[passed][2]) for key, passed in verdict.gates.items()]
+    gates = [
+        (*_GATE_LOOKS[passed][:2], _GATES[key], _GATE_LOOKS[passed][2])
+        for key, passed in verdict.gates.items()
+    ]
     return {
         "title": recipe.title,
         "subtitle": f"{path} · {clusters:,} pictures · {tasks}",
         "verdict": verdict,
-        "gates": [gate for gate, key in zip(gates, verdict.gates, strict=True) if key != "answers_healthy" or verdict.gates[key] is not None],
+        "gates": [
+            gate
+            for gate, key in zip(gates, verdict.gates, strict=True)
+            if key != "answers_healthy" or verdict.gates[key] is not None
+        ],
         "tiles": table.tiles(results),
         "columns": table.columns(results),
         "table_rows": rows,
@@ -163,11 +179,13 @@ def _next_steps(results: Results, verdict: Verdict) -> list[str]:
     after = shown_name(results.after)
     steps = {
         "better": f"Start another round of sampling from {after}, or try it on data of your own.",
-        "shorter": "Balance the lengths of chosen and rejected answers, lower the learning rate, and train again.",
-        "recall_lost": "Prefer pairs whose chosen answer names as much as the rejected one; lower the learning rate.",
-        "answers_worse": "Lower the learning rate or the number of epochs, or mix question answering into the pairs.",
-        "no_effect": "Check the judge's agreement with the truth and the pairs' margins first; then more pairs, or more test pictures (see MDE).",
-        "worse": "Look at the examples and the judge's agreement before training again: the pairs may teach the wrong thing.",
+        "shorter": "Balance the lengths of chosen and rejected, lower the learning rate, train again.",
+        "recall_lost": "Prefer pairs whose chosen answer names as much; lower the learning rate.",
+        "answers_worse": "Lower the learning rate or the epochs, or mix question answering into the pairs.",
+        "no_effect": "Check the judge's agreement with the truth and the pairs' margins first; "
+        "then take more pairs, or more test pictures (see MDE).",
+        "worse": "Look at the examples and the judge's agreement before training again: "
+        "the pairs may teach the wrong thing.",
         "no_captions": "Add the CHAIR task to the evaluation recipe.",
     }
     return [steps[verdict.status], "Read some of the examples yourself: no metric sees everything."]
@@ -178,5 +196,3 @@ def _sections(figures: bool, examples: bool) -> list[tuple[str, str]]:
     found += [("plots", "Plots")] if figures else []
     found += [("examples", "Examples")] if examples else []
     return [*found, ("health", "Health"), ("provenance", "Provenance")]
-
-

@@ -33,10 +33,12 @@ class Caption:
 
     @property
     def num_words(self) -> int:
+        """Words, split at white space."""
         return len(_WORD.findall(self.text))
 
     @property
     def num_invented(self) -> int:
+        """Mentions of objects that are not in the picture, repeats counting."""
         return sum(bool(mention["invented"]) for mention in self.mentions)
 
     @property
@@ -121,11 +123,22 @@ def match_lengths(before: Sequence[Caption], after: Sequence[Caption], seed: int
     cuts: list[tuple[str, str, list[tuple[Caption, Caption]]]] = [
         (
             "share",
-            f"captions of the {longer} checkpoint cut by {100 * (1 - min(shares)):.0f}% each, to the same mean length",
-            [(one.cut(round(shares[0] * one.num_words)), other.cut(round(shares[1] * other.num_words))) for one, other in pairs],
+            f"captions of the {longer} checkpoint cut by {100 - 100 * min(shares):.0f}%, to equal mean length",
+            [
+                (one.cut(round(shares[0] * one.num_words)), other.cut(round(shares[1] * other.num_words)))
+                for one, other in pairs
+            ],
         ),
-        ("words", "both captions of a picture cut to the words of the shorter one", [_equal_words(*pair) for pair in pairs]),
-        ("objects", "both captions of a picture cut to the object names of the one with fewer", [_equal_objects(*pair) for pair in pairs]),
+        (
+            "words",
+            "both captions of a picture cut to the words of the shorter one",
+            [_equal_words(*pair) for pair in pairs],
+        ),
+        (
+            "objects",
+            "both captions of a picture cut to the object names of the one with fewer",
+            [_equal_objects(*pair) for pair in pairs],
+        ),
     ]
     return [_compare(key, method, found, seed) for key, method, found in cuts]
 
@@ -146,7 +159,9 @@ def by_position(captions: Sequence[Caption], num_bins: int = 6) -> tuple[str, li
 
     The position is the sentence, or, where captions are one sentence long, the rank of the mention.
     """
-    single = all(int(mention.get("sentence") or 0) == 0 for caption in captions for mention in caption.mentions)
+    single = all(
+        int(mention.get("sentence") or 0) == 0 for caption in captions for mention in caption.mentions
+    )
     counts = [[0, 0] for _ in range(num_bins)]
     for caption in captions:
         for rank, mention in enumerate(caption.mentions):
@@ -161,7 +176,10 @@ def by_position(captions: Sequence[Caption], num_bins: int = 6) -> tuple[str, li
 def invented_objects(captions: Sequence[Caption]) -> Counter[str]:
     """How often each category was named without being there."""
     return Counter(
-        str(mention["category"]) for caption in captions for mention in caption.mentions if mention["invented"]
+        str(mention["category"])
+        for caption in captions
+        for mention in caption.mentions
+        if mention["invented"]
     )
 
 

@@ -1,4 +1,4 @@
-"""Examples with their pictures, drawn at random within groups so that no side is shown more than it happens."""
+"""Examples with their pictures, drawn at random within groups, never chosen by hand."""
 
 from __future__ import annotations
 
@@ -60,10 +60,12 @@ class Example:
 
     @property
     def stratum_name(self) -> str:
+        """The group's name for readers."""
         return STRATA[self.stratum]
 
     @property
     def pixel(self) -> bool:
+        """Whether the picture is so small that it is shown pixel by pixel."""
         return max(self.width, self.height) < _PIXELATED_BELOW
 
 
@@ -85,7 +87,9 @@ def choose_examples(results: Results, count: int, seed: int, roots: Mapping[str,
                 groups.setdefault(stratum, []).append((task, row.sample_id))
     rng = random.Random(seed)
     num_questions = min(count // 4, sum(map(len, question_groups.values()))) if caption_groups else count
-    chosen = _spread(caption_groups, count - num_questions, rng) + _spread(question_groups, num_questions, rng)
+    chosen = _spread(caption_groups, count - num_questions, rng) + _spread(
+        question_groups, num_questions, rng
+    )
     order = list(STRATA)
     chosen.sort(key=lambda item: order.index(item[0]))
     return [_example(results, stratum, task, sample, roots.get(task)) for stratum, task, sample in chosen]
@@ -104,7 +108,9 @@ def embed_image(path: Path) -> tuple[str, int, int]:
         image.thumbnail((_MAX_SIDE, _MAX_SIDE))
         kind, options = "JPEG", {"quality": 80, "optimize": True}
     else:
-        kind, options = ("PNG", {"optimize": True}) if max(image.size) < _PIXELATED_BELOW else ("JPEG", {"quality": 88})
+        kind, options = (
+            ("PNG", {"optimize": True}) if max(image.size) < _PIXELATED_BELOW else ("JPEG", {"quality": 88})
+        )
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     data = base64.b64encode(buffer.getvalue()).decode()
@@ -150,10 +156,8 @@ def _example(results: Results, stratum: str, task: str, sample_id: str, root: Pa
     question = short(str(meta.get("question") or ""))
     label = task_label(task, next((line.type for line in results.metrics if line.task == task), task))
     prompt = f"{label} · {question}" if question else label
-    return Example(
-        stratum, sample_id, prompt, _truth(meta), image, f"Test picture {short(sample_id, 40)}" if image else problem,
-        width, height, answers,
-    )  # fmt: skip
+    alt = f"Test picture {short(sample_id, 40)}" if image else problem
+    return Example(stratum, sample_id, prompt, _truth(meta), image, alt, width, height, answers)
 
 
 def _answer(name: str, css: str, row: Score, mode: str) -> Answer:
@@ -163,17 +167,15 @@ def _answer(name: str, css: str, row: Score, mode: str) -> Answer:
         right = is_right(row, mode)
         note = {True: "✓ right", False: "✗ wrong", None: ""}[right]
         return Answer(name, css, _or_empty(answer, []), note, right is False)
-    spans = [
-        Span(
-            int(mention["start"]),
-            int(mention["end"]),
-            "invented" if mention["invented"] else "present",
-            f"{short(str(mention['category']), 40)}: {'not in the picture' if mention['invented'] else 'in the picture'}",
-        )
-        for mention in mentions
-    ]
+    spans = [_span(mention) for mention in mentions]
     count = _num_invented(row, mode)
     return Answer(name, css, _or_empty(answer, spans), f"{count} invented" if count else "", count > 0)
+
+
+def _span(mention: Mapping[str, Any]) -> Span:
+    css, where = ("invented", "not in the picture") if mention["invented"] else ("present", "in the picture")
+    tip = f"{short(str(mention['category']), 40)}: {where}"
+    return Span(int(mention["start"]), int(mention["end"]), css, tip)
 
 
 def _or_empty(answer: str, spans: Sequence[Span]) -> Markup:

@@ -22,7 +22,7 @@ class Flips:
 
 
 def count_flips(results: Results) -> list[Flips]:
-    """One entry a task, and one a part of it where it has parts; a caption is right when it invents nothing."""
+    """One entry a task or, where it has parts, a part; a caption is right when it invents nothing."""
     found = []
     for task in sorted(results.rows):
         mode = results.mode_of(task)
@@ -62,6 +62,7 @@ def mentions_of(row: Score, mode: str = "official") -> list[dict[str, Any]] | No
 
 def _count(name: str, pairs: Sequence[tuple[bool, bool]]) -> Flips:
     tally: Mapping[tuple[bool, bool], int] = {
-        key: sum(pair == key for pair in pairs) for key in ((False, True), (True, False), (True, True), (False, False))
+        key: sum(pair == key for pair in pairs)
+        for key in ((False, True), (True, False), (True, True), (False, False))
     }
     return Flips(name, tally[False, True], tally[True, False], tally[True, True], tally[False, False])

@@ -14,7 +14,18 @@ from align.errors import AlignError
 from align.schema import Score, read_rows
 from evals.report.source import Source, read_json, read_source
 
-_REQUIRED = ("task", "metric", "split", "higher_is_better", "delta", "ci_low", "ci_high", "p", "n", "clusters")
+_REQUIRED = (
+    "task",
+    "metric",
+    "split",
+    "higher_is_better",
+    "delta",
+    "ci_low",
+    "ci_high",
+    "p",
+    "n",
+    "clusters",
+)
 _STRICT = "_strict"
 _LABELS = {
     "chair_i": "CHAIRi", "chair_s": "CHAIRs", "recall": "Recall", "accuracy": "Accuracy", "f1": "F1",
@@ -32,6 +43,7 @@ class Metric:
     Attributes:
         type: the kind of task (`chair`, `pope`, `vqa`); `task` is its name in the recipe.
         base_name: the metric's name without the mark of the strict scorer.
+        is_share: whether values are percentages; otherwise plain numbers.
         values: checkpoint -> value, in the order of the checkpoints.
         delta: last checkpoint minus the one before, with its paired 95% interval.
         first_step: the same for the step before that (base to SFT), where the scores have it.
@@ -58,6 +70,7 @@ class Metric:
 
     @property
     def base_name(self) -> str:
+        """See the class."""
         return self.metric.removesuffix(_STRICT)
 
     @property
@@ -89,7 +102,7 @@ class Metric:
 
     @property
     def effect(self) -> str:
-        """`better`, `worse` (`changed` where neither is better) or `unclear`, by whether the 95% interval leaves zero out."""
+        """`better`, `worse` or, where neither is, `changed`; `unclear` when the interval has zero."""
         if self.ci_low is None or self.ci_high is None or self.ci_low <= 0 <= self.ci_high:
             return "unclear"
         if self.higher_is_better is None:
@@ -130,10 +143,12 @@ class Results:
 
     @property
     def before(self) -> str:
+        """The checkpoint before the last."""
         return self.checkpoints[-2]
 
     @property
     def after(self) -> str:
+        """The last checkpoint."""
         return self.checkpoints[-1]
 
     def main_task(self, kind: str) -> str | None:
@@ -189,7 +204,8 @@ def load_results(folder: Path) -> Results:
     cards = read_json(folder / "tasks.json") if (folder / "tasks.json").is_file() else {}
     types = {name: str(card.get("type", name)) for name, card in cards.items()}
     metrics = [
-        _metric(item, types, checkpoints, f"{folder / 'metrics.json'} item {index}") for index, item in enumerate(raw)
+        _metric(item, types, checkpoints, f"{folder / 'metrics.json'} item {index}")
+        for index, item in enumerate(raw)
     ]
     bad_rows: list[str] = []
     rows: dict[str, dict[str, list[Score]]] = {}
@@ -199,7 +215,15 @@ def load_results(folder: Path) -> Results:
             rows.setdefault(path.stem, {})[checkpoint] = list(scores)
     health = read_json(folder / "health.json")
     return Results(
-        checkpoints, metrics, raw, _health(health), health, rows, bad_rows, list(cards.values()), read_source(folder)
+        checkpoints,
+        metrics,
+        raw,
+        _health(health),
+        health,
+        rows,
+        bad_rows,
+        list(cards.values()),
+        read_source(folder),
     )
 
 
@@ -229,7 +253,9 @@ def _checkpoints(item: Mapping[str, Any], rows: Path) -> list[str]:
     return names
 
 
-def _metric(item: Mapping[str, Any], types: Mapping[str, str], checkpoints: Sequence[str], where: str) -> Metric:
+def _metric(
+    item: Mapping[str, Any], types: Mapping[str, str], checkpoints: Sequence[str], where: str
+) -> Metric:
     missing = [key for key in (*_REQUIRED, *checkpoints) if key not in item]
     if missing:
         raise AlignError(f"metrics lack {', '.join(missing)}", where=where, fix="run `align score` again")

@@ -15,14 +15,19 @@ def render_page(context: Mapping[str, Any]) -> str:
     """Fill the template; everything that is not Markup is escaped."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.from_string(_read("template.html.j2"))
     style, script = _read("style.css"), _read("page.js")
-    return template.render(**context, style=Markup(style), script=Markup(script), csp=_policy(style, script)) + "\n"
+    return (
+        template.render(**context, style=Markup(style), script=Markup(script), csp=_policy(style, script))
+        + "\n"
+    )
 
 
 def _policy(style: str, script: str) -> str:
-    """Nothing from outside, no inline handlers, no style attributes: only these two texts and data: pictures."""
+    """Nothing from outside, no inline handlers, no style attributes: these two texts and data: pictures."""
     return (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"

@@ -30,7 +30,9 @@ def read_stages(folders: Sequence[Path]) -> list[dict[str, Any]]:
     return [manifest for manifest in manifests if manifest]
 
 
-def collect(stages: Sequence[Mapping[str, Any]], cards: Sequence[Mapping[str, Any]], extra: Mapping[str, Any]) -> dict[str, Any]:
+def collect(
+    stages: Sequence[Mapping[str, Any]], cards: Sequence[Mapping[str, Any]], extra: Mapping[str, Any]
+) -> dict[str, Any]:
     """The reproducible part.
 
     Args:
@@ -50,7 +52,9 @@ def collect(stages: Sequence[Mapping[str, Any]], cards: Sequence[Mapping[str, An
                 "stage": stage.get("stage"),
                 "output_digest": stage.get("output_digest"),
                 "recipe_digest": stage.get("recipe_digest"),
-                "inputs": {name: item.get("digest") for name, item in sorted((stage.get("inputs") or {}).items())},
+                "inputs": {
+                    name: item.get("digest") for name, item in sorted((stage.get("inputs") or {}).items())
+                },
                 "seeds": stage.get("seeds") or {},
             }
             for stage in stages
@@ -73,7 +77,12 @@ def blocks(record: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> li
         found.append(Block("Sampling", ["setting", "value"], rows))
     if record["tasks"]:
         keys = ("prompt", "parser", "split", "aggregation", "source", "licence")
-        rows = [[str(card.get("task")), key, short(str(card[key]), 400)] for card in record["tasks"] for key in keys if card.get(key)]
+        rows = [
+            [str(card.get("task")), key, short(str(card[key]), 400)]
+            for card in record["tasks"]
+            for key in keys
+            if card.get(key)
+        ]
         found.append(Block("Protocols", ["task", "what", "as used"], rows))
     if stages:
         rows = [
@@ -88,7 +97,10 @@ def blocks(record: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> li
         ]
         found.append(Block("Stages", ["stage", "time", "peak memory", "output digest", "command"], rows))
     software = [[name, version] for name, version in record["packages"].items()]
-    software += [["commit", commit + (" (with local changes)" if record["dirty"] else "")] for commit in record["commits"]]
+    software += [
+        ["commit", commit + (" (with local changes)" if record["dirty"] else "")]
+        for commit in record["commits"]
+    ]
     if software:
         found.append(Block("Software", ["name", "version"], software))
     return found

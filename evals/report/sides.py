@@ -17,8 +17,8 @@ def judge_panel(agreement: Mapping[str, Any]) -> Figure | None:
     if not rows:
         return None
     return Figure(
-        "judge", "Can the judge be believed?", "Agreement with the truth on held-out pictures; preference pairs are built from this judge. "
-        "0.5 would be a coin.",
+        "judge", "Can the judge be believed?",
+        "Agreement with the truth on held-out pictures; preference pairs are built from this judge.",
         Markup(""), ["measure", "value"], rows, open_table=True,
     )  # fmt: skip
 
@@ -29,7 +29,8 @@ def pairs_panel(metrics: Mapping[str, Any]) -> Figure | None:
     if not rows:
         return None
     return Figure(
-        "pairs", "The preference pairs", "A length gap between chosen and rejected teaches length instead of truth; balancing should bring it near zero.",
+        "pairs", "The preference pairs",
+        "A length gap between chosen and rejected teaches length, not truth; balancing brings it near zero.",
         Markup(""), ["measure", "value"], rows, open_table=True,
     )  # fmt: skip
 

@@ -33,23 +33,44 @@ class Source:
 
     def to_json(self) -> dict[str, Any]:
         """What is the same for equal inputs, wherever they lie."""
-        return {"checkpoints": dict(self.weights), "answers": dict(self.answers), "sampling": dict(self.sampling)}
+        return {
+            "checkpoints": dict(self.weights),
+            "answers": dict(self.answers),
+            "sampling": dict(self.sampling),
+        }
 
 
 def read_source(scores: Path) -> Source:
     """Follow the score folder's recipe to the folders of `align generate`."""
     if not (scores / "recipe.yaml").is_file():
         return Source()
-    folders = {name: Path(path) for name, path in (read_yaml(scores / "recipe.yaml").get("checkpoints") or {}).items()}
-    recipes = {name: read_yaml(folder / "recipe.yaml") for name, folder in folders.items() if (folder / "recipe.yaml").is_file()}
-    manifests = {name: read_json(folder / MANIFEST) for name, folder in folders.items() if (folder / MANIFEST).is_file()}
+    folders = {
+        name: Path(path)
+        for name, path in (read_yaml(scores / "recipe.yaml").get("checkpoints") or {}).items()
+    }
+    recipes = {
+        name: read_yaml(folder / "recipe.yaml")
+        for name, folder in folders.items()
+        if (folder / "recipe.yaml").is_file()
+    }
+    manifests = {
+        name: read_json(folder / MANIFEST)
+        for name, folder in folders.items()
+        if (folder / MANIFEST).is_file()
+    }
     last = next(reversed(recipes.values()), {})
     tasks = last.get("tasks") or {}
     return Source(
         weights={name: digest for name, manifest in manifests.items() if (digest := _weights(manifest))},
-        answers={name: str(manifest["output_digest"]) for name, manifest in manifests.items() if manifest.get("output_digest")},
+        answers={
+            name: str(manifest["output_digest"])
+            for name, manifest in manifests.items()
+            if manifest.get("output_digest")
+        },
         sampling=last.get("sampling") or {},
-        image_roots={name: Path(task["image_root"]) for name, task in tasks.items() if task.get("image_root")},
+        image_roots={
+            name: Path(task["image_root"]) for name, task in tasks.items() if task.get("image_root")
+        },
         folders=folders,
     )
 
@@ -71,5 +92,7 @@ def read_json(path: Path) -> Any:
 def _weights(manifest: Mapping[str, Any]) -> str | None:
     """The digest of the model among a stage's inputs."""
     inputs = manifest.get("inputs") or {}
-    found = next((record for name, record in inputs.items() if name.startswith(("model", "checkpoint"))), None)
+    found = next(
+        (record for name, record in inputs.items() if name.startswith(("model", "checkpoint"))), None
+    )
     return str(found["digest"]) if found else None

@@ -1,8 +1,8 @@
-"""Write the hallucination report: report.html for reading, report.md for a pull request, report.json for programs.
+"""Write the hallucination report: a page for reading, Markdown for a pull request, JSON for programs.
 
 Reads a finished score folder (two checkpoints or more) and, where they are given, what the judge, pairs
-and training stages left. The page is one file that opens offline. It starts with a verdict in plain
-words, which says so when less hallucination is only less text.
+and training stages left. Writes `report.html`, one file that opens offline, `report.md` and `report.json`.
+It starts with a verdict in plain words, which says so when less hallucination is only less text.
 
   align report recipes/quickstart/report.yaml num_examples=24
 """
@@ -32,15 +32,29 @@ class Recipe(StageRecipe):
 
     name: str = Field(default="report", description="the stage's folder inside run_dir")
     scores: Path = Field(description="folder of the score stage")
-    judge: Path | None = Field(default=None, description="folder of the judge stage, for its agreement with the truth")
-    pairs: Path | None = Field(default=None, description="folder of the pairs stage, for length gaps and agreement")
-    training: Training = Field(default_factory=Training, description="folders of the training stages, for their curves")
-    stages: list[Path] = Field(default=[], description="finished stage folders to name in the provenance section")
-    image_root: Path | None = Field(default=None, description="folder of the pictures, where the scores do not name one")
+    judge: Path | None = Field(
+        default=None, description="folder of the judge stage, for its agreement with the truth"
+    )
+    pairs: Path | None = Field(
+        default=None, description="folder of the pairs stage, for length gaps and agreement"
+    )
+    training: Training = Field(
+        default_factory=Training, description="folders of the training stages, for their curves"
+    )
+    stages: list[Path] = Field(
+        default=[], description="finished stage folders to name in the provenance section"
+    )
+    image_root: Path | None = Field(
+        default=None, description="folder of the pictures, where the scores do not name one"
+    )
     title: str = Field(default="Hallucination report", description="heading of the page")
     num_examples: int = Field(default=12, ge=0, le=200, description="examples with pictures")
-    vqa_margin_points: float = Field(default=1.0, gt=0, description="loss of VQA accuracy that still counts as kept, in points")
-    recall_margin_points: float = Field(default=3.0, gt=0, description="loss of caption recall that still counts as kept, in points")
+    vqa_margin_points: float = Field(
+        default=1.0, gt=0, description="loss of VQA accuracy that still counts as kept, in points"
+    )
+    recall_margin_points: float = Field(
+        default=3.0, gt=0, description="loss of caption recall that still counts as kept, in points"
+    )
 
 
 def run(recipe: Recipe) -> RunFolder:
@@ -62,14 +76,23 @@ def run(recipe: Recipe) -> RunFolder:
         say(f"  {report.verdict.headline}\n  {report.verdict.summary}")
         page = recipe.stage_dir / "report.html"
         folder.complete(
-            metrics={"status": report.verdict.status, "gates": dict(report.verdict.gates), "num_examples": report.num_examples},
+            metrics={
+                "status": report.verdict.status,
+                "gates": dict(report.verdict.gates),
+                "num_examples": report.num_examples,
+            },
             next_step=f"open {page} in a browser",
         )
     return folder
 
 
 def _inputs(recipe: Recipe) -> dict[str, str | Path]:
-    optional = {"judge": recipe.judge, "pairs": recipe.pairs, "sft": recipe.training.sft, "dpo": recipe.training.dpo}
+    optional = {
+        "judge": recipe.judge,
+        "pairs": recipe.pairs,
+        "sft": recipe.training.sft,
+        "dpo": recipe.training.dpo,
+    }
     found: dict[str, str | Path] = {"scores": recipe.scores}
     found |= {name: path for name, path in optional.items() if path is not None}
     return found | {f"stage_{index}": path for index, path in enumerate(recipe.stages)}

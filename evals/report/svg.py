@@ -47,11 +47,22 @@ class Scale:
     ticks: Sequence[float] = field(default=())
 
     def __call__(self, value: float) -> float:
+        """Where a value lies in the drawing."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def fit(values: Sequence[float], start: float, end: float, *, include: Sequence[float] = (), pad: float = 0.12,
-        floor: float | None = None, ceiling: float | None = None, num_ticks: int = 5, round_ends: bool = True) -> Scale:
+def fit(
+    values: Sequence[float],
+    start: float,
+    end: float,
+    *,
+    include: Sequence[float] = (),
+    pad: float = 0.12,
+    floor: float | None = None,
+    ceiling: float | None = None,
+    num_ticks: int = 5,
+    round_ends: bool = True,
+) -> Scale:
     """A scale around the values, widened to round ticks.
 
     Args:
@@ -98,7 +109,9 @@ def element(tag: str, *children: str | Markup, **attributes: Value | None) -> Ma
 
 def text(content: str, x: float, y: float, css: str = "", anchor: str = "start") -> Markup:
     """A line of text; `anchor` is start, middle or end."""
-    return element("text", content, x=x, y=y, class_=css or None, text_anchor=anchor if anchor != "start" else None)
+    return element(
+        "text", content, x=x, y=y, class_=css or None, text_anchor=anchor if anchor != "start" else None
+    )
 
 
 def line(x1: float, y1: float, x2: float, y2: float, css: str) -> Markup:
@@ -134,11 +147,24 @@ def marker(shape: int, x: float, y: float, css: str, tip: str = "", size: float 
 
 def swatch(shape: int, css: str) -> Markup:
     """A legend's marker."""
-    return element("svg", marker(shape, 7, 7, css, size=4.5), viewBox="0 0 14 14", width=14, height=14, aria_hidden="true")
+    return element(
+        "svg",
+        marker(shape, 7, 7, css, size=4.5),
+        viewBox="0 0 14 14",
+        width=14,
+        height=14,
+        aria_hidden="true",
+    )
 
 
-def x_axis(scale: Scale, top: float, bottom: float, label: str, show: Callable[[float], str] = lambda v: f"{v:g}",
-           grid: bool = True) -> Markup:
+def x_axis(
+    scale: Scale,
+    top: float,
+    bottom: float,
+    label: str,
+    show: Callable[[float], str] = lambda v: f"{v:g}",
+    grid: bool = True,
+) -> Markup:
     """Tick labels under `bottom`, light vertical lines from `top`, and the axis label with its unit."""
     parts = []
     for tick in scale.ticks:
@@ -150,7 +176,9 @@ def x_axis(scale: Scale, top: float, bottom: float, label: str, show: Callable[[
     return Markup("").join(parts)
 
 
-def y_axis(scale: Scale, left: float, right: float, label: str, show: Callable[[float], str] = lambda v: f"{v:g}") -> Markup:
+def y_axis(
+    scale: Scale, left: float, right: float, label: str, show: Callable[[float], str] = lambda v: f"{v:g}"
+) -> Markup:
     """Tick labels left of `left`, light horizontal lines, and the label above the axis, level to read."""
     parts = []
     for tick in scale.ticks:
@@ -164,7 +192,12 @@ def y_axis(scale: Scale, left: float, right: float, label: str, show: Callable[[
 def drawing(width: float, height: float, title: str, *parts: Markup) -> Markup:
     """The `<svg>` around the parts, with a name for screen readers."""
     return element(
-        "svg", *parts, viewBox=f"0 0 {number(width)} {number(height)}", role="img", aria_label=title, class_="chart"
+        "svg",
+        *parts,
+        viewBox=f"0 0 {number(width)} {number(height)}",
+        role="img",
+        aria_label=title,
+        class_="chart",
     )
 
 

@@ -43,7 +43,9 @@ class Row:
 def main_rows(results: Results) -> list[Row]:
     """All metrics, primary ones of a task before its others."""
     places = {task: place for place, task in enumerate(dict.fromkeys(line.task for line in results.metrics))}
-    return [_row(line) for line in sorted(results.metrics, key=lambda line: (places[line.task], not line.is_key))]
+    return [
+        _row(line) for line in sorted(results.metrics, key=lambda line: (places[line.task], not line.is_key))
+    ]
 
 
 def columns(results: Results) -> list[tuple[str, str]]:
@@ -61,7 +63,8 @@ def tiles(results: Results) -> list[dict[str, Any]]:
         if line is None:
             continue
         values = [
-            (series.name, series.css, shown(line.values[series.key], line)) for series in all_series(results.checkpoints)
+            (series.name, series.css, shown(line.values[series.key], line))
+            for series in all_series(results.checkpoints)
         ]
         name = line.label if task == "chair" else f"{line.task_label} {line.label.lower()}"
         found.append(
@@ -71,7 +74,8 @@ def tiles(results: Results) -> list[dict[str, Any]]:
                 "arrow": _arrow(line),
                 "direction": _direction(line),
                 "values": values,
-                "delta": f"{interval(line.delta, line.ci_low, line.ci_high)} points" + (": no reliable change" if line.effect == "unclear" else ""),
+                "delta": f"{interval(line.delta, line.ci_low, line.ci_high)} points"
+                + (": no reliable change" if line.effect == "unclear" else ""),
                 "effect": line.effect,
             }
         )
@@ -84,7 +88,11 @@ def health(results: Results) -> tuple[list[str], list[list[tuple[str, bool]]]]:
     rows = []
     for item in results.health:
         total = int(item.get("n") or 0)
-        cells = [(shown_name(str(item["checkpoint"])), False), (str(item["task"]), False), (f"{total:,}", False)]
+        cells = [
+            (shown_name(str(item["checkpoint"])), False),
+            (str(item["task"]), False),
+            (f"{total:,}", False),
+        ]
         for kind in _COUNTS:
             count = int(item.get(kind) or 0)
             share = count / total if total else 0.0
@@ -112,13 +120,28 @@ def _row(line: Metric) -> Row:
     text = interval(line.delta, line.ci_low, line.ci_high)
     delta, _, rest = text.partition(" ")
     mode = f" ({line.mode})" if line.mode not in ("", "official") else ""
+    is_corrected = line.p_holm is not None or p is None
     return Row(
-        task=line.task_label, metric=line.label + mode, arrow=_arrow(line), direction=_direction(line), primary=line.is_key,
-        values=[("–" if value is None else f"{value:.1f}", "" if value is None else f"{value:.6f}") for value in line.values.values()],
-        delta=delta, interval=rest, effect=line.effect, sort="" if line.delta is None else f"{line.delta:.6f}",
-        p=shown_p(p) + ("" if line.p_holm is not None or p is None else "*"), p_sort="" if p is None else f"{p:.8f}", n=f"{line.n:,}",
-        clusters=f"{line.clusters:,}", mde="" if line.mde is None else f"{line.mde:.1f}",
-    )  # fmt: skip
+        task=line.task_label,
+        metric=line.label + mode,
+        arrow=_arrow(line),
+        direction=_direction(line),
+        primary=line.is_key,
+        values=[(_digits(value, 1, "–"), _digits(value, 6)) for value in line.values.values()],
+        delta=delta,
+        interval=rest,
+        effect=line.effect,
+        sort=_digits(line.delta, 6),
+        p=shown_p(p) + ("" if is_corrected else "*"),
+        p_sort=_digits(p, 8),
+        n=f"{line.n:,}",
+        clusters=f"{line.clusters:,}",
+        mde=_digits(line.mde, 1),
+    )
+
+
+def _digits(value: float | None, digits: int, missing: str = "") -> str:
+    return missing if value is None else f"{value:.{digits}f}"
 
 
 def _arrow(line: Metric) -> str:

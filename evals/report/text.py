@@ -11,7 +11,9 @@ from markupsafe import Markup, escape
 MAX_SHOWN = 2000
 # Not printable, not valid in UTF-8, or able to reorder the text around them. Each is replaced by one
 # character, so that the offsets of mentions stay right.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ def mark_spans(text: str, spans: Sequence[Span], limit: int = MAX_SHOWN) -> Mark
         at = span.end
     pieces.append(escape(shown[at:]))
     if len(text) > limit:
-        pieces.append(Markup(' <span class="cut">… cut here; {} characters in all</span>').format(f"{len(text):,}"))
+        pieces.append(
+            Markup(' <span class="cut">… cut here; {} characters in all</span>').format(f"{len(text):,}")
+        )
     return Markup("").join(pieces)
 
 

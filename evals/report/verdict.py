@@ -64,7 +64,9 @@ class Verdict:
         return asdict(self)
 
 
-def judge_results(results: Results, matched: Sequence[Matched], words: Mapping[str, float], margins: Margins) -> Verdict:
+def judge_results(
+    results: Results, matched: Sequence[Matched], words: Mapping[str, float], margins: Margins
+) -> Verdict:
     """The verdict on the last checkpoint against the one before.
 
     Args:
@@ -121,8 +123,8 @@ def _words(status: Status, results: Results, found: Mapping[str, Finding]) -> tu
         "better": (f"{after} invents fewer objects than {before}.", _better(found)),
         "shorter": (
             f"{after} says less; it is not shown to see better.",
-            f"Fewer objects are invented, but {before}'s captions blindly cut to the same length do as well: shorter "
-            "captions explain it.",
+            f"Fewer objects are invented, but {before}'s captions blindly cut to the same length do as well: "
+            "shorter captions explain it.",
         ),
         "recall_lost": (
             f"{after} invents fewer objects, but names fewer that are there.",
@@ -149,7 +151,9 @@ def _words(status: Status, results: Results, found: Mapping[str, Finding]) -> tu
     answers = results.find("vqa", "accuracy")
     if status == "answers_worse" and answers and answers.effect == "worse":
         headline = f"{after} invents fewer objects, but answers questions worse."
-        summary = "The gain in captions is paid for with a loss in visual question answering beyond the margin."
+        summary = (
+            "The gain in captions is paid for with a loss in visual question answering beyond the margin."
+        )
     return headline, summary
 
 
@@ -159,11 +163,20 @@ def _better(found: Mapping[str, Finding]) -> str:
     known = {key: name for key, name in names.items() if key in found}
     unsure = [name for key, name in known.items() if found[key].numbers.get("passed") is None]
     text = "The drop is larger than chance"
-    text += ", and shorter captions do not explain it. " if "length" in found else "; whether it holds at equal length could not be checked. "
+    text += (
+        ", and shorter captions do not explain it. "
+        if "length" in found
+        else "; whether it holds at equal length could not be checked. "
+    )
     if unsure:
         both = " and ".join(unsure)
-        return text + f"No loss in {both} beyond the margin was measured, but the interval does not rule one out."
-    return text + (f"A loss in {' and '.join(known.values())} beyond the margin is ruled out." if known else "")
+        return (
+            text
+            + f"No loss in {both} beyond the margin was measured, but the interval does not rule one out."
+        )
+    return text + (
+        f"A loss in {' and '.join(known.values())} beyond the margin is ruled out." if known else ""
+    )
 
 
 def _invention_lines(results: Results) -> list[Metric]:
@@ -189,27 +202,40 @@ def _invention(results: Results) -> Finding | None:
         ending = " After correction for several metrics (Holm) the evidence is weak."
         tone = "warn"
     numbers = {line.base_name: _numbers(line, results) for line in lines}
-    return Finding("invention", tone, "Invented objects", "; ".join(parts) + "." + ending, {"passed": passed, **numbers})
+    return Finding(
+        "invention", tone, "Invented objects", "; ".join(parts) + "." + ending, {"passed": passed, **numbers}
+    )
 
 
 def _length(results: Results, matched: Sequence[Matched], words: Mapping[str, float]) -> Finding | None:
     if not matched or not words.get(results.before):
         return None
-    before, after, ratio = words[results.before], words[results.after], words[results.after] / words[results.before]
+    before, after, ratio = (
+        words[results.before],
+        words[results.after],
+        words[results.after] / words[results.before],
+    )
     fair = matched[0]
     lower = any(line.effect == "better" for line in _invention_lines(results))
     one, two = shown_name(results.before), shown_name(results.after)
     numbers = {"words_before": before, "words_after": after, "matched": [asdict(item) for item in matched]}
     length = signed(f"Captions have {before:.1f} → {after:.1f} words ({100 * (ratio - 1):+.0f}%)")
     if ratio >= _SHORTER:
-        return Finding("length", "neutral", "Length", f"{length}: saying less does not explain the difference.", {"passed": True, **numbers})
+        return Finding(
+            "length",
+            "neutral",
+            "Length",
+            f"{length}: saying less does not explain the difference.",
+            {"passed": True, **numbers},
+        )
     if not lower:
         return Finding("length", "neutral", "Length", f"{length}.", {"passed": None, **numbers})
+    chair_delta = interval(fair.chair_delta, fair.chair_low, fair.chair_high)
     true_delta = interval(fair.true_after - fair.true_before, fair.true_low, fair.true_high, digits=2)
     cut = (
-        f"{length}. Cutting {one}'s captions blindly to the same mean length gives CHAIRi {fair.chair_before:.1f}% and "
-        f"{fair.true_before:.2f} true objects a caption; {two} has {fair.chair_after:.1f}% "
-        f"({interval(fair.chair_delta, fair.chair_low, fair.chair_high)}) and {fair.true_after:.2f} ({true_delta})"
+        f"{length}. Cutting {one}'s captions blindly to the same mean length gives CHAIRi "
+        f"{fair.chair_before:.1f}% and {fair.true_before:.2f} true objects a caption; {two} has "
+        f"{fair.chair_after:.1f}% ({chair_delta}) and {fair.true_after:.2f} ({true_delta})"
     )
     if fair.is_better:
         return Finding("length", "good", "Length", f"{cut}: not only shorter.", {"passed": True, **numbers})
@@ -217,7 +243,7 @@ def _length(results: Results, matched: Sequence[Matched], words: Mapping[str, fl
 
 
 def _kept(key: str, line: Metric | None, margin: float, results: Results) -> Finding | None:
-    """Non-inferiority: kept when the whole interval is above -margin, lost when the change itself is below."""
+    """Non-inferiority: kept when the whole interval is above -margin, lost when the change is below it."""
     if line is None or line.delta is None or line.ci_low is None:
         return None
     title = {"recall": "Recall", "vqa": "Visual questions"}[key]
@@ -229,23 +255,32 @@ def _kept(key: str, line: Metric | None, margin: float, results: Results) -> Fin
         None: ("warn", f"a loss of more than {_points(margin)} is not ruled out"),
     }[passed]
     numbers = {"passed": passed, "margin_points": margin, **_numbers(line, results)}
-    return Finding(key, tone, title, f"{line.label} {_change(line, results, named=False)}; {ending}.", numbers)  # type: ignore[arg-type]
+    return Finding(
+        key, tone, title, f"{line.label} {_change(line, results, named=False)}; {ending}.", numbers
+    )  # type: ignore[arg-type]
 
 
 def _yes_ratio(results: Results) -> Finding | None:
     accuracy, ratio = (results.find("pope", name) for name in ("accuracy", "yes_ratio"))
     if accuracy is None or ratio is None:
         return None
-    right, yes = ([line.values[name] or 0.0 for name in (results.before, results.after)] for line in (accuracy, ratio))
-    drift = abs(yes[1] - 50) - abs(yes[0] - 50)
-    text = (
-        f"Accuracy {right[0]:.1f} → {right[1]:.1f}% "
-        f"({interval(accuracy.delta, accuracy.ci_low, accuracy.ci_high)}); yes to {yes[0]:.0f} → {yes[1]:.0f}%, where half are true."
+    right, yes = (
+        [line.values[name] or 0.0 for name in (results.before, results.after)] for line in (accuracy, ratio)
     )
+    drift = abs(yes[1] - 50) - abs(yes[0] - 50)
+    change = interval(accuracy.delta, accuracy.ci_low, accuracy.ci_high)
+    text = f"Accuracy {right[0]:.1f} → {right[1]:.1f}% ({change}); "
+    text += f"yes to {yes[0]:.0f} → {yes[1]:.0f}%, where half are true."
     tone: Tone = {"better": "good", "worse": "bad"}.get(accuracy.effect, "neutral")  # type: ignore[assignment]
     if drift > _LEANING:
         tone, text = "warn", text + " The model leans more to one answer."
-    return Finding("yes_ratio", tone, f"Is it there? ({accuracy.task_label})", text, {"accuracy": _numbers(accuracy, results), "yes_ratio": _numbers(ratio, results)})
+    return Finding(
+        "yes_ratio",
+        tone,
+        f"Is it there? ({accuracy.task_label})",
+        text,
+        {"accuracy": _numbers(accuracy, results), "yes_ratio": _numbers(ratio, results)},
+    )
 
 
 def _first_step(results: Results) -> Finding | None:
@@ -272,8 +307,20 @@ def _health(results: Results) -> Finding | None:
     if not results.health and not bad:
         return None
     if not bad:
-        return Finding("health", "neutral", "Health", "Nearly all answers were received whole and understood.", {"passed": True})
-    return Finding("health", "warn", "Health", "Answers to look at: " + "; ".join(bad[:6]) + ".", {"passed": False, "cases": bad})
+        return Finding(
+            "health",
+            "neutral",
+            "Health",
+            "Nearly all answers were received whole and understood.",
+            {"passed": True},
+        )
+    return Finding(
+        "health",
+        "warn",
+        "Health",
+        "Answers to look at: " + "; ".join(bad[:6]) + ".",
+        {"passed": False, "cases": bad},
+    )
 
 
 def _change(line: Metric, results: Results, named: bool = True) -> str:

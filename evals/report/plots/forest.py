@@ -1,4 +1,4 @@
-"""Differences between the last two checkpoints, each with its 95% interval, turned so that right is better."""
+"""Differences between the last two checkpoints with their 95% intervals, turned so that right is better."""
 
 from __future__ import annotations
 
@@ -21,17 +21,31 @@ def forest(results: Results, margins: dict[tuple[str, str], float]) -> Figure | 
     Args:
         margins: (type of task, metric) -> the loss that still counts as kept, in points.
     """
-    lines = [item for item in results.metrics if item.is_share and item.gain is not None and item.ci_low is not None]
+    lines = [
+        item
+        for item in results.metrics
+        if item.is_share and item.gain is not None and item.ci_low is not None
+    ]
     lines = ([item for item in lines if item.is_key] or lines)[:_MAX_ROWS]
     if not lines:
         return None
     left, right, top = 200.0, 716.0, 26.0
     bottom = top + _ROW * len(lines) + 4
     ends = [end for item in lines for end in _gains(item)]
-    losses = [-margin for key, margin in margins.items() if any((item.type, item.base_name) == key for item in lines)]
+    losses = [
+        -margin
+        for key, margin in margins.items()
+        if any((item.type, item.base_name) == key for item in lines)
+    ]
     scale = fit([*ends, *losses], left, right, include=[0.0], pad=0.06, num_ticks=6)
     parts = [
-        x_axis(scale, top, bottom, "change in the better direction, percentage points", lambda v: signed(f"{v:+g}") if v else "0"),
+        x_axis(
+            scale,
+            top,
+            bottom,
+            "change in the better direction, percentage points",
+            lambda v: signed(f"{v:+g}") if v else "0",
+        ),
         line(scale(0), top - 6, scale(0), bottom, "zero"),
         text("← worse", scale(0) - 10, 14, "hint", "end"),
         text("better →", scale(0) + 10, 14, "hint"),
@@ -41,13 +55,18 @@ def forest(results: Results, margins: dict[tuple[str, str], float]) -> Figure | 
         parts.append(_row(item, top + _ROW * (index + 0.5) + 2, left, scale, margin))
     before, after = shown_name(results.before), shown_name(results.after)
     rows = [
-        [item.task_label, item.label, interval(item.delta, item.ci_low, item.ci_high), {"unclear": "zero inside"}.get(item.effect, item.effect)]
+        [
+            item.task_label,
+            item.label,
+            interval(item.delta, item.ci_low, item.ci_high),
+            {"unclear": "zero inside"}.get(item.effect, item.effect),
+        ]
         for item in lines
     ]
     return Figure(
         key="forest",
         title=f"What changed from {before} to {after}",
-        lead="Each line is a metric's change with its 95% interval. A line that touches zero is no reliable change."
+        lead="A line is a metric's change with its 95% interval; one that touches zero is no reliable change."
         + (" Short dashed ticks are the largest loss that counts as kept." if losses else ""),
         svg=drawing(_WIDTH, bottom + 44, f"Forest plot of changes from {before} to {after}", *parts),
         header=["task", "metric", f"{after} − {before}, points [95% interval]", "verdict"],
@@ -61,14 +80,21 @@ def _gains(item: Metric) -> Sequence[float]:
     return (low, high) if item.higher_is_better else (-high, -low)
 
 
-def _row(item: Metric, y: float, left: float, scale, margin: float | None) -> Markup:  # noqa: ANN001
+def _row(item: Metric, y: float, left: float, scale, margin: float | None) -> Markup:
     low, high = _gains(item)
     gain = item.gain or 0.0
     css = {"better": "good", "worse": "bad", "unclear": "unclear"}[item.effect]
     parts = [
         text(f"{item.task_label} · {item.label}", left - 14, y + 4, "name", "end"),
         line(scale(low), y, scale(high), y, f"ci {css}"),
-        marker(0, scale(gain), y, f"{css} fill", f"{item.label}: {interval(item.delta, item.ci_low, item.ci_high)}", 4.5),
+        marker(
+            0,
+            scale(gain),
+            y,
+            f"{css} fill",
+            f"{item.label}: {interval(item.delta, item.ci_low, item.ci_high)}",
+            4.5,
+        ),
         text(interval(item.delta, item.ci_low, item.ci_high), _WIDTH - 4, y + 4, f"value {css}-text", "end"),
     ]
     if margin is not None:

@@ -18,7 +18,11 @@ def top_invented(results: Results, captions: Mapping[str, Sequence[Caption]]) ->
     """Mentions of absent objects, by category, most frequent over all checkpoints first."""
     series = [item for item in all_series(results.checkpoints) if captions.get(item.key)]
     counts = {item.key: invented_objects(captions[item.key]) for item in series}
-    totals = sum((counter for counter in counts.values()), start=type(next(iter(counts.values())))()) if counts else {}
+    totals = (
+        sum((counter for counter in counts.values()), start=type(next(iter(counts.values())))())
+        if counts
+        else {}
+    )
     top = sorted(totals, key=lambda name: (-totals[name], name))[:_MAX_OBJECTS]
     if not top:
         return None
@@ -32,10 +36,19 @@ def top_invented(results: Results, captions: Mapping[str, Sequence[Caption]]) ->
         parts.append(text(short(name, 16), left - 10, y + _BAR * len(series) / 2 + 4, "name", "end"))
         for place, item in enumerate(series):
             count = counts[item.key][name]
-            parts.append(rect(left, y + place * _BAR, x(count) - left, _BAR - 1.5, f"{item.css} fill", f"{item.name}: {name} {count} times"))
+            parts.append(
+                rect(
+                    left,
+                    y + place * _BAR,
+                    x(count) - left,
+                    _BAR - 1.5,
+                    f"{item.css} fill",
+                    f"{item.name}: {name} {count} times",
+                )
+            )
     return Figure(
-        "objects", "Objects most often invented", "Counts over the whole test set. What remains at the end of training is "
-        "what to look for in new data.",
+        "objects", "Objects most often invented",
+        "Counts over the whole test set. What remains after training is what to look for in new data.",
         drawing(440, bottom + 48, "Most frequently invented objects by checkpoint", *parts),
         ["object", *(item.name for item in series)],
         [[name, *(str(counts[item.key][name]) for item in series)] for name in top],

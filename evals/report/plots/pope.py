@@ -40,9 +40,10 @@ def yes_ratio(results: Results) -> Figure | None:
             split = accuracy.part or accuracy.task_label
             parts.append(item.point(x(a), y(b), f"{item.name}, {split}: accuracy {b:.1f}%, yes {a:.1f}%"))
             rows.append([split, item.name, f"{b:.1f}", f"{a:.1f}"])
+    splits = ", ".join(dict.fromkeys(row[0] for row in rows))
     return Figure(
-        "pope", "Yes ratio against accuracy (POPE)", "Each path is one split: " + ", ".join(dict.fromkeys(row[0] for row in rows))
-        + ". Up is better; far from 50% is a habit of saying yes or no.",
+        "pope", "Yes ratio against accuracy (POPE)",
+        f"Each path is one split: {splits}. Up is better; far from 50% is a habit of yes or no.",
         drawing(_WIDTH, _HEIGHT, "POPE accuracy against share of yes answers", *parts),
         ["split", "checkpoint", "accuracy, %", "yes, %"], rows, legend=legend(series),
     )  # fmt: skip

@@ -25,7 +25,11 @@ def by_sentence(results: Results, captions: Mapping[str, Sequence[Caption]]) -> 
     if unit == "sentence":
         series = [item for item in series if binned[item.key][0] == "sentence"]
     curves = {
-        item.key: [(place, 100 * bad / total, total) for place, (bad, total) in enumerate(binned[item.key][1]) if total]
+        item.key: [
+            (place, 100 * bad / total, total)
+            for place, (bad, total) in enumerate(binned[item.key][1])
+            if total
+        ]
         for item in series
     }
     drawn = {key: [point for point in points if point[2] >= _MIN_MENTIONS] for key, points in curves.items()}
@@ -33,10 +37,15 @@ def by_sentence(results: Results, captions: Mapping[str, Sequence[Caption]]) -> 
     if num_places < 2:
         return None
     step = (_RIGHT - _LEFT - 40) / (num_places - 1)
-    y = fit([point[1] for points in drawn.values() for point in points], _BOTTOM, _TOP, include=[0.0], ceiling=100)
+    y = fit(
+        [point[1] for points in drawn.values() for point in points], _BOTTOM, _TOP, include=[0.0], ceiling=100
+    )
     names = [_place(place, unit, num_places) for place in range(num_places)]
     parts = [y_axis(y, _LEFT, _RIGHT, "% of mentions that are invented")]
-    parts += [text(name, _LEFT + 20 + place * step, _BOTTOM + 16, "tick", "middle") for place, name in enumerate(names)]
+    parts += [
+        text(name, _LEFT + 20 + place * step, _BOTTOM + 16, "tick", "middle")
+        for place, name in enumerate(names)
+    ]
     parts.append(text(f"{unit} in the caption", (_LEFT + _RIGHT) / 2, _BOTTOM + 35, "label", "middle"))
     for item in series:
         dots = [(_LEFT + 20 + place * step, y(share)) for place, share, _ in drawn[item.key]]
@@ -51,7 +60,8 @@ def by_sentence(results: Results, captions: Mapping[str, Sequence[Caption]]) -> 
         for place, share, total in curves[item.key]
     ]
     return Figure(
-        "position", f"Invention by {unit}", "Inventions usually pile up towards the end, where the model runs on habit.",
+        "position", f"Invention by {unit}",
+        "Inventions usually pile up towards the end, where the model runs on habit.",
         drawing(_WIDTH, _HEIGHT, f"Share of invented mentions by {unit}", *parts),
         ["checkpoint", unit, "invented, %", "mentions"], rows, legend=legend(series),
         note=f"Places with fewer than {_MIN_MENTIONS} mentions are in the table only.",

@@ -18,7 +18,14 @@ def by_kind(results: Results) -> Figure | None:
     series = all_series(results.checkpoints)
     left, right, top, row = 104.0, 420.0, 12.0, 34.0
     bottom = top + row * len(lines)
-    x = fit([float(value or 0) for item in lines for value in item.values.values()], left, right, pad=0.08, floor=0, ceiling=100)
+    x = fit(
+        [float(value or 0) for item in lines for value in item.values.values()],
+        left,
+        right,
+        pad=0.08,
+        floor=0,
+        ceiling=100,
+    )
     parts = [x_axis(x, top, bottom, "accuracy, %")]
     for index, item in enumerate(lines):
         y = top + row * (index + 0.5)
@@ -28,9 +35,13 @@ def by_kind(results: Results) -> Figure | None:
         heights = [y + 7 * (place - (len(series) - 1) / 2) for place in range(len(series))]
         dots = [(x(value), height) for value, height in zip(values, heights, strict=True)]
         parts.append(polyline(dots, "path"))
-        parts += [one.point(*dot, f"{one.name}: {value:.1f}%") for one, dot, value in zip(series, dots, values, strict=True)]
+        parts += [
+            one.point(*dot, f"{one.name}: {value:.1f}%")
+            for one, dot, value in zip(series, dots, values, strict=True)
+        ]
     return Figure(
-        "vqa", "Visual questions by kind", "Right is better. Alignment must not cost answers: the gap between the last two marks is the price.",
+        "vqa", "Visual questions by kind",
+        "Right is better. Alignment must not cost answers: the last two marks show the price.",
         drawing(440, bottom + 48, "VQA accuracy by kind of question", *parts),
         ["kind", "questions", *(one.name for one in series)],
         [[_kind(item), str(item.n), *(f"{item.values[one.key] or 0:.1f}" for one in series)] for item in lines],
@@ -62,10 +73,12 @@ def flips_chart(results: Results, flips: Sequence[Flips]) -> Figure | None:
         parts.append(text(str(item.lost), x(-item.lost) - 5, y + 12, "tick", "end"))
         parts.append(text(str(item.gained), x(item.gained) + 5, y + 12, "tick"))
     return Figure(
-        "flips", "Flips gained and lost", f"Gained: wrong with {before}, right with {after}. Lost: the other way round. A small net change can hide many flips.",
+        "flips", "Flips gained and lost",
+        f"Gained: wrong with {before}, right with {after}. Lost: the other way round. "
+        "A small net change can hide many flips.",
         drawing(440, bottom + 48, f"Answers gained and lost from {before} to {after}", *parts),
         ["task", "gained", "lost", "right both times", "wrong both times"],
-        [[item.name, str(item.gained), str(item.lost), str(item.both_right), str(item.both_wrong)] for item in flips],
+        [[one.name, *map(str, (one.gained, one.lost, one.both_right, one.both_wrong))] for one in flips],
     )  # fmt: skip
 
 

@@ -36,8 +36,8 @@ def chair_against_recall(results: Results) -> Figure | None:
         *_labelled(series, pairs, x, y),
     ]
     return Figure(
-        "recall", "Invention against recall", "Down is fewer inventions, right is more of what is there. Moving left buys "
-        "the gain by silence.",
+        "recall", "Invention against recall",
+        "Down is fewer inventions, right is more of what is there. Moving left buys the gain by silence.",
         drawing(_WIDTH, _HEIGHT, "CHAIRi against recall", *parts),
         ["checkpoint", "recall, %", "CHAIRi, %"],
         [[item.name, f"{a:.1f}", f"{b:.1f}"] for item, (a, b) in zip(series, pairs, strict=True)],
@@ -45,7 +45,9 @@ def chair_against_recall(results: Results) -> Figure | None:
     )  # fmt: skip
 
 
-def chair_against_length(results: Results, words: Mapping[str, float], matched: Sequence[Matched]) -> Figure | None:
+def chair_against_length(
+    results: Results, words: Mapping[str, float], matched: Sequence[Matched]
+) -> Figure | None:
     """CHAIRi against words per caption, with the last two checkpoints cut to equal length beside it."""
     invented = results.find("chair", "chair_i")
     names = [name for name in results.checkpoints if name in words]
@@ -56,41 +58,82 @@ def chair_against_length(results: Results, words: Mapping[str, float], matched: 
     fair = matched[0] if matched else None
     cut_points = _cut_points(fair, pairs, series) if fair else []
     x = fit([pair[0] for pair in pairs], _LEFT, _RIGHT, pad=0.25, floor=0)
-    y = fit([*(pair[1] for pair in pairs), *(point[2] for point in cut_points)], _BOTTOM, _TOP, include=[0.0], pad=0.15)
+    y = fit(
+        [*(pair[1] for pair in pairs), *(point[2] for point in cut_points)],
+        _BOTTOM,
+        _TOP,
+        include=[0.0],
+        pad=0.15,
+    )
     parts = [
         x_axis(x, _TOP, _BOTTOM, "words per caption"),
         y_axis(y, _LEFT, _RIGHT, "CHAIRi, % of named objects that are invented"),
         polyline([(x(a), y(b)) for a, b in pairs], "path"),
     ]
-    rows = [[item.name, "as written", f"{a:.1f}", f"{b:.1f}", ""] for item, (a, b) in zip(series, pairs, strict=True)]
-    for item, (a, b), (place, value) in [(series[index], pairs[index], point) for index, *point in cut_points]:
+    rows = [
+        [item.name, "as written", f"{a:.1f}", f"{b:.1f}", ""]
+        for item, (a, b) in zip(series, pairs, strict=True)
+    ]
+    for item, (a, b), (place, value) in [
+        (series[index], pairs[index], point) for index, *point in cut_points
+    ]:
         parts.append(polyline([(x(a), y(b)), (x(place), y(value))], f"dotted {item.css}"))
         parts.append(item.point(x(place), y(value), f"{item.name}, cut: {value:.1f}%", hollow=True, size=6))
     for item in matched:
-        rows.append([series[-2].name, item.method, f"{item.words_before:.1f}", f"{item.chair_before:.1f}", f"{item.true_before:.2f}"])
-        rows.append([series[-1].name, item.method, f"{item.words_after:.1f}", f"{item.chair_after:.1f}", f"{item.true_after:.2f}"])
+        rows.append(
+            [
+                series[-2].name,
+                item.method,
+                f"{item.words_before:.1f}",
+                f"{item.chair_before:.1f}",
+                f"{item.true_before:.2f}",
+            ]
+        )
+        rows.append(
+            [
+                series[-1].name,
+                item.method,
+                f"{item.words_after:.1f}",
+                f"{item.chair_after:.1f}",
+                f"{item.true_after:.2f}",
+            ]
+        )
     parts += _labelled(series, pairs, x, y, [(x(place), y(value)) for _, place, value in cut_points])
-    before, after = series[-2].name, series[-1].name
     return Figure(
-        "length", "Invention against length", "The hollow mark is what saying less alone would do: the longer captions, cut blindly to "
-        "the other's mean length. A real gain lies below it, or names more of what is there.",
+        "length", "Invention against length",
+        "The hollow mark is what saying less alone would do: the longer captions, cut blindly to the other's "
+        "mean length. A real gain lies below it, or names more of what is there.",
         drawing(_WIDTH, _HEIGHT, "CHAIRi against caption length", *parts),
         ["checkpoint", "captions", "words", "CHAIRi, %", "true objects"], rows, legend=legend(series),
-        note=" ".join(
-            f"{item.method[0].upper()}{item.method[1:]}: CHAIRi {before} {item.chair_before:.1f}, {after} {item.chair_after:.1f} "
-            f"({interval(item.chair_delta, item.chair_low, item.chair_high)}); true objects a caption {item.true_before:.2f}, {item.true_after:.2f}."
-            for item in matched[:1]
-        ),
+        note=_method(fair, series[-2].name, series[-1].name) if fair else "",
     )  # fmt: skip
 
 
-def _cut_points(fair: Matched, pairs: Sequence[tuple[float, float]], series: Sequence[Series]) -> list[tuple[int, float, float]]:
+def _method(fair: Matched, before: str, after: str) -> str:
+    chair = f"{before} {fair.chair_before:.1f}, {after} {fair.chair_after:.1f}"
+    change = interval(fair.chair_delta, fair.chair_low, fair.chair_high)
+    true = f"{fair.true_before:.2f}, {fair.true_after:.2f}"
+    return f"{fair.method[0].upper()}{fair.method[1:]}: CHAIRi {chair} ({change}); true objects a caption {true}."
+
+
+def _cut_points(
+    fair: Matched, pairs: Sequence[tuple[float, float]], series: Sequence[Series]
+) -> list[tuple[int, float, float]]:
     """(series index, words, CHAIRi) of the side that was cut, when the cut is worth drawing."""
-    sides = [(len(series) - 2, fair.words_before, fair.chair_before), (len(series) - 1, fair.words_after, fair.chair_after)]
+    sides = [
+        (len(series) - 2, fair.words_before, fair.chair_before),
+        (len(series) - 1, fair.words_after, fair.chair_after),
+    ]
     return [side for side in sides if pairs[side[0]][0] - side[1] > 0.02 * pairs[side[0]][0]]
 
 
-def _labelled(series: Sequence[Series], pairs: Sequence[tuple[float, float]], x: Scale, y: Scale, others: Sequence[tuple[float, float]] = ()) -> list[Markup]:
+def _labelled(
+    series: Sequence[Series],
+    pairs: Sequence[tuple[float, float]],
+    x: Scale,
+    y: Scale,
+    others: Sequence[tuple[float, float]] = (),
+) -> list[Markup]:
     """Markers with their names beside them, each on a side where no other name or mark is."""
     places = [(x(a), y(b)) for a, b in pairs]
     taken = [*places, *others]
@@ -99,7 +142,11 @@ def _labelled(series: Sequence[Series], pairs: Sequence[tuple[float, float]], x:
         parts.append(item.point(left, top, f"{item.name}: {a:.1f}, {b:.1f}%", size=6))
         width = 8.0 * len(item.name)
         sides = [(11, -7, "start"), (-11, -7, "end"), (11, 17, "start"), (-11, 17, "end")]
-        free = [side for side in sides if not _crowded(left, top, side, width, [place for place in taken if place != (left, top)])]
+        free = [
+            side
+            for side in sides
+            if not _crowded(left, top, side, width, [place for place in taken if place != (left, top)])
+        ]
         dx, dy, anchor = (free or sides)[0]
         taken.append(_middle(left, top, (dx, dy, anchor), width))
         parts.append(text(item.name, left + dx, top + dy, f"name {item.css}-text", anchor))
@@ -111,7 +158,9 @@ def _middle(left: float, top: float, side: tuple[int, int, str], width: float) -
     return left + dx + (width / 2 if anchor == "start" else -width / 2), top + dy - 4
 
 
-def _crowded(left: float, top: float, side: tuple[int, int, str], width: float, taken: Sequence[tuple[float, float]]) -> bool:
+def _crowded(
+    left: float, top: float, side: tuple[int, int, str], width: float, taken: Sequence[tuple[float, float]]
+) -> bool:
     x, y = _middle(left, top, side, width)
-    inside = _LEFT <= x - width / 2 and x + width / 2 <= _RIGHT + 10
+    inside = x - width / 2 >= _LEFT and x + width / 2 <= _RIGHT + 10
     return not inside or any(abs(x - a) < width / 2 + 12 and abs(y - b) < 14 for a, b in taken)

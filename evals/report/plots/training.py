@@ -12,9 +12,21 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 424.0, 30.0, 202.0
 # (key in the log, axis label, title, lead, reference line)
 _CURVES = [
     ("loss", "loss, nats", "loss", "", None),
-    ("rewards/accuracies", "share of pairs, %", "pairs ranked right", "Pairs whose chosen answer has the higher implicit reward; 50% is chance.", 50.0),
-    ("rewards/margins", "reward margin", "reward margin", "β times the log-ratio of chosen minus that of rejected: how far the policy has moved.", 0.0),
-]  # fmt: skip
+    (
+        "rewards/accuracies",
+        "share of pairs, %",
+        "pairs ranked right",
+        "Pairs whose chosen answer has the higher implicit reward; 50% is chance.",
+        50.0,
+    ),
+    (
+        "rewards/margins",
+        "reward margin",
+        "reward margin",
+        "β times the log-ratio of chosen minus that of rejected: how far the policy has moved.",
+        0.0,
+    ),
+]
 _LN2 = 0.693
 
 
@@ -24,19 +36,41 @@ def training_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Fig
     for stage, log in logs.items():
         preference = any("rewards/margins" in entry for entry in log)
         for key, label, title, lead, reference in _CURVES:
-            points = [(float(entry["step"]), float(entry[key])) for entry in log if key in entry and "step" in entry]
+            points = [
+                (float(entry["step"]), float(entry[key])) for entry in log if key in entry and "step" in entry
+            ]
             if key == "rewards/accuracies":
                 points = [(step, 100 * value) for step, value in points]
             if len(points) < 2:
                 continue
             if key == "loss":
                 reference = _LN2 if preference else None
-                lead = "Starts at ln 2 = 0.693, where policy and reference agree." if preference else "Mean over the answer's tokens."
-            found.append(_curve(f"{stage.upper()}: {title}", lead, label, points, reference, f"{stage}-{key.replace('/', '-')}"))
+                lead = (
+                    "Starts at ln 2 = 0.693, where policy and reference agree."
+                    if preference
+                    else "Mean over the answer's tokens."
+                )
+            found.append(
+                _curve(
+                    f"{stage.upper()}: {title}",
+                    lead,
+                    label,
+                    points,
+                    reference,
+                    f"{stage}-{key.replace('/', '-')}",
+                )
+            )
     return found
 
 
-def _curve(title: str, lead: str, label: str, points: Sequence[tuple[float, float]], reference: float | None, key: str) -> Figure:
+def _curve(
+    title: str,
+    lead: str,
+    label: str,
+    points: Sequence[tuple[float, float]],
+    reference: float | None,
+    key: str,
+) -> Figure:
     x = fit([point[0] for point in points], _LEFT, _RIGHT, include=[0.0], pad=0.0, round_ends=False)
     include = [] if reference is None else [reference]
     y = fit([point[1] for point in points], _BOTTOM, _TOP, include=include, pad=0.1)
