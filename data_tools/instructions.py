@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from align.coco import VqaQuestion, load_captions, load_images, load_questions
 from align.config import StageRecipe, Strict
 from align.digest import digest_file
 from align.errors import AlignError
@@ -27,7 +28,6 @@ from align.images import image_size, resolve_image
 from align.progress import say
 from align.run import RunFolder
 from align.schema import Message, PromptRow, SFTRow, write_rows
-from data_tools.coco import VqaQuestion, load_captions, load_images, load_questions
 from data_tools.tally import Tally
 
 SHORT_ANSWER_SUFFIX = "\nAnswer the question using a single word or phrase."

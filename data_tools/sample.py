@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import Field
 
 from align.answer_store import AnswerStore, ask_stored
-from align.client import ChatRequest, Failure, Reply, Sampling, content_key
+from align.client import ChatRequest, Decoding, Failure, Reply, Sampling, content_key
 from align.config import StageRecipe
 from align.digest import digest_json
 from align.errors import AlignError
@@ -31,6 +31,13 @@ from align.schema import Candidate, PromptRow, read_rows, write_rows
 from align.serve import Server, ServeSettings, as_checkpoint, serve
 
 
+class Drawing(Decoding):
+    """How answers are drawn; the seed of each prompt comes from the recipe's seed and what is asked."""
+
+    temperature: float = Field(default=0.7, gt=0, description="0.7 to 1.0; 0 would draw one answer n times")
+    max_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
+
+
 class Recipe(StageRecipe):
     """The recipe of `align sample`."""
 
@@ -39,9 +46,7 @@ class Recipe(StageRecipe):
     prompts: Path = Field(description="prompts.parquet of the instructions stage")
     image_root: Path = Field(description="folder that image paths are relative to")
     n: int = Field(default=8, ge=2, description="answers a prompt")
-    sampling: Sampling = Field(
-        default=Sampling(temperature=0.7, max_tokens=128), description="how answers are drawn"
-    )
+    sampling: Drawing = Field(default=Drawing(), description="how answers are drawn")
     serve: ServeSettings = ServeSettings()
     concurrency: int = Field(default=32, ge=1, description="prompts asked at the same time")
     max_failed: float = Field(default=0.02, ge=0, le=1, description="share of failed requests to accept")
@@ -60,11 +65,9 @@ def run(recipe: Recipe) -> RunFolder:
     """Sample; the output is byte-equal for the same recipe and inputs, also after a kill and resume.
 
     Raises:
-        AlignError: greedy sampling, no prompts, a missing image, a server that dies, or more failed
+        AlignError: no prompts, a missing image, a server that dies, or more failed
             requests than `max_failed`.
     """
-    if recipe.sampling.temperature == 0:
-        raise AlignError("temperature 0 draws the same answer n times", where="sampling.temperature")
     checkpoint = as_checkpoint(recipe.model)
     folder = RunFolder.open(recipe, {"model": checkpoint, "prompts": recipe.prompts})
     if folder.is_complete:
@@ -116,7 +119,7 @@ def build_request(recipe: Recipe, server: Server, row: PromptRow) -> Asked:
     said = [[message.role, message.content] for message in row.prompt]
     # 2^20 apart, so that seed + i of one request is never seed + j of another.
     seed = int(digest_json([recipe.seed, said, shas])[:8], 16) * 2**20
-    sampling = recipe.sampling.model_copy(update={"n": recipe.n, "seed": seed})
+    sampling = Sampling(**recipe.sampling.model_dump(), n=recipe.n, seed=seed)
     request = ChatRequest(row.prompt, images, sampling)
     return Asked(row, content_key(server.digest, request, shas), request)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import Field
 
+from align.coco import load_captions, load_instances
 from align.config import Strict
 from align.objects import Mode, find_objects
-from data_tools.coco import load_captions, load_instances
 
 
 class Annotations(Strict):
@@ -25,7 +25,7 @@ def load_truth(files: Sequence[Annotations], mode: Mode) -> dict[int, set[str]]:
     """Image id -> names of the COCO objects in it (CHAIR's ground truth, Rohrbach et al. 2018)."""
     found: dict[int, set[str]] = {}
     for item in files:
-        for image_id, names in load_instances(item.instances).items():
+        for image_id, names in load_instances(item.instances).objects.items():
             found.setdefault(image_id, set()).update(names)
         for image_id, captions in (load_captions(item.captions) if item.captions else {}).items():
             names = {mention.category for text in captions for mention in find_objects(text, mode)}

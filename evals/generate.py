@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from align.answer_store import AnswerStore, ask_stored
-from align.client import ChatRequest, Failure, Reply, Sampling, content_key
+from align.client import ChatRequest, Decoding, Failure, Reply, Sampling, content_key
 from align.config import StageRecipe
 from align.errors import AlignError
 from align.images import image_sha256, resolve_image
@@ -36,8 +36,8 @@ class Recipe(StageRecipe):
     name: str = "generate"
     model: str = Field(description="merged checkpoint folder, or a model's id on the hub")
     tasks: dict[str, dict[str, Any]] = Field(description="task name -> its section; `type` picks the task")
-    sampling: Sampling = Field(
-        default=Sampling(), description="greedy by default; max_tokens comes from each task, n is 1"
+    sampling: Decoding = Field(
+        default=Decoding(), description="greedy by default; max_tokens comes from each task"
     )
     serve: ServeSettings = ServeSettings()
     concurrency: int = Field(default=64, ge=1, description="requests asked at the same time")
@@ -116,6 +116,8 @@ def build_requests(
     recipe: Recipe, server: Server, samples: Sequence[tuple[str, Sample]]
 ) -> tuple[list[Asked], dict[str, ChatRequest]]:
     """Every sample's content key, and each different request once, ordered by image."""
+    decoding = recipe.sampling.model_dump()
+    seed = recipe.seed if recipe.sampling.temperature else 0  # greedy answers are the same for all seeds
     shas: dict[Path, str] = {}
     asked, requests, order = [], {}, {}
     for name, sample in samples:
@@ -123,7 +125,7 @@ def build_requests(
         for image in images:
             shas.setdefault(image, "")
             shas[image] = shas[image] or image_sha256(image)
-        sampling = recipe.sampling.model_copy(update={"max_tokens": sample.max_tokens, "n": 1})
+        sampling = Sampling(**decoding, max_tokens=sample.max_tokens, seed=seed)
         request = ChatRequest(sample.messages, images, sampling)
         digests = [shas[image] for image in images]
         key = content_key(server.digest, request, digests)

@@ -123,7 +123,7 @@ def match_lengths(before: Sequence[Caption], after: Sequence[Caption], seed: int
     cuts: list[tuple[str, str, list[tuple[Caption, Caption]]]] = [
         (
             "share",
-            f"captions of the {longer} checkpoint cut by {100 - 100 * min(shares):.0f}%, to equal mean length",
+            f"captions of the {longer} checkpoint cut by {100 - 100 * min(shares):.0f}%, to equal length",
             [
                 (one.cut(round(shares[0] * one.num_words)), other.cut(round(shares[1] * other.num_words)))
                 for one, other in pairs

@@ -17,10 +17,10 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import override
 
+from align.coco import load_captions, load_instances, read_json
 from align.errors import AlignError
 from align.objects import MODES, Mention, Mode, find_objects
 from align.schema import Message
-from evals.coco import read_captions, read_instances, read_json
 from evals.task import Card, Mark, Metric, Sample, Task, TaskConfig
 
 _WORD = re.compile(r"\S+")
@@ -106,8 +106,8 @@ class Chair(Task):
             ready = _read_objects(config.objects)
             names = {image_id: config.file_name.format(image_id=image_id) for image_id in ready}
             return names, {image_id: dict.fromkeys(MODES, sorted(found)) for image_id, found in ready.items()}
-        instances = read_instances(config.instances)
-        captions = read_captions(config.captions) if config.captions is not None else {}
+        instances = load_instances(config.instances)
+        captions = load_captions(config.captions) if config.captions is not None else {}
         truth = {
             image_id: {mode: objects_in(objects, captions.get(image_id, []), mode) for mode in MODES}
             for image_id, objects in instances.objects.items()

@@ -19,9 +19,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import override
 
+from align.coco import Instances, load_instances
 from align.errors import AlignError
 from align.schema import Message
-from evals.coco import Instances, read_instances
 from evals.task import Card, Mark, Metric, Mode, Sample, Task, TaskConfig
 
 Variant = Literal["random", "popular", "adversarial"]
@@ -96,7 +96,7 @@ class Pope(Task):
     def samples(self) -> list[Sample]:
         config = self.config
         if config.instances is not None:
-            questions = build_questions(read_instances(config.instances), config)
+            questions = build_questions(load_instances(config.instances), config)
         else:
             questions = read_questions(config.files)
         return [self._sample(question) for question in questions]

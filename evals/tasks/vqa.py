@@ -14,9 +14,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 from typing_extensions import override
 
+from align.coco import read_json
 from align.errors import AlignError
 from align.schema import Message
-from evals.coco import read_json
 from evals.normalise import clean, normalise
 from evals.task import Card, Mark, Metric, Mode, Sample, Task, TaskConfig
 

@@ -43,8 +43,8 @@ def by_kind(results: Results) -> Figure | None:
         "vqa", "Visual questions by kind",
         "Right is better. Alignment must not cost answers: the last two marks show the price.",
         drawing(440, bottom + 48, "VQA accuracy by kind of question", *parts),
-        ["kind", "questions", *(one.name for one in series)],
-        [[_kind(item), str(item.n), *(f"{item.values[one.key] or 0:.1f}" for one in series)] for item in lines],
+        ["kind", *(one.name for one in series)],
+        [[_kind(item), *(f"{item.values[one.key] or 0:.1f}" for one in series)] for item in lines],
         legend=legend(series),
     )  # fmt: skip
 

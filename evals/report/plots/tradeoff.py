@@ -113,7 +113,8 @@ def _method(fair: Matched, before: str, after: str) -> str:
     chair = f"{before} {fair.chair_before:.1f}, {after} {fair.chair_after:.1f}"
     change = interval(fair.chair_delta, fair.chair_low, fair.chair_high)
     true = f"{fair.true_before:.2f}, {fair.true_after:.2f}"
-    return f"{fair.method[0].upper()}{fair.method[1:]}: CHAIRi {chair} ({change}); true objects a caption {true}."
+    method = fair.method[0].upper() + fair.method[1:]
+    return f"{method}: CHAIRi {chair} ({change}); true objects a caption {true}."
 
 
 def _cut_points(

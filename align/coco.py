@@ -17,6 +17,22 @@ from align.errors import AlignError
 
 
 @dataclass(frozen=True)
+class Instances:
+    """What a COCO `instances_*.json` says.
+
+    Attributes:
+        file_names: image id -> file name, in the file's order.
+        objects: image id -> distinct category names in order of first annotation (crowds count); every
+            image has an entry.
+        categories: all category names of the file, in its order, whether annotated or not.
+    """
+
+    file_names: dict[int, str]
+    objects: dict[int, list[str]]
+    categories: list[str]
+
+
+@dataclass(frozen=True)
 class VqaQuestion:
     """A question with its majority answer.
 
@@ -33,18 +49,29 @@ class VqaQuestion:
     num_answers: int
 
 
+def read_json(path: Path) -> Any:
+    """A JSON file.
+
+    Raises:
+        AlignError: missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise AlignError(
+            f"cannot read {path}: {error.strerror}", fix="check the path, or run the stage that writes it"
+        ) from error
+    except ValueError as error:
+        raise AlignError(f"not JSON: {error}", where=str(path)) from error
+
+
 def load_section(path: Path, section: str) -> list[dict[str, Any]]:
     """One list of a JSON annotation file.
 
     Raises:
-        AlignError: missing file, not JSON, or no such list.
+        AlignError: as `read_json`, or no such list.
     """
-    if not path.is_file():
-        raise AlignError(f"no such file: {path}", fix="check the path, or run the stage that writes it")
-    try:
-        tree = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise AlignError(f"not JSON: {error}", where=str(path)) from error
+    tree = read_json(path)
     rows = tree.get(section) if isinstance(tree, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise AlignError(f"no list {section!r} in this file", where=str(path), fix="name a COCO-format file")
@@ -81,22 +108,27 @@ def load_captions(path: Path) -> dict[int, list[str]]:
     return found
 
 
-def load_instances(path: Path) -> dict[int, set[str]]:
-    """Image id -> names of the categories annotated in it (empty for images without objects).
+def load_instances(path: Path) -> Instances:
+    """Which objects are in which image.
 
     Raises:
         AlignError: as `load_section`, or an annotation of an unknown image or category.
     """
-    categories = {row["id"]: str(row["name"]) for row in load_section(path, "categories")}
-    found: dict[int, set[str]] = {image_id: set() for image_id in load_images(path)}
+    categories: dict[Any, str] = {}
+    for number, row in enumerate(load_section(path, "categories")):
+        category_id, name = _fields(row, ("id", "name"), path, f"categories[{number}]")
+        categories[category_id] = str(name)
+    file_names = load_images(path)
+    objects: dict[int, dict[str, None]] = {image_id: {} for image_id in file_names}
     for number, row in enumerate(load_section(path, "annotations")):
         image_id, category = _fields(row, ("image_id", "category_id"), path, f"annotations[{number}]")
-        if image_id not in found or category not in categories:
+        if image_id not in objects or category not in categories:
             raise AlignError(
                 f"unknown image {image_id} or category {category}", where=f"{path} annotations[{number}]"
             )
-        found[image_id].add(categories[category])
-    return found
+        objects[image_id][categories[category]] = None
+    found = {image_id: list(names) for image_id, names in objects.items()}
+    return Instances(file_names, found, list(categories.values()))
 
 
 def load_questions(questions: Path, annotations: Path) -> list[VqaQuestion]:
