@@ -25,7 +25,8 @@ align: turn a vision-language model that invents objects into one that doesn't, 
   align run recipes/quickstart/pipeline.yaml     the whole road on the embedded model, no GPU needed
   align sft recipes/qwen2_5_vl_7b/sft.yaml       LoRA SFT
   align dpo recipes/qwen2_5_vl_7b/dpo.yaml       LoRA DPO against a frozen reference
-  align report recipes/qwen2_5_vl_7b/report.yaml a hallucination report one can believe
+  align run recipes/qwen2_5_vl_7b/pipeline.yaml --only score --only report
+                                                 a hallucination report one can believe
   align doctor                                   what works on this machine, and what to do
 
 Override any key on the command line: `align sft RECIPE trainer.learning_rate=1e-4`.
