@@ -36,6 +36,7 @@ from align.training import (
     save_adapter,
     train,
     trainer_arguments,
+    wait_for_main,
 )
 from align.training_data import CheckedRows, DataSection, check_rows, lazy_dataset
 
@@ -82,10 +83,11 @@ def run(recipe: Recipe) -> RunFolder:
         return folder
     with folder:
         quiet_libraries()
+        wait_for_main()
         say(f"DPO of {recipe.model.path} on {recipe.data.path}")
         processor = load_processor(recipe.model)
         max_length = recipe.trainer.given().get("max_length", MAX_LENGTH)
-        checked = check_rows(PreferenceRow, recipe.data, processor, max_length, folder.work)
+        checked = check_rows(PreferenceRow, recipe.data, processor, max_length, folder)
         trainer = _trainer(recipe, folder, processor, checked)
         where = placement(trainer.model)
         where.show()

@@ -189,7 +189,8 @@ def _reload(recipe: Recipe, folder: RunFolder, merged: _Merged) -> list[list[int
     """Load what was saved, compare with the adapter-on logits again; returns its greedy answers."""
     import torch
 
-    section = ModelSection(path=str(folder.work / CHECKPOINT), dtype="float32")
+    trusted = recipe.model.trust_remote_code
+    section = ModelSection(path=str(folder.work / CHECKPOINT), dtype="float32", trust_remote_code=trusted)
     model, processor = load_model(section), load_processor(section)
     found = checks.logits(model, processor, merged.probes)
     tokens = [

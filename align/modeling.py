@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -129,20 +128,18 @@ def load_model(section: ModelSection) -> PreTrainedModel:
     return model.requires_grad_(False).eval()
 
 
-def weights_digest(model: PreTrainedModel, names: Iterable[str] | None = None) -> dict[str, str]:
-    """sha256 of each frozen parameter's bytes, by name without PEFT's wrapping."""
+def weights_digest(model: PreTrainedModel) -> dict[str, str]:
+    """sha256 of each parameter's bytes but the adapter's, by name without PEFT's wrapping."""
     import hashlib
 
     import torch
 
-    wanted = None if names is None else set(names)
     digests = {}
     for name, parameter in model.named_parameters():
-        plain = name.replace(".base_layer", "")
-        if "lora_" in name or (wanted is not None and plain not in wanted):
+        if "lora_" in name:
             continue
         data = parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-        digests[plain] = hashlib.sha256(data).hexdigest()
+        digests[name.replace(".base_layer", "")] = hashlib.sha256(data).hexdigest()
     return digests
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
+import os
+import shutil
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +47,15 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=UserWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def wait_for_main() -> None:
+    """Under `accelerate launch`: no process goes on before the main one has made the stage's folder."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        import torch
+        from accelerate import PartialState
+
+        PartialState(cpu=not torch.accelerator.is_available()).wait_for_everyone()
 
 
 def trainer_arguments(section: Passthrough, seed: int, folder: RunFolder, **defaults: Any) -> dict[str, Any]:
@@ -91,7 +104,8 @@ def train(trainer: Trainer, folder: RunFolder, title: str) -> dict[str, float]:
     """Run or resume training; writes `train_log.jsonl` and returns the last steps' means and the rate.
 
     Raises:
-        AlignError: a loss that is not a number, or a step that the trainer refuses.
+        AlignError: a loss that is not a number.
+        OSError: the disk is full, also where a library reports it as something else.
     """
     from transformers import PrinterCallback
 
@@ -102,12 +116,21 @@ def train(trainer: Trainer, folder: RunFolder, title: str) -> dict[str, float]:
     trainer.remove_callback(PrinterCallback)
     progress = _stage_callback(title)
     trainer.add_callback(progress)
-    result = trainer.train(resume_from_checkpoint=str(start) if start else None)
+    began = time.monotonic()
+    try:
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+    except Exception as error:
+        if _is_disk_full(error, folder.work):
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder.work)) from error
+        raise
     if folder.is_main:
         write_log(trainer.state.log_history, folder.work / TRAIN_LOG)
-    last = trailing_means(trainer.state.log_history)
-    rate = float(result.metrics.get("train_samples_per_second", 0.0))
-    return {**last, "steps": float(trainer.state.global_step), "samples_per_second": rate}
+    steps = trainer.state.global_step
+    done = steps - (int(start.name.rsplit("-", 1)[-1]) if start else 0)
+    arguments: Any = trainer.args
+    samples = done * arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    rate = round(samples / max(time.monotonic() - began, 1e-9), 2)
+    return {**trailing_means(trainer.state.log_history), "steps": float(steps), "samples_per_second": rate}
 
 
 def save_adapter(trainer: Any, model: ModelSection, folder: RunFolder) -> Path:
@@ -197,6 +220,12 @@ def check_supervision(
             fix="set model.chat_template to a template that ends assistant turns with "
             f"{tokenizer.eos_token!r} inside its generation markers",
         )
+
+
+def _is_disk_full(error: BaseException, folder: Path) -> bool:
+    """safetensors and torch.save turn a full disk into errors of their own."""
+    said = "No space left" in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return said or ("writ" in str(error) and shutil.disk_usage(folder).free < 1 << 20)
 
 
 def _stage_callback(title: str) -> Any:

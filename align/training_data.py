@@ -23,6 +23,7 @@ from align.config import Strict
 from align.errors import AlignError
 from align.images import image_size, open_image, resolve_image
 from align.progress import Bar, say
+from align.run import RunFolder
 from align.schema import Message, PreferenceRow, SFTRow, read_rows
 
 if TYPE_CHECKING:
@@ -76,9 +77,9 @@ class _Quarantine:
 
 
 def check_rows(
-    cls: type[T], section: DataSection, processor: Any, max_length: int | None, out_dir: Path
+    cls: type[T], section: DataSection, processor: Any, max_length: int | None, folder: RunFolder
 ) -> CheckedRows[T]:
-    """Read and check all rows; writes `quarantine.jsonl` to `out_dir`.
+    """Read and check all rows; writes `quarantine.jsonl` to the stage's folder.
 
     Raises:
         AlignError: missing files, duplicate ids, no row left, or (strict) the first bad row.
@@ -113,8 +114,9 @@ def check_rows(
         checked.rows.append(row)
         checked.lengths.append(length)
     checked.dropped = quarantine.counts
-    quarantine.write(out_dir / QUARANTINE)
-    _report(checked, section.path, out_dir)
+    if folder.is_main:
+        quarantine.write(folder.work / QUARANTINE)
+    _report(checked, section.path, folder.work)
     return checked
 
 
