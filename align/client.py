@@ -28,8 +28,8 @@ from align.serve import Server
 _BACKOFF_SECONDS = 0.5
 
 
-class Sampling(Strict):
-    """Every field that shapes an answer. None is left to the server or to a generation config."""
+class Decoding(Strict):
+    """How tokens are drawn. Every field is sent: none is left to the server or to a generation config."""
 
     temperature: float = Field(default=0.0, ge=0, description="0 is greedy")
     top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus; 1 is off")
@@ -38,10 +38,15 @@ class Sampling(Strict):
     repetition_penalty: float = Field(default=1.0, gt=0, description="1 is off")
     presence_penalty: float = Field(default=0.0, description="0 is off")
     frequency_penalty: float = Field(default=0.0, description="0 is off")
-    seed: int = Field(default=0, ge=0, description="of the request; answer i of n uses seed + i")
+    stop: list[str] = Field(default=[], description="texts that end the answer")
+
+
+class Sampling(Decoding):
+    """One request's decoding, with what belongs to the request itself."""
+
     max_tokens: int = Field(default=64, ge=1, description="longest answer, in tokens")
     n: int = Field(default=1, ge=1, description="answers a request")
-    stop: list[str] = Field(default=[], description="texts that end the answer")
+    seed: int = Field(default=0, ge=0, description="answer i of n uses seed + i")
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,14 @@ class ChatRequest:
 
 
 class Choice(BaseRow):
-    """One answer. `first_logprobs` maps spellings to natural log-probabilities of the first token."""
+    """One answer. `first_logprobs` maps spellings to natural log-probabilities of the first token;
+    `token_ids` (the end token included) are empty where the server does not tell them."""
 
     text: str
     finish_reason: str
     num_tokens: int
     first_logprobs: dict[str, float] = Field(default_factory=dict)
+    token_ids: list[int] = Field(default_factory=list)
 
 
 class Reply(BaseRow):
@@ -194,8 +201,9 @@ def _parse(response: httpx.Response, request: ChatRequest) -> Reply | Failure:
             Choice(
                 text=answer["message"]["content"] or "",
                 finish_reason=answer["finish_reason"],
-                num_tokens=len(answer["token_ids"]) if answer.get("token_ids") else round(share),
+                num_tokens=len(answer.get("token_ids") or ()) or round(share),
                 first_logprobs=_first_logprobs(answer.get("logprobs")),
+                token_ids=answer.get("token_ids") or [],
             )
             for answer in answers
         ]

@@ -29,8 +29,9 @@ from pydantic import Field
 
 from align import server_guard
 from align.config import Strict
-from align.digest import digest_json, digest_path
+from align.digest import digest_json
 from align.errors import AlignError
+from align.model_digest import model_digest
 from align.progress import say
 
 _INSTALL = 'pip install -e ".[cpu]"   (with an NVIDIA GPU: pip install -e ".[gpu]")'
@@ -170,31 +171,6 @@ def serve(checkpoint: str | Path, settings: ServeSettings, log_dir: Path) -> Ite
         _stop(server)
 
 
-def as_checkpoint(model: str) -> str | Path:
-    """A recipe's `model` as a path, or unchanged where it can only be a hub id (`owner/name`)."""
-    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith(".") and not Path(model).exists()
-    return model if is_id and not Path(model).parent.is_dir() else Path(model)
-
-
-def model_digest(checkpoint: str | Path) -> str:
-    """Digest of a checkpoint folder's files; of a hub model, its id.
-
-    Raises:
-        AlignError: a path that does not exist or is not a checkpoint.
-    """
-    path = Path(checkpoint)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise AlignError(
-                f"not a checkpoint: {path} has no config.json",
-                fix="name a merged checkpoint folder; an adapter must be merged first (`align merge`)",
-            )
-        return digest_path(path)
-    if isinstance(checkpoint, Path) or path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(checkpoint)):
-        raise AlignError(f"no such checkpoint: {checkpoint}", fix="run the merge stage that writes it")
-    return f"id:{checkpoint}"
-
-
 def telling_line(log: str) -> str:
     """The line of a vLLM log that names the root cause: its first exception that does not merely point
     at another one ("see root cause above"); without any, the last line."""
@@ -220,7 +196,7 @@ def _attach(checkpoint: str | Path, endpoint: str, digest: str) -> Server:
     name, root = str(card["id"]), Path(str(card.get("root") or ""))
     if name == _served_name(root, digest):
         pass  # started by align on these very weights
-    elif root.is_dir() and (name.startswith(_served_name(root, "")) or digest_path(root) != digest):
+    elif root.is_dir() and (name.startswith(_served_name(root, "")) or model_digest(root) != digest):
         raise AlignError(
             f"the server at {url} serves other weights ({name} from {root}) than {checkpoint} has now",
             where="serve.endpoint",

@@ -25,11 +25,12 @@ from align.config import StageRecipe
 from align.digest import digest_json
 from align.errors import AlignError
 from align.images import image_sha256, resolve_image
+from align.model_digest import as_checkpoint
 from align.objects import Mode
 from align.progress import say
 from align.run import RunFolder
 from align.schema import Candidate, Claim, Message, Verdict, read_rows, write_rows
-from align.serve import ServeSettings, as_checkpoint, serve
+from align.serve import ServeSettings, serve
 from data_tools.agreement import measure_agreement, show_agreement
 from data_tools.claims import DEFAULT_QUESTION, ask_about, read_yes_no, score_claims, split_objects
 from data_tools.sample import check_failures

@@ -25,10 +25,11 @@ from align.config import StageRecipe
 from align.digest import digest_json
 from align.errors import AlignError
 from align.images import image_sha256, resolve_image
+from align.model_digest import as_checkpoint
 from align.progress import say
 from align.run import RunFolder
 from align.schema import Candidate, PromptRow, read_rows, write_rows
-from align.serve import Server, ServeSettings, as_checkpoint, serve
+from align.serve import Server, ServeSettings, serve
 
 
 class Drawing(Decoding):

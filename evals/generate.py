@@ -23,10 +23,11 @@ from align.client import ChatRequest, Decoding, Failure, Reply, Sampling, conten
 from align.config import StageRecipe
 from align.errors import AlignError
 from align.images import image_sha256, resolve_image
+from align.model_digest import as_checkpoint
 from align.progress import say
 from align.run import RunFolder
 from align.schema import Prediction, write_rows
-from align.serve import Server, ServeSettings, as_checkpoint, serve
+from align.serve import Server, ServeSettings, serve
 from evals.task import Sample, Task, load_tasks
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from align.client import Choice, Failure, Reply
+from align.client import Choice, Decoding, Failure, Reply
 from align.config import load_recipe
 from align.errors import AlignError, RecipeError
 from align.run import RunFolder
@@ -69,7 +69,7 @@ def test_equal_questions_are_one_request_and_images_stand_together(tmp_path: Pat
     (tmp_path / "a.png").write_bytes(b"first")
     (tmp_path / "b.png").write_bytes(b"second")
     (tmp_path / "copy.png").write_bytes(b"first")
-    recipe = Recipe.model_construct(sampling=Recipe.model_fields["sampling"].default)
+    recipe = Recipe.model_construct(sampling=Decoding(), seed=5)
     samples = [
         ("pope", sample(tmp_path, "1", "Is it?", "a.png")),
         ("pope", sample(tmp_path, "2", "Is it?", "b.png")),
@@ -82,7 +82,7 @@ def test_equal_questions_are_one_request_and_images_stand_together(tmp_path: Pat
     assert keys[0] == keys[2] and len(set(keys)) == len(requests) == 4
     images = [request.images[0].read_bytes() for request in requests.values()]  # type: ignore[union-attr]
     assert sorted(images) in (images, images[::-1])
-    assert {request.sampling.n for request in requests.values()} == {1}
+    assert {(request.sampling.n, request.sampling.seed) for request in requests.values()} == {(1, 0)}
 
 
 def test_a_failed_request_is_never_text(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from align.client import Choice, Reply
-from align.config import load_recipe
-from align.errors import AlignError
+from align.config import load_recipe, validate
+from align.errors import AlignError, RecipeError
 from align.run import RunFolder
 from align.schema import Candidate, Message, PromptRow, read_rows, write_rows
 from data_tools.sample import Recipe, distinct, run
@@ -69,12 +69,13 @@ def test_repeats_are_counted_and_an_ended_answer_wins_over_a_cut_one() -> None:
     ]
 
 
-def test_greedy_sampling_is_refused(tmp_path: Path) -> None:
-    recipe = Recipe(
-        run_dir=tmp_path, model="a/b", prompts=tmp_path, image_root=tmp_path, sampling={"temperature": 0.0}
-    )
-    with pytest.raises(AlignError, match="the same answer n times"):
-        run(recipe)
+def test_greedy_sampling_is_refused_and_seeds_are_the_stage_s_own(tmp_path: Path) -> None:
+    values = {"run_dir": tmp_path, "model": "a/b", "prompts": tmp_path, "image_root": tmp_path}
+    assert validate(Recipe, values | {"sampling": {"max_tokens": 9}}, "x").sampling.temperature == 0.7
+    with pytest.raises(RecipeError, match=r"sampling\.temperature = 0"):
+        validate(Recipe, values | {"sampling": {"temperature": 0}}, "x")
+    with pytest.raises(RecipeError, match=r"unknown key 'sampling\.seed'"):
+        validate(Recipe, values | {"sampling": {"seed": 1}}, "x")
 
 
 @pytest.mark.vllm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,8 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from align.digest import digest_file
 from align.errors import AlignError
-from align.serve import ServeSettings, as_checkpoint, model_digest, serve, server_args, telling_line
+from align.model_digest import as_checkpoint, model_digest
+from align.serve import ServeSettings, serve, server_args, telling_line
 from tests.vllm_fixtures import ServedBase
 
 _SERVER = """
@@ -104,6 +107,21 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         model_digest(as_checkpoint(str(tmp_path / "gone")))
     assert as_checkpoint("some-owner/some-model") == "some-owner/some-model"
     assert model_digest("some-owner/some-model") == "id:some-owner/some-model"
+
+
+def test_the_digest_is_of_bytes_not_of_the_place(checkpoint: Path, tmp_path: Path) -> None:
+    before = model_digest(checkpoint)
+    stage = tmp_path / "stage"
+    stage.mkdir()
+    moved = checkpoint.rename(stage / "checkpoint")
+    assert model_digest(moved) == before
+    sha256 = digest_file(moved / "config.json")
+    (stage / "manifest.json").write_text(
+        json.dumps({"outputs": {"checkpoint/config.json": {"sha256": sha256}}})
+    )
+    assert model_digest(moved) == before
+    (moved / "model.safetensors").write_bytes(b"weights")
+    assert model_digest(moved) != before
 
 
 def test_arguments_pin_sampling_and_leave_room_for_whole_prompts(checkpoint: Path) -> None:

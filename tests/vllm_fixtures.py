@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from align.serve import model_digest
+from align.model_digest import model_digest
 
 _HELPER = """
 import json, sys, time
