@@ -42,7 +42,9 @@ class Metric:
 
     Attributes:
         type: the kind of task (`chair`, `pope`, `vqa`); `task` is its name in the recipe.
+        part: what part of the task's split the line is about: POPE's variant, VQA's kind; empty for all.
         base_name: the metric's name without the mark of the strict scorer.
+        is_key: primary, or the recall without which CHAIR means little.
         is_share: whether values are percentages; otherwise plain numbers.
         values: checkpoint -> value, in the order of the checkpoints.
         delta: last checkpoint minus the one before, with its paired 95% interval.
@@ -53,10 +55,12 @@ class Metric:
     type: str
     metric: str
     split: str
+    part: str
     mode: str
     is_share: bool
     higher_is_better: bool | None
     primary: bool
+    is_key: bool
     values: Mapping[str, float | None]
     delta: float | None
     ci_low: float | None
@@ -79,19 +83,9 @@ class Metric:
         return _LABELS.get(self.base_name, self.base_name.replace("_", " "))
 
     @property
-    def part(self) -> str:
-        """The part of the data that the line is about: POPE's variant, VQA's kind; empty for all of it."""
-        return part_of(self.split)
-
-    @property
     def task_label(self) -> str:
         """The task's name as papers write it, with the part."""
         return f"{task_label(self.task, self.type)} {self.part}".strip()
-
-    @property
-    def is_key(self) -> bool:
-        """Primary, or the recall without which CHAIR means little."""
-        return self.primary or (self.type == "chair" and self.metric == "recall")
 
     @property
     def gain(self) -> float | None:
@@ -172,10 +166,10 @@ class Results:
         return next((line.mode for line in self.metrics if line.task == task), "official")
 
 
-def part_of(split: str) -> str:
+def part_of(split: str, whole: str) -> str:
     """`test/how many` is the part `how many` of the split `test`."""
-    part = split.rsplit("/", 1)[-1]
-    return "" if part in _PLAIN_SPLITS else part.replace("_", " ")
+    part = split.removeprefix(whole).removeprefix("/") if whole else split
+    return "" if part in _PLAIN_SPLITS else part.rsplit("/", 1)[-1].replace("_", " ")
 
 
 def task_label(task: str, kind: str) -> str:
@@ -202,9 +196,8 @@ def load_results(folder: Path) -> Results:
         raise AlignError("no metrics", where=str(folder / "metrics.json"), fix="run `align score` again")
     checkpoints = _checkpoints(raw[0], folder / "rows")
     cards = read_json(folder / "tasks.json") if (folder / "tasks.json").is_file() else {}
-    types = {name: str(card.get("type", name)) for name, card in cards.items()}
     metrics = [
-        _metric(item, types, checkpoints, f"{folder / 'metrics.json'} item {index}")
+        _metric(item, cards.get(item.get("task"), {}), checkpoints, f"{folder / 'metrics.json'} item {index}")
         for index, item in enumerate(raw)
     ]
     bad_rows: list[str] = []
@@ -254,21 +247,25 @@ def _checkpoints(item: Mapping[str, Any], rows: Path) -> list[str]:
 
 
 def _metric(
-    item: Mapping[str, Any], types: Mapping[str, str], checkpoints: Sequence[str], where: str
+    item: Mapping[str, Any], card: Mapping[str, Any], checkpoints: Sequence[str], where: str
 ) -> Metric:
     missing = [key for key in (*_REQUIRED, *checkpoints) if key not in item]
     if missing:
         raise AlignError(f"metrics lack {', '.join(missing)}", where=where, fix="run `align score` again")
+    primary, kind = bool(item.get("primary")), str(card.get("type", item["task"]))
+    is_recall = kind == "chair" and item["metric"].removesuffix(_STRICT) == "recall"
     step = item.get(f"{checkpoints[-3]}_to_{checkpoints[-2]}") if len(checkpoints) > 2 else None
     return Metric(
         task=item["task"],
-        type=types.get(item["task"], item["task"]),
+        type=kind,
         is_share=item.get("scale", 100) == 100,
         metric=item["metric"],
         split=item["split"] or "",
+        part=part_of(item["split"] or "", str(card.get("split") or "")),
         mode=item.get("mode") or "",
         higher_is_better=item["higher_is_better"],
-        primary=bool(item.get("primary")),
+        primary=primary,
+        is_key=primary or (is_recall and item.get("mode") == card.get("mode", "official")),
         values={name: item[name] for name in checkpoints},
         delta=item["delta"],
         ci_low=item["ci_low"],

@@ -78,10 +78,9 @@ def blocks(record: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> li
     if record["tasks"]:
         keys = ("prompt", "parser", "split", "aggregation", "source", "licence")
         rows = [
-            [str(card.get("task")), key, short(str(card[key]), 400)]
+            [str(card.get("task")) if place == 0 else "", key, short(str(card[key]), 400)]
             for card in record["tasks"]
-            for key in keys
-            if card.get(key)
+            for place, key in enumerate(key for key in keys if card.get(key))
         ]
         found.append(Block("Protocols", ["task", "what", "as used"], rows))
     if stages:
@@ -96,13 +95,15 @@ def blocks(record: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> li
             for stage in stages
         ]
         found.append(Block("Stages", ["stage", "time", "peak memory", "output digest", "command"], rows))
-    software = [[name, version] for name, version in record["packages"].items()]
-    software += [
+    software = [
         ["commit", commit + (" (with local changes)" if record["dirty"] else "")]
         for commit in record["commits"]
     ]
+    if record["packages"]:
+        names = ", ".join(f"{name} {version}" for name, version in record["packages"].items())
+        software.append(["packages", names])
     if software:
-        found.append(Block("Software", ["name", "version"], software))
+        found.append(Block("Software", ["what", "version"], software))
     return found
 
 
