@@ -1,0 +1,203 @@
+"""Step 1 of the base: the vision tower learns a label per patch (a category, or background).
+
+    python -m assets.train_vision WORK_DIR --num_steps 1000
+
+Writes ``vision.pt`` (tower, label head, optimisers, step) into WORK_DIR, resumes from it, and
+appends to ``log.jsonl``. Scene numbers follow from the step, so a resumed run sees what an
+uninterrupted one would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing as mp
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import CLIPVisionModel
+
+from assets.architecture import IMAGE_MEAN, IMAGE_STD, PATCH_SIZE, vision_config
+from assets.muon import Muon
+from data_tools.scenes.categories import CATEGORIES, CONTEXTS
+from data_tools.scenes.render import (
+    MAX_OBJECTS,
+    TRAIN_STYLES,
+    Scene,
+    compose,
+    make_scene,
+    scene_rng,
+)
+
+NUM_LABELS = len(CATEGORIES) + 1
+BACKGROUND = len(CATEGORIES)
+LABEL_OF = {category.name: number for number, category in enumerate(CATEGORIES)}
+MIN_PATCH_SHARE = 0.15
+"""Share of a patch's pixels that an object must cover to name the patch."""
+
+
+class PatchLabeller(nn.Module):
+    """The tower with a linear label head on what the connector will read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower = CLIPVisionModel(vision_config())
+        self.norm = nn.LayerNorm(192)
+        self.head = nn.Linear(192, NUM_LABELS)
+
+    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """float32 [B, 64, 192]: last layer before `post_layernorm`, CLS dropped."""
+        return self.tower(pixel_values).last_hidden_state[:, 1:]
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Logits float32 [B, 64, NUM_LABELS] of pixels float32 [B, 3, 96, 96]."""
+        return self.head(self.norm(self.features(pixel_values)))
+
+
+def patch_labels(scene: Scene) -> np.ndarray:
+    """int64 [64]: the category that covers most of each patch, row by row."""
+    side = scene.instances.shape[0] // PATCH_SIZE
+    blocks = scene.instances.reshape(side, PATCH_SIZE, side, PATCH_SIZE)
+    shares = np.stack([(blocks == i).mean((1, 3)) for i in range(len(scene.objects))])
+    labels = np.array([LABEL_OF[o.category] for o in scene.objects])[shares.argmax(0)]
+    return np.where(shares.max(0) >= MIN_PATCH_SHARE, labels, BACKGROUND).reshape(-1)
+
+
+def uniform_scene(seed: int, index: int) -> Scene:
+    """A crowded scene of any categories: rare ones get as many patches as frequent ones."""
+    rng = scene_rng(seed, "uniform", index)
+    names = [CATEGORIES[i].name for i in rng.integers(len(CATEGORIES), size=MAX_OBJECTS)]
+    context = CONTEXTS[int(rng.integers(len(CONTEXTS)))]
+    return compose(names, context, TRAIN_STYLES[int(rng.integers(len(TRAIN_STYLES)))], rng)
+
+
+def make_batch(seed: int, step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels uint8 [B, 96, 96, 3] and labels int64 [B, 64]; half world scenes, half uniform."""
+    first = step * size
+    scenes = [
+        make_scene(seed, "train", first + i) if i % 2 else uniform_scene(seed, first + i) for i in range(size)
+    ]
+    return np.stack([s.pixels for s in scenes]), np.stack([patch_labels(s) for s in scenes])
+
+
+def _produce(queue: Any, seed: int, first_step: int, num_steps: int, size: int) -> None:
+    torch.set_num_threads(1)
+    for step in range(first_step, num_steps):
+        queue.put(make_batch(seed, step, size))
+
+
+def to_pixel_values(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 [B, 96, 96, 3] -> normalised float32 [B, 3, 96, 96], as the saved processor does."""
+    values = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    mean, std = torch.tensor(IMAGE_MEAN), torch.tensor(IMAGE_STD)
+    return (values - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+
+def build_optimisers(model: PatchLabeller, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the encoder's matrices, AdamW for everything else."""
+    matrices = [p for n, p in model.named_parameters() if ".layers." in n and p.ndim == 2]
+    hidden = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in hidden]
+    return [
+        Muon(matrices, lr=lr),
+        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+
+
+def schedule(step: int, num_steps: int, warmup: int = 60, decay_share: float = 0.3) -> float:
+    """Factor of the learning rate: warm-up, constant, then a straight line to nearly zero."""
+    decay_steps = decay_share * num_steps
+    return min((step + 1) / warmup, 1.0, max((num_steps - step) / decay_steps, 0.01))
+
+
+@torch.no_grad()
+def evaluate(model: PatchLabeller, seed: int, num_scenes: int = 256) -> dict[str, float]:
+    """Shares of object patches and of all patches labelled right on dev scenes."""
+    scenes = [make_scene(seed, "dev", i) for i in range(num_scenes)]
+    logits = model(to_pixel_values(np.stack([s.pixels for s in scenes])))
+    labels = torch.from_numpy(np.stack([patch_labels(s) for s in scenes]))
+    right, is_object = logits.argmax(-1) == labels, labels != BACKGROUND
+    return {
+        "dev_object_patches": round(right[is_object].float().mean().item(), 4),
+        "dev_all_patches": round(right.float().mean().item(), 4),
+    }
+
+
+def save(path: Path, model: PatchLabeller, optimisers: list, step: int, seconds: float) -> None:
+    """Write the checkpoint whole or not at all."""
+    state = {
+        "model": model.state_dict(),
+        "optimisers": [o.state_dict() for o in optimisers],
+        "step": step,
+        "seconds": seconds,
+    }
+    torch.save(state, path.with_suffix(".partial"))
+    path.with_suffix(".partial").rename(path)
+
+
+def train(work_dir: Path, num_steps: int, batch_size: int, lr: float, seed: int) -> None:
+    """Train or resume up to `num_steps`."""
+    torch.manual_seed(seed)
+    model = PatchLabeller()
+    optimisers = build_optimisers(model, lr)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    path, first_step, before = work_dir / "vision.pt", 0, 0.0
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        first_step, before = state["step"], state["seconds"]
+    class_weights = torch.ones(NUM_LABELS)
+    class_weights[BACKGROUND] = 0.4  # three patches of four are background
+    context = mp.get_context("fork")
+    queue = context.Queue(maxsize=6)
+    args = (queue, seed, first_step, num_steps, batch_size)
+    producer = context.Process(target=_produce, args=args, daemon=True)
+    producer.start()
+    start, losses = time.time(), []
+    for step in range(first_step, num_steps):
+        pixels, labels = queue.get()
+        logits = model(to_pixel_values(pixels))
+        loss = nn.functional.cross_entropy(
+            logits.flatten(0, 1), torch.from_numpy(labels).flatten(), weight=class_weights
+        )
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = lr * schedule(step, num_steps)
+            optimiser.step()
+            optimiser.zero_grad()
+        losses.append(loss.item())
+        seconds = before + time.time() - start
+        if (step + 1) % 100 == 0 or step + 1 == num_steps:
+            entry = {"stage": "vision", "step": step + 1, "seconds": round(seconds)}
+            entry |= {"loss": round(float(np.mean(losses)), 4), **evaluate(model, seed)}
+            losses.clear()
+            with (work_dir / "log.jsonl").open("a") as log:
+                log.write(json.dumps(entry) + "\n")
+            save(path, model, optimisers, step + 1, seconds)
+    producer.join()
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description="Train the base's vision tower.")
+    parser.add_argument("work_dir", type=Path)
+    parser.add_argument("--num_steps", type=int, default=1000)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.num_threads)
+    train(args.work_dir, args.num_steps, args.batch_size, args.lr, args.seed)
+
+
+if __name__ == "__main__":
+    main()
