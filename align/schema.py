@@ -230,8 +230,9 @@ def write_rows(path: Path, rows: Iterable[BaseRow]) -> int:
                 out.write(row.model_dump_json() + "\n")
                 count += 1
         return count
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
 
+    disable_progress_bars()
     plain = [row.model_dump() for row in rows]
     for row in plain:
         if "meta" in row:
