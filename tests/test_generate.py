@@ -35,6 +35,7 @@ def write_recipe(tmp_path: Path, world: Path, served: ServedBase) -> Path:
         "questions": str(notes / "questions_test.json"),
         "annotations": str(notes / "vqa_test.json"),
         "max_tokens": 4,
+        "file_name": "{image_id:012d}.png",
     }
     tree = {
         "run_dir": str(tmp_path / "run"),

@@ -176,6 +176,5 @@ def test_a_start_that_fails_tells_why_and_leaves_nothing_running(checkpoint: Pat
     with pytest.raises(AlignError, match=r"vLLM did not start: \S+") as caught:
         enter(checkpoint, ServeSettings(), tmp_path / "logs")
     assert Path(caught.value.where).is_file()
-    assert not [
-        child for child in psutil.Process().children(recursive=True) if "vllm" in " ".join(child.cmdline())
-    ]
+    commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    assert not [command for command in commands if str(checkpoint) in command]
