@@ -97,10 +97,10 @@ def run(recipe: Recipe) -> RunFolder:
 
 
 def checked_samples(name: str, task: Task) -> list[Sample]:
-    """A task's samples, ids unique.
+    """A task's samples: ids unique, images there (before a server is started for them).
 
     Raises:
-        AlignError: none, or an id that occurs twice.
+        AlignError: no samples, an id that occurs twice, a missing image.
     """
     samples = task.samples()
     if not samples:
@@ -110,6 +110,8 @@ def checked_samples(name: str, task: Task) -> list[Sample]:
         if sample.id in seen:
             raise AlignError(f"duplicate sample id {sample.id!r}", where=f"tasks.{name}")
         seen.add(sample.id)
+        for image in sample.images:
+            resolve_image(sample.image_root, image)
     return samples
 
 
