@@ -14,6 +14,7 @@ from report_data import THREE, caption_row, hand_made, line, write_scores
 from align.errors import AlignError
 from evals.report.captions import match_lengths, read_captions
 from evals.report.stage import Recipe, run
+from evals.report.svg import fit
 from evals.report.text import Span, clean, mark_spans
 
 BETTER = [
@@ -207,8 +208,11 @@ def test_page_is_offline_and_has_no_inline_handlers(scores: Path, tmp_path: Path
 
 def test_hostile_texts_are_shown_and_harm_nothing(tmp_path: Path) -> None:
     def change(name: str, sample: Any, text: str) -> str | None:
-        number = int(re.sub(r"\D", "", sample.id)[-4:] or 0) % 8
-        return None if number == 6 else HOSTILE.get(number, text)
+        number = int(re.sub(r"\D", "", sample.id)[-4:] or 0)
+        is_caption = "official" in sample.reference
+        if number % 8 == 1:  # a megabyte once, not in every task
+            return HOSTILE[1] if is_caption and number == 1 else text
+        return None if number % 8 == 6 else HOSTILE.get(number % 8, text)
 
     scores = write_scores(tmp_path, THREE, num_images=24, change=change)
     found, text, markdown = report(scores, tmp_path, num_examples=60)
@@ -253,11 +257,11 @@ def test_sixty_pictures_fit(scores: Path, tmp_path: Path) -> None:
 
 
 def test_two_checkpoints_of_any_name(tmp_path: Path) -> None:
-    scores = write_scores(tmp_path, {"round-1": THREE["sft"], "round|2": THREE["dpo"]}, num_images=20)
+    scores = write_scores(tmp_path, {"round-1": THREE["sft"], "round-2": THREE["dpo"]}, num_images=20)
     found, text, markdown = report(scores, tmp_path)
-    assert found["checkpoints"] == ["round-1", "round|2"]
-    assert "round|2 invents fewer objects than round-1" in text
-    assert "round\\|2" in markdown
+    assert found["checkpoints"] == ["round-1", "round-2"]
+    assert "round-2 invents fewer objects than round-1" in text
+    assert "round-2 − round-1" in markdown
 
 
 def test_one_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -280,12 +284,10 @@ def test_curves_judge_and_pairs_are_drawn(scores: Path, tmp_path: Path) -> None:
     for name in ("dpo", "judge", "pairs"):
         (tmp_path / name).mkdir()
     (tmp_path / "dpo" / "train_log.jsonl").write_text("\n".join(map(json.dumps, log)))
-    (tmp_path / "judge" / "agreement.json").write_text(
-        json.dumps({"kappa": 0.861, "by_kind": {"there": 0.9}})
-    )
-    (tmp_path / "pairs" / "manifest.json").write_text(
-        json.dumps({"metrics": {"length_gap_words": {"before": 3.2, "after": 0.1}}})
-    )
+    agreement = {"n": 900, "clusters": 90, "kappa": {"value": 0.861, "ci_low": 0.8, "ci_high": 0.9}}
+    (tmp_path / "judge" / "agreement.json").write_text(json.dumps(agreement))
+    pairs = {"pairs": 1234, "prompts": 600, "length_gap": {"by_margin": -2.91, "after": 0.02}}
+    (tmp_path / "pairs" / "manifest.json").write_text(json.dumps({"metrics": pairs}))
     _, text, _ = report(
         scores,
         tmp_path,
@@ -294,7 +296,8 @@ def test_curves_judge_and_pairs_are_drawn(scores: Path, tmp_path: Path) -> None:
         pairs=tmp_path / "pairs",
     )
     assert "DPO: reward margin" in text and "DPO: pairs ranked right" in text
-    assert "0.861" in text and "length gap words: after" in text
+    assert "0.86 [0.80, 0.90]" in text and "900 claims about 90 held-out pictures" in text
+    assert "1,234 from 600 prompts" in text and "−2.91" in text and "+0.02" in text
 
 
 def test_spans_are_cut_from_escaped_text() -> None:
@@ -304,3 +307,9 @@ def test_spans_are_cut_from_escaped_text() -> None:
     )
     assert marked == '&lt;b&gt; &amp; a <mark class="invented" title="say &#34;dog&#34;">dog</mark>'
     assert len(clean("a\ud800\x00b")) == 4
+
+
+def test_a_scale_is_never_flat() -> None:
+    """A model that invents nothing has 0 everywhere, and the axis starts at 0."""
+    scale = fit([0.0, 0.0], 0.0, 100.0, include=[0.0])
+    assert scale.high > scale.low and scale(0.0) == 0.0

@@ -73,11 +73,10 @@ def fit(
     """
     inside = [value for value in (*values, *include) if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(inside), max(inside)
-    room = (high - low) * pad
-    if high == low:
-        room = max(abs(high) * 0.1, 0.5)
+    flat = high == low
+    room = max(abs(high) * 0.1, 0.5) if flat else (high - low) * pad
     low = low if low in include else low - room
-    high = high if high in include else high + room
+    high = high if high in include and not flat else high + room
     step = _round_step((high - low) / num_ticks)
     if round_ends:
         low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
