@@ -260,7 +260,7 @@ def test_two_checkpoints_of_any_name(tmp_path: Path) -> None:
     scores = write_scores(tmp_path, {"round-1": THREE["sft"], "round-2": THREE["dpo"]}, num_images=20)
     found, text, markdown = report(scores, tmp_path)
     assert found["checkpoints"] == ["round-1", "round-2"]
-    assert "round-2 invents fewer objects than round-1" in text
+    assert "round-2" in found["verdict"]["headline"] and "round-1 → round-2" in text
     assert "round-2 − round-1" in markdown
 
 
