@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -153,7 +154,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
     """Freshly initialised float32 model; its vocabulary is padded to a multiple of 64."""
-    ids = {name: tokenizer.convert_tokens_to_ids(t) for name, t in SPECIAL_TOKENS.items()}
+    ids = {name: tokenizer.encode(t, add_special_tokens=False)[0] for name, t in SPECIAL_TOKENS.items()}
     vocab_size = -(-len(tokenizer) // 64) * 64
     return LlavaForConditionalGeneration(base_config(vocab_size, ids))
 
@@ -180,7 +181,7 @@ def save_base(model: LlavaForConditionalGeneration, processor: LlavaProcessor, o
     model.config.dtype = torch.bfloat16
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(out_dir)
-    ids = model.config.text_config
+    ids = model.config.get_text_config()
     GenerationConfig(
         do_sample=False,
         max_new_tokens=64,
@@ -193,7 +194,8 @@ def save_base(model: LlavaForConditionalGeneration, processor: LlavaProcessor, o
 
 def check_base(out_dir: Path) -> dict[str, int]:
     """Load what was written and save it again: every weight found, and the same keys."""
-    model, info = LlavaForConditionalGeneration.from_pretrained(out_dir, output_loading_info=True)
+    loaded: Any = LlavaForConditionalGeneration.from_pretrained(out_dir, output_loading_info=True)
+    model, info = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:
             raise RuntimeError(f"{out_dir}: {problem}: {sorted(info[problem])}")

@@ -93,8 +93,8 @@ class RowMaker:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.tokenizer = tokenizer
-        self.image_id = tokenizer.convert_tokens_to_ids("<image>")
-        self.pad_id = tokenizer.pad_token_id
+        self.image_id: int = tokenizer.encode("<image>", add_special_tokens=False)[0]
+        self.pad_id: int = tokenizer.encode("<pad>", add_special_tokens=False)[0]
         self._cache: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:

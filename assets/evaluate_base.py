@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,8 @@ def prompt_text(processor: LlavaProcessor, question: str) -> str:
 
 def encode(processor: LlavaProcessor, scenes: list[Scene], questions: list[str]) -> dict:
     """Left-padded model inputs of one question a scene."""
-    return processor(
+    processor_call: Any = processor  # its keyword arguments are not in the stubs
+    return processor_call(
         images=[Image.fromarray(scene.pixels) for scene in scenes],
         text=[prompt_text(processor, question) for question in questions],
         padding=True,
@@ -99,7 +101,8 @@ def describe(
     for first in range(0, len(scenes), batch_size):
         part = scenes[first : first + batch_size]
         inputs = encode(processor, part, [DESCRIBE_PROMPT] * len(part))
-        output = model.generate(**inputs, max_new_tokens=64, **sampling)
+        generator: Any = model
+        output = generator.generate(**inputs, max_new_tokens=64, **sampling)
         texts += processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return texts
 

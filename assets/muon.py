@@ -55,11 +55,12 @@ class Muon(torch.optim.Optimizer):
             for shape, params in by_shape.items():
                 updates = []
                 for param in params:
+                    assert param.grad is not None
                     state = self.state[param]
                     if not state:
                         state["momentum"] = torch.zeros_like(param)
                     state["momentum"].lerp_(param.grad, 1 - group["momentum"])
                     updates.append(param.grad.lerp(state["momentum"], group["momentum"]))
                 steps = orthogonalise(torch.stack(updates)) * (0.2 * max(shape) ** 0.5)
-                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(params, list(steps.unbind()), alpha=-group["lr"])
+                for param, change in zip(params, steps.unbind(), strict=True):
+                    param.mul_(1 - group["lr"] * group["weight_decay"]).add_(change, alpha=-group["lr"])

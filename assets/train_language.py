@@ -98,6 +98,13 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.done = state["done"]
 
+    @property
+    def embedding(self) -> nn.Embedding:
+        """Word embeddings, tied to the output head."""
+        table = self.model.get_input_embeddings()
+        assert isinstance(table, nn.Embedding)
+        return table
+
     def load_tower(self, labeller: PatchLabeller) -> None:
         """Put the trained vision tower into the VLM, frozen."""
         tower = self.model.model.vision_tower
@@ -118,14 +125,14 @@ class Trainer:
 
     def slot_embeddings(self) -> torch.Tensor:
         """float32 [NUM_LABELS, 256]: mean of each category's token embeddings, filler last."""
-        table = self.model.get_input_embeddings().weight
+        table = self.embedding.weight
         names = [f" {category.name}" for category in CATEGORIES] + [FILLER]
         return torch.stack([table[self.maker.encode(name)].mean(0) for name in names])
 
     def logits(self, ids: torch.Tensor, slots: torch.Tensor, rows: list[Row]) -> torch.Tensor:
         """Logits [B, L, V]; `slots` [B * I, 256] go where `ids` has the image token."""
-        embeds = self.model.get_input_embeddings()(ids)
-        mask = (ids == self.maker.image_id).unsqueeze(-1)
+        embeds = self.embedding(ids)
+        mask = ids.eq(self.maker.image_id).unsqueeze(-1)
         embeds = embeds.masked_scatter(mask, slots)
         shared = branch_inputs(rows, ids.shape[1]) if rows[0].branches else {}
         hidden = self.model.model.language_model(inputs_embeds=embeds, **shared).last_hidden_state
@@ -307,14 +314,13 @@ class Trainer:
             captions = rng.integers(bank.num_world, size=12)
             asked = rng.integers(bank.num_world, size=8)
             dense = rng.integers(len(bank.contexts), size=4)
-            groups = [
-                (captions, lambda scene: maker.captions(*scene, 4, rng), False),
-                (asked, lambda scene: maker.chat(maker.exists(*scene, 5, rng)), False),
-                (dense, lambda scene: maker.dense_on_image(*scene, rng), True),
-            ]
+            caption_rows = [maker.captions(bank.contexts[i], bank.objects[i], 4, rng) for i in captions]
+            turns = [maker.exists(bank.contexts[i], bank.objects[i], 5, rng) for i in asked]
+            dense_rows = [maker.dense_on_image(bank.contexts[i], bank.objects[i], rng) for i in dense]
             return [
-                ([make((bank.contexts[i], bank.objects[i])) for i in pick], self.project(bank, pick), balance)
-                for pick, make, balance in groups
+                (caption_rows, self.project(bank, captions), False),
+                ([maker.chat(dialogue) for dialogue in turns], self.project(bank, asked), False),
+                (dense_rows, self.project(bank, dense), True),
             ]
 
         self.fit("enumerate", num_steps, 1e-3, 1e-3, True, batch)

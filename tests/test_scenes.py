@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ from data_tools.scenes.render import (
     sprite_cells,
 )
 
-SIZES = {"train": 12, "dev": 6, "test": 6, "unseen": 6}
+SIZES: dict[str, Any] = {"train": 12, "dev": 6, "test": 6, "unseen": 6}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -40,7 +40,7 @@ class JsonArrays:
         self._files = {name: part.open("w") for name, part in self._parts.items()}
         self._empty = dict.fromkeys(names, True)
 
-    def add(self, name: str, item: dict[str, object]) -> None:
+    def add(self, name: str, item: Mapping[str, object]) -> None:
         """Append one item to the array `name`."""
         if not self._empty[name]:
             self._files[name].write(",\n")
@@ -201,4 +201,4 @@ def write_world(
             if progress is not None:
                 progress(done, total)
         writer.close()
-    return sizes
+    return {str(split): size for split, size in sizes.items()}

@@ -249,15 +249,16 @@ def _kept(key: str, line: Metric | None, margin: float, results: Results) -> Fin
     title = {"recall": "Recall", "vqa": "Visual questions"}[key]
     passed = True if line.ci_low > -margin else (False if line.delta < -margin else None)
     # A gate on the interval alone would let an imprecise test set pass as a loss.
-    tone, ending = {
+    outcomes: dict[bool | None, tuple[Tone, str]] = {
         True: ("good", f"a loss of more than {_points(margin)} is ruled out"),
         False: ("bad", f"lower by more than the {_points(margin)} allowed"),
         None: ("warn", f"a loss of more than {_points(margin)} is not ruled out"),
-    }[passed]
+    }
+    tone, ending = outcomes[passed]
     numbers = {"passed": passed, "margin_points": margin, **_numbers(line, results)}
     return Finding(
         key, tone, title, f"{line.label} {_change(line, results, named=False)}; {ending}.", numbers
-    )  # type: ignore[arg-type]
+    )
 
 
 def _yes_ratio(results: Results) -> Finding | None:
