@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.vllm_fixtures import served_base
+
+__all__ = ["served_base"]
+
 REPO = Path(__file__).resolve().parent.parent
 
 
