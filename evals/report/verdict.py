@@ -246,7 +246,7 @@ def _kept(key: str, line: Metric | None, margin: float, results: Results) -> Fin
     """Non-inferiority: kept when the whole interval is above -margin, lost when the change is below it."""
     if line is None or line.delta is None or line.ci_low is None:
         return None
-    title = {"recall": "Recall", "vqa": "Visual questions"}[key]
+    title = {"recall": "True objects", "vqa": "Visual questions"}[key]
     passed = True if line.ci_low > -margin else (False if line.delta < -margin else None)
     # A gate on the interval alone would let an imprecise test set pass as a loss.
     outcomes: dict[bool | None, tuple[Tone, str]] = {
