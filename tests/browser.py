@@ -2,6 +2,8 @@
 
 Chromium reads commands from file descriptor 3 and writes answers and events to 4, JSON ended by a zero
 byte (https://chromedevtools.github.io/devtools-protocol/). No driver, no port, no other package.
+
+The README's picture: python tests/browser.py runs/quickstart/report/report.html docs/images/report.png
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -96,8 +99,14 @@ class Browser:
         os.close(self._read)
         shutil.rmtree(self._profile, ignore_errors=True)
 
-    def open(self, path: Path, *, width: int = 1200, height: int = 900, scheme: str = "light") -> None:
-        """Load a local page at a width in CSS pixels, with the reader preferring that colour scheme."""
+    def open(
+        self, path: Path, *, width: int = 1200, height: int = 900, scheme: str = "light", media: str = ""
+    ) -> None:
+        """Load a local page at a width in CSS pixels, with the reader preferring that colour scheme.
+
+        Args:
+            media: `print` for the page as a printer gets it.
+        """
         self._call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -105,7 +114,11 @@ class Browser:
             deviceScaleFactor=1,
             mobile=False,
         )
-        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self._call(
+            "Emulation.setEmulatedMedia",
+            media=media,
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
         self.events.clear()
         self._call("Page.navigate", url=path.resolve().as_uri())
         deadline = time.monotonic() + self._timeout
@@ -201,3 +214,20 @@ class Browser:
         if "method" in message:
             self.events.append(message)
         return message
+
+
+def take_picture(page: Path, picture: Path, width: int = 1200, height: int = 1190) -> None:
+    """Save what a reader sees first, as a PNG of 256 colours."""
+    from PIL import Image
+
+    executable = find_chromium()
+    if executable is None:
+        raise SystemExit("no Chromium on the path (Debian: apt-get install chromium)")
+    with Browser(executable) as browser:
+        browser.open(page, width=width, height=height)
+        browser.screenshot(picture, full=False)
+    Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
+
+
+if __name__ == "__main__":
+    take_picture(Path(sys.argv[1]), Path(sys.argv[2]))

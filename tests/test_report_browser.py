@@ -160,3 +160,15 @@ def test_theme_button_overrides_the_system(browser: Browser, page: Path) -> None
     browser.run("document.getElementById('theme').click()")
     assert browser.run(ground) == dark
     browser.run("localStorage.clear()")
+
+
+def test_paper_is_white_complete_and_wide_enough(browser: Browser, page: Path, tmp_path: Path) -> None:
+    browser.open(page, width=760, scheme="dark", media="print")
+    browser.screenshot(Path(os.environ.get("REPORT_SHOTS", tmp_path)) / "report_print.png")
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.run(
+        "[...document.querySelectorAll('#main-table tbody tr')].every(row => row.checkVisibility())"
+    )
+    assert browser.run("document.getElementById('filters').checkVisibility()") is False
+    assert browser.run("document.documentElement.scrollWidth") <= 760
+    assert browser.run(CONTRAST) == []
