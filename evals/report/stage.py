@@ -4,7 +4,7 @@ Reads a finished score folder (two checkpoints or more) and, where they are give
 and training stages left. Writes `report.html`, one file that opens offline, `report.md` and `report.json`.
 It starts with a verdict in plain words, which says so when less hallucination is only less text.
 
-  align report recipes/quickstart/report.yaml num_examples=24
+  align report run_dir=runs/quickstart scores=runs/quickstart/score num_examples=24
 """
 
 from __future__ import annotations
