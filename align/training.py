@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -50,12 +51,15 @@ def quiet_libraries() -> None:
 
 
 def wait_for_main() -> None:
-    """Under `accelerate launch`: no process goes on before the main one has made the stage's folder."""
+    """Under `accelerate launch`: no process goes on before the main one has made the stage's folder,
+    and only the main one speaks."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         import torch
         from accelerate import PartialState
 
         PartialState(cpu=not torch.accelerator.is_available()).wait_for_everyone()
+        if os.environ.get("RANK", "0") != "0":
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of this process
 
 
 def trainer_arguments(section: Passthrough, seed: int, folder: RunFolder, **defaults: Any) -> dict[str, Any]:
