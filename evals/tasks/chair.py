@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -214,8 +215,8 @@ def _describe(text: str, mentions: Sequence[Mention], truth: Sequence[str]) -> l
             "text": mention.text,
             "category": mention.category,
             "invented": mention.category not in truth,
-            "sentence": sum(end <= mention.start for end in ends),
-            "word": sum(start < mention.start for start in words),
+            "sentence": bisect_right(ends, mention.start),
+            "word": bisect_left(words, mention.start),
         }
         for mention in mentions
     ]
