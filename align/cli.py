@@ -27,6 +27,8 @@ align: turn a vision-language model that invents objects into one that doesn't, 
   align dpo recipes/qwen2_5_vl_7b/dpo.yaml       LoRA DPO against a frozen reference
   align run recipes/qwen2_5_vl_7b/pipeline.yaml --only score --only report
                                                  a hallucination report one can believe
+  align score pope --predictions answers.jsonl --data data/pope
+                                                 anyone's answers to a benchmark, without a GPU
   align doctor                                   what works on this machine, and what to do
 
 Override any key on the command line: `align sft RECIPE trainer.learning_rate=1e-4`.
@@ -106,6 +108,8 @@ def _run(words: list[str]) -> int:
 
 
 def _stage(stage: Stage, words: list[str]) -> int:
+    if stage.direct is not None and (code := stage.direct(words)) is not None:
+        return code
     parser = argparse.ArgumentParser(
         prog=f"align {stage.name}",
         description=stage.help,

@@ -1,12 +1,14 @@
 """The stages by name, as the installed packages register them (entry-point group `align.stages`).
 
-A stage is a module with a docstring, a class `Recipe(StageRecipe)` and `run(recipe) -> RunFolder`.
-The registry keeps `align` free of imports from the packages that build on it.
+A stage is a module with a docstring, a class `Recipe(StageRecipe)` and `run(recipe) -> RunFolder`. It may
+also have `direct(words) -> int | None`: a form of its command without a recipe, which returns the exit code,
+or None where the words name a recipe after all. The registry keeps `align` free of imports from the packages
+that build on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
@@ -17,12 +19,13 @@ from align.run import RunFolder
 
 @dataclass(frozen=True)
 class Stage:
-    """A loaded stage: its name, recipe class, entry function and help text."""
+    """A loaded stage: its name, recipe class, entry function, help text, and form without a recipe."""
 
     name: str
     recipe: type[StageRecipe]
     run: Callable[[StageRecipe], RunFolder]
     help: str
+    direct: Callable[[Sequence[str]], int | None] | None = None
 
 
 def stage_names() -> list[str]:
@@ -46,7 +49,8 @@ def load_stage(name: str) -> Stage:
         raise AlignError(
             f"cannot load stage {name!r}: {error}", fix="`align doctor` shows what is missing"
         ) from error
-    return Stage(name, module.Recipe, module.run, (module.__doc__ or "").strip())
+    direct = getattr(module, "direct", None)
+    return Stage(name, module.Recipe, module.run, (module.__doc__ or "").strip(), direct)
 
 
 def _entries() -> dict[str, EntryPoint]:

@@ -7,6 +7,11 @@ that the data could have shown.
 
 Writes `metrics.json` (shares in percent, `scale` says so), `health.json` (what could not be scored),
 `tasks.json` (the protocols) and `rows/<checkpoint>/<task>.jsonl` (one scored answer a line).
+
+Somebody's answers to one benchmark, in the format it is published in, without a recipe (a JSON of the paper's
+metrics; `align score TASK --help` tells the formats):
+
+  align score TASK --predictions FILE --data DIR [--mode official|strict] [--option key=value] [--json]
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from align.run import RunFolder
 from align.schema import Prediction, Score, read_rows, write_rows
 from evals.comparison import Health, compare_task
 from evals.stats import holm
-from evals.task import Sample, Task, index_samples, load_tasks
+from evals.task import TASK_TYPES, Sample, Task, index_samples, load_tasks
 
 _FIELDS = """
 task metric split mode higher_is_better primary scale description delta ci_low ci_high p p_holm p_method mde
@@ -97,6 +102,16 @@ def run(recipe: Recipe) -> RunFolder:
     return folder
 
 
+def direct(words: Sequence[str]) -> int | None:
+    """`align score TASK --predictions FILE ...`; None where the words name a recipe."""
+    first = words[0] if words else ""
+    if first not in TASK_TYPES and "--predictions" not in words:
+        return None
+    from evals.score_file import main
+
+    return main(words)
+
+
 def read_tasks(checkpoints: Mapping[str, Path]) -> dict[str, Task]:
     """The tasks that all checkpoints answered.
 
@@ -141,23 +156,31 @@ def score_folder(tasks: Mapping[str, Task], folder: Path) -> dict[str, Scored]:
     }
 
 
-def score_predictions(task: Task, predictions: Sequence[Prediction], where: str = "") -> Scored:
+def score_predictions(
+    task: Task,
+    predictions: Sequence[Prediction],
+    where: str = "",
+    samples: Sequence[Sample] | None = None,
+) -> Scored:
     """Score one task's predictions; failed requests are counted, not scored.
+
+    Args:
+        samples: those that were asked, all of the task's by default.
 
     Raises:
         AlignError: a sample has no prediction or two, or a prediction has no sample.
     """
-    samples = index_samples(task.samples())
-    answers = _index(predictions, samples, where)
+    asked = index_samples(task.samples() if samples is None else samples)
+    answers = _index(predictions, asked, where)
     health = Health()
     scores = []
-    for sample_id, sample in samples.items():
+    for sample_id, sample in asked.items():
         prediction = answers[sample_id]
         score = task.score(sample, prediction) if prediction.text is not None else None
         health.add(prediction, score)
         if score is not None:
             scores.append(score)
-    return Scored(scores, health)
+    return Scored(task.combine(scores), health)
 
 
 def compare_checkpoints(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,14 +19,16 @@ from pydantic import Field, ValidationError
 from align.config import Strict, nearest
 from align.errors import AlignError, RecipeError
 from align.schema import Message, Prediction, Score
+from evals.answers import OWN_FORMAT, is_own, own_predictions, read_answer_rows
 
 Mode = Literal["official", "strict"]
 TASK_TYPES: Mapping[str, str] = {
-    "pope": "evals.tasks.pope",
     "chair": "evals.tasks.chair",
+    "pope": "evals.tasks.pope",
     "vqa": "evals.tasks.vqa",
 }
-"""Task type -> the module with its `Config` and `build(name, config)`."""
+"""Task type -> the module with its `Config`, `build(name, config)` and `locate(data)`, which finds the
+configuration (key -> value) that a published data folder or file gives. In alphabetical order."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,16 @@ class Task(ABC):
     """An evaluation. Subclasses name their samples, parser and metrics; `score` is the same for all.
 
     A prediction that is a failed request (`Prediction.error`) is never scored, only counted.
+
+    Attributes:
+        answer_format: the published answer files that `read_answers` takes, for help and errors.
+        all_expected: whether a file of answers that lacks some is incomplete (a caption metric takes any
+            pictures that the truth knows).
     """
 
     type: ClassVar[str]
+    answer_format: ClassVar[str] = OWN_FORMAT
+    all_expected: ClassVar[bool] = True
 
     def __init__(self, name: str, config: TaskConfig) -> None:
         self.name = name
@@ -164,6 +173,33 @@ class Task(ABC):
     @abstractmethod
     def card(self) -> Card:
         """The protocol."""
+
+    def samples_of(self, ids: Collection[str]) -> list[Sample]:
+        """The samples of these ids, in the order of `samples`; unknown ids have none."""
+        return [sample for sample in self.samples() if sample.id in ids]
+
+    def read_answers(self, path: Path) -> list[Prediction]:
+        """Somebody's answers from a file in one of the formats of `answer_format`.
+
+        Raises:
+            AlignError: unreadable, or in another format; says what was expected.
+        """
+        rows = read_answer_rows(path, self.answer_format)
+        if not is_own(rows):
+            raise AlignError(
+                "not a known answer format", where=rows[0].where, fix=f"expected {self.answer_format}"
+            )
+        return own_predictions(rows, self.name)
+
+    def combine(self, scores: Sequence[Score]) -> list[Score]:
+        """Scores with the values that belong to a group of answers (a pair, a figure) added, each group's on
+        its first score and 0 on the others. A group with an answer missing counts nowhere."""
+        return list(scores)
+
+    def published(self, scores: Sequence[Score]) -> dict[str, dict[str, float]]:
+        """Numbers as the benchmark's own script prints them, where rounding or a constant in a denominator
+        keeps them from being plain ratios: split ("" for the whole) -> metric -> value."""
+        return {}
 
     def score(self, sample: Sample, prediction: Prediction) -> Score:
         """Score a prediction; `meta` carries what a reader needs to judge it by eye.

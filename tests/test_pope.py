@@ -13,7 +13,9 @@ from align.errors import AlignError, RecipeError
 from align.schema import Prediction
 from evals.comparison import compare_task
 from evals.task import Metric, Task, load_tasks
-from evals.tasks.pope import VARIANTS, Pope, parse_official, parse_strict
+from evals.tasks.pope import Pope
+from evals.tasks.pope_questions import VARIANTS
+from evals.yes_no import parse_official, parse_strict
 
 BENCHMARKS = Path(__file__).parents[2] / "shared" / "benchmarks" / "pope"
 

@@ -4,14 +4,21 @@ https://github.com/LisaAnne/Hallucination, utils/chair.py at 6e4d33c4).
 An object is in the picture if an instance is annotated or one of its human captions names it.
 CHAIRi = invented mentions / mentions, repeats counting; CHAIRs = captions with an invention / captions;
 recall = distinct right objects / objects in the pictures, over all captions together.
+
+Edge cases: a caption without any object counts in CHAIRs' denominator alone; the published singulariser makes
+`bus` into `bu`, so that one bus never counts (strict mends it); several captions of one picture all count.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +28,50 @@ from typing_extensions import override
 from align.coco import load_captions, load_instances, read_json
 from align.errors import AlignError
 from align.objects import MODES, Mention, Mode, find_objects
-from align.schema import Message
+from align.schema import Message, Prediction
+from evals.answers import (
+    TEXT_FIELDS,
+    Row,
+    answer_text,
+    is_own,
+    make_prediction,
+    own_predictions,
+    read_answer_rows,
+)
+from evals.data_folder import find_file
 from evals.task import Card, Mark, Metric, Sample, Task, TaskConfig
 
 _WORD = re.compile(r"\S+")
+_LAST_NUMBER = re.compile(r"\d+$")
 _SENTENCE = re.compile(r"[.!?]+[\"')\]]*\s+|\n+")
+
+
+ANSWER_FORMAT = (
+    "{image_id, caption} as JSON lines or a JSON list (image_id a number or COCO's file name), CHAIR's own "
+    "{imgToEval: {image_id: {caption}}}, a JSON object image id -> caption, or predictions.jsonl of "
+    "`align generate`"
+)
+_CAPTION_FIELDS = ("caption", *TEXT_FIELDS)
+_IMAGE_FIELDS = ("image_id", "image", "image_name", "file_name", "id", "question_id")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is in the pictures.
+
+    Attributes:
+        objects: image id -> annotated objects; every picture has an entry.
+        captions: image id -> what people wrote about it.
+    """
+
+    file_names: Mapping[int, str]
+    objects: Mapping[int, Sequence[str]]
+    captions: Mapping[int, Sequence[str]]
+
+    def of(self, image_id: int) -> dict[str, list[str]]:
+        """A picture's objects for each mode."""
+        captions = self.captions.get(image_id, ())
+        return {mode: objects_in(self.objects[image_id], captions, mode) for mode in MODES}
 
 
 class Config(TaskConfig):
@@ -64,6 +110,8 @@ class Chair(Task):
     """
 
     type = "chair"
+    answer_format = ANSWER_FORMAT
+    all_expected = False
 
     def __init__(self, name: str, config: Config) -> None:
         super().__init__(name, config)
@@ -80,40 +128,60 @@ class Chair(Task):
 
     @override
     def samples(self) -> list[Sample]:
-        file_names, truth = self._truth()
-        if not truth:
-            raise AlignError("no images", where=", ".join(map(str, self.inputs().values())))
-        ids = sorted(truth)
+        ids = sorted(self._truth.objects)
         chosen = sorted(random.Random(self.config.seed).sample(ids, min(self.config.num_images, len(ids))))
-        return [
-            Sample(
-                id=str(image_id),
-                images=[file_names[image_id]],
-                image_root=self.image_root,
-                messages=[Message(role="user", content=self.config.prompt)],
-                max_tokens=self.config.max_tokens,
-                cluster=file_names[image_id],
-                reference=truth[image_id],
-                meta={"question": self.config.prompt, "label": truth[image_id][self.config.primary_mode]},
-            )
-            for image_id in chosen
-        ]
+        return [self._sample(image_id, str(image_id)) for image_id in chosen]
 
-    def _truth(self) -> tuple[dict[int, str], dict[int, dict[str, list[str]]]]:
-        """File names, and per image the objects of each mode."""
+    @override
+    def samples_of(self, ids: Collection[str]) -> list[Sample]:
+        """Of any pictures that the truth knows; `ID#2` is the second caption of a picture."""
+        asked = {sample_id: sample_id.partition("#")[0] for sample_id in ids}
+        known = {str(image_id): image_id for image_id in self._truth.objects}
+        return [self._sample(known[name], sample_id) for sample_id, name in asked.items() if name in known]
+
+    def _sample(self, image_id: int, sample_id: str) -> Sample:
+        file_name, truth = self._truth.file_names[image_id], self._truth.of(image_id)
+        return Sample(
+            id=sample_id,
+            images=[file_name],
+            image_root=self.image_root,
+            messages=[Message(role="user", content=self.config.prompt)],
+            max_tokens=self.config.max_tokens,
+            cluster=file_name,
+            reference=truth,
+            meta={"question": self.config.prompt, "label": truth[self.config.primary_mode]},
+        )
+
+    @cached_property
+    def _truth(self) -> Truth:
         config = self.config
         if config.instances is None:
             assert config.objects is not None
             ready = _read_objects(config.objects)
             names = {image_id: config.file_name.format(image_id=image_id) for image_id in ready}
-            return names, {image_id: dict.fromkeys(MODES, sorted(found)) for image_id, found in ready.items()}
-        instances = load_instances(config.instances)
-        captions = load_captions(config.captions) if config.captions is not None else {}
-        truth = {
-            image_id: {mode: objects_in(objects, captions.get(image_id, []), mode) for mode in MODES}
-            for image_id, objects in instances.objects.items()
-        }
-        return instances.file_names, truth
+            truth = Truth(names, ready, {})
+        else:
+            instances = load_instances(config.instances)
+            captions = load_captions(config.captions) if config.captions is not None else {}
+            truth = Truth(instances.file_names, instances.objects, captions)
+        if not truth.objects:
+            raise AlignError("no images", where=", ".join(map(str, self.inputs().values())))
+        return truth
+
+    @override
+    def read_answers(self, path: Path) -> list[Prediction]:
+        rows = read_answer_rows(path, ANSWER_FORMAT)
+        if is_own(rows):
+            return own_predictions(rows, self.name)
+        seen: Counter[str] = Counter()
+        found = []
+        for row in rows:
+            image_id = _image_id(row)
+            seen[image_id] += 1
+            name = image_id if seen[image_id] == 1 else f"{image_id}#{seen[image_id]}"
+            text = answer_text(row.need(_CAPTION_FIELDS, ANSWER_FORMAT), row.where)
+            found.append(make_prediction(self.name, name, text))
+        return found
 
     @override
     def parse(self, text: str) -> list[str]:
@@ -179,6 +247,18 @@ def build(name: str, config: Config) -> Chair:
     return Chair(name, config)
 
 
+def locate(data: Path) -> dict[str, Any]:
+    """COCO's instances and captions of the same split, else a ready map of image id to objects."""
+    instances = find_file(data, "instances_val2014.json", "instances*.json")
+    if instances is not None:
+        captions = find_file(data, instances.name.replace("instances", "captions"), "captions*.json")
+        return {"instances": instances} | ({"captions": captions} if captions is not None else {})
+    objects = find_file(data, "gt_objects*.json", "*objects*.json*", "*truth*.json*")
+    if objects is None and data.is_file():
+        objects = data
+    return {"objects": objects} if objects is not None else {}
+
+
 def objects_in(annotated: Sequence[str], captions: Sequence[str], mode: Mode) -> list[str]:
     """The objects of a picture, sorted: annotated ones and those that its human captions name."""
     named = {mention.category for caption in captions for mention in find_objects(caption, mode)}
@@ -186,11 +266,39 @@ def objects_in(annotated: Sequence[str], captions: Sequence[str], mode: Mode) ->
 
 
 def _read_objects(path: Path) -> dict[int, list[str]]:
-    raw = read_json(path)
+    """`{image id: [objects]}`, or rows of `image_id` (or `image`) and `objects`, as in POPE's repository."""
+    raw = read_json(path) if not _has_rows(path) else {}
+    rows = read_answer_rows(path, "a JSON object: image id -> list of object names") if not raw else []
     try:
-        return {int(image_id): [str(name) for name in names] for image_id, names in raw.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise AlignError(f"not a map of image id to object names: {error}", where=str(path)) from error
+        raw |= {_image_id(row): row.fields["objects"] for row in rows}
+        if not all(isinstance(names, list) for names in raw.values()):
+            raise TypeError("objects are no list")
+        return {int(image_id): sorted({str(name) for name in names}) for image_id, names in raw.items()}
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise AlignError(
+            f"not a map of image id to object names: {error}",
+            where=str(path),
+            fix='expected {"42": ["dog", "person"], ...}',
+        ) from error
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether the file is JSON lines or a list, rather than one object."""
+    try:
+        return not isinstance(json.loads(path.read_bytes()), dict)
+    except OSError:
+        return False
+    except ValueError:
+        return True
+
+
+def _image_id(row: Row) -> str:
+    """The picture's number, from a number or the end of COCO's file name."""
+    value = str(row.need(_IMAGE_FIELDS, ANSWER_FORMAT))
+    digits = _LAST_NUMBER.search(Path(value).stem)
+    if digits is None:
+        raise AlignError(f"no image number in {value!r}", where=row.where, fix=f"expected {ANSWER_FORMAT}")
+    return str(int(digits.group()))
 
 
 def _count(prefix: str, mentions: Sequence[Mention], truth: set[str]) -> dict[str, float]:

@@ -3,30 +3,35 @@
 Three variants share their positives and differ in how absent objects are picked: `random`, `popular`
 (frequent in the data), `adversarial` (frequent beside the positive). They are reported apart and as
 an unweighted mean, never pooled; a question that several variants share is asked once.
+
+Edge cases: official divides by zero where nothing is answered yes; here such a ratio is 0 and listed as
+undefined. Upstream's older files write `an umbrella in the imange`; texts are compared without that slip.
 """
 
 from __future__ import annotations
 
-import json
-import random
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from align.coco import Instances, load_instances
-from align.errors import AlignError
-from align.schema import Message
+from align.coco import load_instances
+from align.schema import Message, Prediction
+from evals.data_folder import find_file
 from evals.task import Card, Mark, Metric, Mode, Sample, Task, TaskConfig
-
-Variant = Literal["random", "popular", "adversarial"]
-VARIANTS: tuple[Variant, ...] = ("random", "popular", "adversarial")
-Answer = Literal["yes", "no"]
+from evals.tasks.pope_answers import ANSWER_FORMAT, read_pope_answers
+from evals.tasks.pope_questions import (
+    VARIANTS,
+    Building,
+    Question,
+    Variant,
+    build_questions,
+    merge_questions,
+    read_questions,
+)
+from evals.yes_no import Answer, confusion, parse_official, parse_strict, yes_no_metrics
 
 
 class Config(TaskConfig):
@@ -63,27 +68,27 @@ class Config(TaskConfig):
         return self
 
 
-@dataclass(frozen=True)
-class Question:
-    """A question about one image, and the variants that ask it."""
-
-    image: str
-    text: str
-    label: Answer
-    variants: tuple[Variant, ...]
-
-
 class Pope(Task):
     """See the module. Values of a sample, for `official` and with the prefix `strict_`: tp, fp, tn, fn,
     n (1), and for strict `unparsed`: an answer that is neither yes nor no is wrong and no prediction."""
 
     type = "pope"
+    answer_format = ANSWER_FORMAT
+    paper = "POPE (arXiv:2305.10355)"
 
     def __init__(self, name: str, config: Config) -> None:
         super().__init__(name, config)
         self.config = config
         self._variants = (
             tuple(name for name in VARIANTS if name in config.files) if config.files else VARIANTS
+        )
+        self._apart = False
+
+    @property
+    def _building(self) -> Building:
+        config = self.config
+        return Building(
+            config.question, config.num_images, config.min_objects, config.num_positives, config.seed
         )
 
     @override
@@ -96,15 +101,27 @@ class Pope(Task):
     def samples(self) -> list[Sample]:
         config = self.config
         if config.instances is not None:
-            questions = build_questions(load_instances(config.instances), config)
+            questions = build_questions(load_instances(config.instances), self._building)
         else:
-            questions = read_questions(config.files)
-        return [self._sample(question) for question in questions]
+            questions = [item for name, path in config.files.items() for item in read_questions(path, name)]
+        if not self._apart:
+            questions = merge_questions(questions)
+        return [self._sample(question) for question in questions if {*question.variants} & {*self._variants}]
+
+    @override
+    def read_answers(self, path: Path) -> list[Prediction]:
+        """See `ANSWER_FORMAT`. From here on the task has only the variants that the file answers, and a
+        question that several share once for each: others' files have an answer for each."""
+        self._apart = True
+        answers, answered = read_pope_answers(path, self.name, self.samples(), self._variants)
+        self._variants = tuple(variant for variant in self._variants if variant in answered)
+        return answers
 
     def _sample(self, question: Question) -> Sample:
         prompt = self.config.prompt.replace("{question}", question.text)
+        name = f"{Path(question.image).stem}:{question.text}"
         return Sample(
-            id=f"{Path(question.image).stem}:{question.text}",
+            id=f"{question.variants[0]}/{question.id or name}" if self._apart else name,
             images=[question.image],
             image_root=self.image_root,
             messages=[Message(role="user", content=prompt)],
@@ -116,6 +133,7 @@ class Pope(Task):
                 "question": question.text,
                 "label": question.label,
                 "kind": "present" if question.label == "yes" else "absent",
+                **({"question_id": question.id} if question.id and self._apart else {}),
             },
         )
 
@@ -128,7 +146,7 @@ class Pope(Task):
         label = sample.reference["label"]
         official, strict = parse_official(text), parse_strict(text)
         values = {"n": 1.0, "correct": float(official == label), "strict_correct": float(strict == label)}
-        values |= _confusion("", official, label) | _confusion("strict_", strict, label)
+        values |= confusion("", official, label) | confusion("strict_", strict, label)
         values["unparsed"] = float(strict is None)
         return Mark(values, official, {"parsed_strict": strict}, unparsed=strict is None)
 
@@ -141,8 +159,9 @@ class Pope(Task):
         found = []
         for mode in order:
             for variant in self._variants:
-                found += _metrics(mode, prefix + variant, (variant,), self.config.primary_mode)
-            found += _metrics(mode, f"{prefix}mean", self._variants, primary_mode=None)
+                found += yes_no_metrics(mode, prefix + variant, (variant,), self.config.primary_mode)
+            if len(self._variants) > 1:
+                found += yes_no_metrics(mode, f"{prefix}mean", self._variants, primary_mode=None)
         return found
 
     @property
@@ -157,7 +176,7 @@ class Pope(Task):
             "strict: the leading yes or no, or a plain statement; anything else is unparsed and wrong",
             split=self.config.split or "as its variants",
             aggregation="per variant, yes is positive; the mean row is the unweighted mean of the variants",
-            source=f"POPE (arXiv:2305.10355), {source}",
+            source=f"{self.paper}, {source}",
             licence="MIT (POPE); annotations as COCO, CC-BY-4.0",
             mode=self.config.primary_mode,
             cluster="image",
@@ -169,186 +188,11 @@ def build(name: str, config: Config) -> Pope:
     return Pope(name, config)
 
 
-def parse_official(text: str) -> Answer:
-    """As POPE's evaluate.py at 08d957b9: everything that is not a plain no is yes, the empty text included.
-
-    >>> [parse_official(text) for text in ("No.", "NO", "", "There isn't a dog", "Yes. There is no cat")]
-    ['no', 'yes', 'yes', 'yes', 'yes']
-    """
-    words = text.split(".", 1)[0].replace(",", "").split(" ")
-    return "no" if {"No", "not", "no"} & set(words) else "yes"
-
-
-_WORD = re.compile(r"[a-z]+(?:['’]t)?")
-_YES, _NO = {"yes", "yeah", "yep", "yup"}, {"no", "nope", "nah"}
-_NEGATION = {"no", "not", "none", "cannot", "without"}
-
-
-def parse_strict(text: str) -> Answer | None:
-    """The answer that a reader would take from the text, None when there is none.
-
-    A leading yes or no decides; else a first sentence such as `there is (no) dog` does.
-
-    >>> [parse_strict(text) for text in ("NO", "", "There isn't a dog", "There is one", "Yes. No.", "dog")]
-    ['no', None, 'no', 'yes', 'yes', None]
-    """
-    words = _WORD.findall(text.strip().lower().partition(".")[0])
-    if not words:
-        return None
-    if words[0] in _YES | _NO:
-        return "yes" if words[0] in _YES else "no"
-    if any(word in _NEGATION or word.endswith(("n't", "n’t")) for word in words):
-        return "no"
-    stated = words[:2] in (["there", "is"], ["there", "are"], ["it", "is"], ["i", "see"])
-    return "yes" if stated or set(words) & _YES else None
-
-
-def build_questions(instances: Instances, config: Config) -> list[Question]:
-    """Sample images and build the questions of all variants, a shared question once.
-
-    Absent objects are never in the image and never asked before in the variant: `random` is uniform
-    over all categories, `popular` takes the first by how many sampled images have it, `adversarial`
-    the first by how often it stands beside the positive; ties keep the annotation file's order, and
-    where nothing is left by rank, a random absent object is taken.
-
-    Raises:
-        AlignError: no image has enough objects.
-    """
-    eligible = [
-        image_id for image_id, objects in instances.objects.items() if len(objects) >= config.min_objects
-    ]
-    if not eligible:
-        raise AlignError(
-            f"no image has {config.min_objects} objects or more",
-            where=str(config.instances),
-            fix="lower min_objects",
-        )
-    rng = random.Random(config.seed)
-    chosen = sorted(rng.sample(sorted(eligible), min(config.num_images, len(eligible))))
-    ranking = _rankings([instances.objects[image_id] for image_id in chosen], instances.categories)
-    asked: dict[tuple[int, str, Answer], list[Variant]] = {}
-    for variant in VARIANTS:
-        for image_id in chosen:
-            for name, label in _ask(instances, image_id, config.num_positives, ranking[variant], rng):
-                asked.setdefault((image_id, name, label), []).append(variant)
-    place = {image_id: position for position, image_id in enumerate(chosen)}
-    return [
-        Question(instances.file_names[image_id], _question(config.question, name), label, tuple(variants))
-        for (image_id, name, label), variants in sorted(asked.items(), key=lambda item: place[item[0][0]])
-    ]
-
-
-def read_questions(files: dict[Variant, Path]) -> list[Question]:
-    """Published files (a JSON object a line: image, text, label), a question that several share once.
-
-    Raises:
-        AlignError: a missing file, a malformed line, or two labels for the same question.
-    """
-    labels: dict[tuple[str, str], Answer] = {}
-    variants: dict[tuple[str, str], list[Variant]] = {}
-    for variant in sorted(files, key=VARIANTS.index):
-        for where, row in _lines(files[variant]):
-            try:
-                key, label = (str(row["image"]), str(row["text"])), str(row["label"]).strip().lower()
-            except (KeyError, TypeError) as error:
-                raise AlignError(f"not a POPE question: no {error}", where=where) from error
-            if label not in ("yes", "no") or labels.get(key, label) != label:
-                raise AlignError(
-                    f"label {row['label']!r} is neither yes nor no, or contradicts another file", where=where
-                )
-            labels[key] = "yes" if label == "yes" else "no"
-            variants.setdefault(key, []).append(variant)
-    if not labels:
-        raise AlignError("no questions", where=", ".join(map(str, files.values())))
-    return [Question(*key, labels[key], tuple(dict.fromkeys(variants[key]))) for key in labels]
-
-
-Rank = Callable[[str], Sequence[str]]
-
-
-def _rankings(images: Sequence[Sequence[str]], categories: Sequence[str]) -> dict[Variant, Rank]:
-    """For each variant: positive -> candidates, best first; `random` ranks none and so always falls back."""
-    frequency = Counter(name for objects in images for name in objects)
-    beside: dict[str, Counter[str]] = {name: Counter() for name in categories}
-    for objects in images:
-        for name in objects:
-            beside[name].update(other for other in objects if other != name)
-    popular = sorted((name for name in categories if frequency[name]), key=lambda name: -frequency[name])
-
-    def adversarial(positive: str) -> list[str]:
-        counts = beside[positive]
-        return sorted((name for name in categories if counts[name]), key=lambda name: -counts[name])
-
-    return {"random": lambda _: (), "popular": lambda _: popular, "adversarial": adversarial}
-
-
-def _ask(
-    instances: Instances, image_id: int, num_positives: int, rank: Rank, rng: random.Random
-) -> Iterable[tuple[str, Answer]]:
-    present = instances.objects[image_id]
-    barred = set(present)
-    for positive in present[:num_positives]:
-        yield positive, "yes"
-        absent = [name for name in instances.categories if name not in barred]
-        if absent:
-            negative = next((name for name in rank(positive) if name not in barred), None) or rng.choice(
-                absent
-            )
-            barred.add(negative)
-            yield negative, "no"
-
-
-def _question(template: str, name: str) -> str:
-    article = "an" if name[0] in "aeiou" else "a"
-    return template.replace("{article}", article).replace("{object}", name)
-
-
-def _lines(path: Path) -> Iterable[tuple[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise AlignError(
-            f"cannot read {path}: {error.strerror}", fix="check the path in the recipe"
-        ) from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                yield f"{path}:{number}", json.loads(line)
-            except ValueError as error:
-                raise AlignError(f"not JSON: {error}", where=f"{path}:{number}") from error
-
-
-def _confusion(prefix: str, answer: Answer | None, label: Answer) -> dict[str, float]:
-    """An unparsed answer to a present object is a miss; to an absent one it counts in n alone."""
-    return {
-        f"{prefix}tp": float(answer == "yes" and label == "yes"),
-        f"{prefix}fp": float(answer == "yes" and label == "no"),
-        f"{prefix}tn": float(answer == "no" and label == "no"),
-        f"{prefix}fn": float(answer != "yes" and label == "yes"),
-    }
-
-
-def _metrics(mode: Mode, split: str, subsets: tuple[str, ...], primary_mode: Mode | None) -> list[Metric]:
-    """Accuracy, precision, recall, F1 (primary) and the share of yes among the *predictions*."""
-    mark, suffix = ("", "") if mode == "official" else ("strict_", "_strict")
-    tp, fp, tn, fn = (f"{mark}{name}" for name in ("tp", "fp", "tn", "fn"))
-    table: list[tuple[str, dict[str, float], dict[str, float], bool | None]] = [
-        ("f1", {tp: 2}, {tp: 2, fp: 1, fn: 1}, True),
-        ("accuracy", {tp: 1, tn: 1}, {"n": 1}, True),
-        ("precision", {tp: 1}, {tp: 1, fp: 1}, True),
-        ("recall", {tp: 1}, {tp: 1, fn: 1}, True),
-        ("yes_ratio", {tp: 1, fp: 1}, {"n": 1}, None),
-    ]
-    return [
-        Metric(
-            name=name + suffix,
-            split=split,
-            numerator=numerator,
-            denominator=denominator,
-            higher_is_better=better,
-            primary=name == "f1" and mode == primary_mode,
-            mode=mode,
-            subsets=subsets,
-        )
-        for name, numerator, denominator, better in table
-    ]
+def locate(data: Path, stem: str = "*pope") -> dict[str, Any]:
+    """The variants' question files in a published folder, else a COCO instances file to build them from."""
+    files = {variant: find_file(data, f"{stem}_{variant}.json*") for variant in VARIANTS}
+    found = {variant: path for variant, path in files.items() if path is not None}
+    if found:
+        return {"files": found}
+    instances = find_file(data, "instances*.json")
+    return {"instances": instances} if instances is not None else {}

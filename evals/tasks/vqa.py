@@ -17,8 +17,12 @@ from typing_extensions import override
 from align.coco import read_json
 from align.errors import AlignError
 from align.schema import Message
+from evals.answers import OWN_FORMAT
+from evals.data_folder import find_file
 from evals.normalise import clean, normalise
 from evals.task import Card, Mark, Metric, Mode, Sample, Task, TaskConfig
+
+ANSWER_FORMAT = OWN_FORMAT
 
 
 class Config(TaskConfig):
@@ -156,6 +160,14 @@ class Vqa(Task):
 def build(name: str, config: Config) -> Vqa:
     """The task of a recipe's section."""
     return Vqa(name, config)
+
+
+def locate(data: Path) -> dict[str, Any]:
+    """VQAv2's validation questions and annotations in a folder."""
+    questions = find_file(data, "*questions*val*.json", "*val*questions.json", "*questions*.json")
+    annotations = find_file(data, "*val*annotations.json", "*annotations*.json")
+    found = {"questions": questions, "annotations": annotations}
+    return {key: path for key, path in found.items() if path is not None}
 
 
 def vqa_accuracy(answer: str, annotators: Sequence[str], mode: Mode = "official") -> float:
