@@ -34,6 +34,7 @@ class Comparison:
         p: two-sided, by `method`.
         method: `mcnemar_exact` or `cluster_sign_flip`.
         mde: the smallest true difference that would be found with 80% power at the same level.
+        p_not_worse: one-sided p of the hypothesis that the loss is the margin or more; None without a margin.
     """
 
     before: float
@@ -45,6 +46,7 @@ class Comparison:
     p: float
     method: str
     mde: float
+    p_not_worse: float | None = None
 
 
 def ratios(sums: Array, num_ratios: int) -> Array:
@@ -59,6 +61,7 @@ def compare(
     after: Sequence[Array],
     binary: Sequence[bool],
     *,
+    losses: Sequence[float | None] | None = None,
     resamples: int = 10_000,
     seed: int | Sequence[int] = 0,
     level: float = 0.95,
@@ -69,6 +72,8 @@ def compare(
         before, after: per metric, the per-cluster sums [C, 2K]; clusters in the same order.
         binary: per metric, whether every cluster is one sample with a 0/1 value (then the test is
             McNemar's exact one); otherwise clusters are swapped between the checkpoints.
+        losses: per metric, the difference that would be too great a loss (-0.01 for a point of accuracy,
+            +0.01 for one of a rate of errors); None for no such test.
         resamples: bootstrap resamples, and random swaps for the test.
 
     Returns:
@@ -101,7 +106,9 @@ def compare(
         low, high = percentile_interval(deltas, level)
         error = float(deltas.std(ddof=1))
         mde = minimum_detectable_effect(error, alpha=1 - level)
-        found.append(Comparison(old, new, new - old, low, high, error, p, method, mde))
+        loss = losses[index] if losses is not None else None
+        kept = None if loss is None else non_inferiority_p(deltas, loss)
+        found.append(Comparison(old, new, new - old, low, high, error, p, method, mde, kept))
     return found
 
 
@@ -159,6 +166,19 @@ def percentile_interval(draws: Array, level: float = 0.95) -> tuple[float, float
     """The central `level` share of bootstrap draws."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def non_inferiority_p(deltas: Array, loss: float) -> float:
+    """One-sided p of "the difference is `loss` or worse": the share of bootstrap differences that are.
+
+    Below 0.025, the 95% interval lies on the good side of `loss`: what there was to keep is kept. A negative
+    `loss` is for metrics where higher is better, a positive one for those where lower is.
+
+    >>> non_inferiority_p(np.array([0.0, 0.01, -0.02]), -0.01), non_inferiority_p(np.zeros(39), 0.01)
+    (0.5, 0.025)
+    """
+    worse = deltas <= loss if loss < 0 else deltas >= loss
+    return (int(worse.sum()) + 1) / (len(deltas) + 1)
 
 
 def mcnemar(lost: int, gained: int) -> float:

@@ -14,7 +14,7 @@ from evals.stats import (
     holm,
     mcnemar,
     minimum_detectable_effect,
-    percentile_interval,
+    non_inferiority_p,
     ratios,
     standard_error,
     swap_sums,
@@ -103,20 +103,47 @@ def test_pairing_removes_what_both_share() -> None:
     assert compare([before], [after], [True], seed=5)[0].ci_low == changed[0].ci_low
 
 
+def simulate(rng: np.random.Generator, clusters: int, rates: tuple[float, float]) -> list[np.ndarray]:
+    """Two checkpoints on clusters of unequal size whose answers agree within a cluster: right and asked."""
+    size = rng.integers(1, 6, size=clusters)
+    leaning = rng.normal(0, 0.15, size=clusters)
+    return [
+        np.stack([rng.binomial(size, np.clip(rate + leaning, 0, 1)), size], axis=1).astype(float)
+        for rate in rates
+    ]
+
+
 def test_interval_covers_the_truth_in_93_to_97_percent() -> None:
-    """A ratio metric over 80 clusters of unequal size whose answers agree within a cluster."""
+    """For a plain ratio and for the mean of two ratios over different questions of the same pictures."""
     rng = np.random.default_rng(7)
-    trials, clusters, true_delta, covered = 600, 80, 0.1, 0
-    for _ in range(trials):
-        size = rng.integers(1, 6, size=clusters)
-        leaning = rng.normal(0, 0.15, size=clusters)
-        before = rng.binomial(size, np.clip(0.4 + leaning, 0, 1))
-        after = rng.binomial(size, np.clip(0.5 + leaning, 0, 1))
-        columns = np.stack([before, size, after, size], axis=1).astype(float)
-        drawn = bootstrap_sums(columns, 600, rng)
-        low, high = percentile_interval(drawn[:, 2] / drawn[:, 3] - drawn[:, 0] / drawn[:, 1])
-        covered += low <= true_delta <= high
-    assert 0.93 <= covered / trials <= 0.97
+    trials, covered = 600, np.zeros(2)
+    for trial in range(trials):
+        one, two = (simulate(rng, 80, rates) for rates in ((0.4, 0.5), (0.6, 0.65)))
+        both = [np.stack([a[:, 0], b[:, 0], a[:, 1], b[:, 1]], axis=1) for a, b in zip(one, two, strict=True)]
+        sides = ([one[0], both[0]], [one[1], both[1]])
+        found = compare(*sides, [False, False], resamples=600, seed=trial)
+        truths = (0.1, (0.1 + 0.05) / 2)
+        covered += [step.ci_low <= true <= step.ci_high for step, true in zip(found, truths, strict=True)]
+    assert ((covered / trials >= 0.93) & (covered / trials <= 0.97)).all(), covered / trials
+
+
+def test_the_tests_reject_a_true_null_in_about_five_percent() -> None:
+    rng = np.random.default_rng(11)
+    trials, rejected = 400, 0
+    for trial in range(trials):
+        before, after = simulate(rng, 60, (0.5, 0.5))
+        rejected += compare([before], [after], [False], resamples=400, seed=trial)[0].p <= 0.05
+    assert 0.025 <= rejected / trials <= 0.075
+
+
+def test_non_inferiority_looks_at_the_bad_side_alone() -> None:
+    deltas = np.linspace(-0.02, 0.03, 999)
+    assert non_inferiority_p(deltas, -0.01) == pytest.approx(0.2, abs=1e-2)
+    assert non_inferiority_p(deltas, 0.02) == pytest.approx(0.2, abs=1e-2)
+    assert non_inferiority_p(deltas, -0.03) == 1 / 1000
+    before = np.stack([np.repeat([1.0, 0.0], 200), np.ones(400)], axis=1)
+    same, free = compare([before] * 2, [before] * 2, [True] * 2, losses=[-0.01, None], resamples=999)
+    assert (same.p_not_worse, free.p_not_worse) == (1 / 1000, None)
 
 
 def test_ten_thousand_resamples_of_nine_thousand_rows_take_under_two_seconds() -> None:
