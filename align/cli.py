@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +19,7 @@ from align.config import load_recipe, validate
 from align.errors import AlignError, RecipeError
 from align.progress import say
 from align.stages import Stage, load_stage, stage_names
+from align.trainer_args import Passthrough
 
 _OVERVIEW = """\
 align: turn a vision-language model that invents objects into one that doesn't, and prove it.
@@ -179,7 +181,10 @@ def _describe_fields(cls: type[BaseModel], prefix: str = "") -> list[str]:
         section = _section(field.annotation)
         if section is not None:
             lines.append(f"  {prefix}{name}: {field.description or 'section'}")
-            lines.extend(_describe_fields(section, prefix + name + "."))
+            if issubclass(section, Passthrough):
+                lines.extend(_describe_passthrough(section, prefix + name + "."))
+            else:
+                lines.extend(_describe_fields(section, prefix + name + "."))
             continue
         required = field.default is PydanticUndefined and field.default_factory is None
         default = "required" if required else f"default {field.get_default(call_default_factory=True)!r}"
@@ -187,6 +192,17 @@ def _describe_fields(cls: type[BaseModel], prefix: str = "") -> list[str]:
         if field.description:
             lines.append(f"      {field.description}")
     return lines
+
+
+def _describe_passthrough(cls: type[Passthrough], prefix: str) -> list[str]:
+    """Our own keys a line each; the library's, of which there are a hundred, by name alone."""
+    own, theirs = cls.own_and_passed()
+    lines = []
+    for name in own:
+        field = cls.model_fields[name]
+        lines += [f"  {prefix}{name} (default {field.default!r})", f"      {field.description}"]
+    names = textwrap.wrap(", ".join(theirs), 92)
+    return [*lines, f"  {prefix}<key>, with the library's defaults:", *(f"      {line}" for line in names)]
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:

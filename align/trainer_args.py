@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_serializer
 from pydantic_core import PydanticCustomError
@@ -68,10 +68,17 @@ class Passthrough(Strict):
     """A section whose keys are another library's; only what the recipe sets is kept and passed on."""
 
     model_config = ConfigDict(strict=True, validate_default=False)
+    _own: ClassVar[frozenset[str]] = frozenset()
+    _owned: ClassVar[frozenset[str]] = frozenset()
 
     def given(self) -> dict[str, Any]:
         """What the recipe sets, by the other library's names."""
         return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+
+    @classmethod
+    def own_and_passed(cls) -> tuple[list[str], list[str]]:
+        """Names of the keys that are not the library's, and of those that are; refused ones are neither."""
+        return sorted(cls._own), [n for n in cls.model_fields if n not in cls._own and n not in cls._owned]
 
     @model_serializer
     def _only_given(self) -> dict[str, Any]:
@@ -120,7 +127,9 @@ def section(
             )
     for name, pair in (own or {}).items():
         fields[name] = pair
-    return create_model(f"{config}Section", __base__=Passthrough, **typing.cast(Any, fields))
+    made = create_model(f"{config}Section", __base__=Passthrough, **typing.cast(Any, fields))
+    made._own, made._owned = frozenset(own or {}), frozenset(owned)
+    return made
 
 
 def _refuse(reason: str) -> Callable[[Any], Any]:
