@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.twins import Twins, build_twin
 from tests.vllm_fixtures import served_base
 
 __all__ = ["served_base"]
@@ -20,6 +21,17 @@ def base_checkpoint() -> Path:
     if not (path / "config.json").is_file():
         pytest.fail(f"no base checkpoint at {path}: it ships with the repository; see assets/README.md")
     return path
+
+
+@pytest.fixture(scope="session")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> Twins:
+    """`twins("qwen2_vl")` is the folder of that family's tiny random checkpoint, built once a session."""
+    root = tmp_path_factory.mktemp("twins")
+
+    def twin(name: str) -> Path:
+        return root / name if (root / name).is_dir() else build_twin(name, root / name)
+
+    return twin
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,122 @@
+"""Twins are what they stand for: real classes, hub files, one placeholder a feature, facts that hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
+
+# How each family's parameters are called on the hub; the first is a tower's.
+HUB_NAMES = {
+    "llava": ("vision_tower.vision_model.encoder.layers.0", "language_model.model.layers.0"),
+    "llava_next": ("vision_tower.vision_model.embeddings", "image_newline", "language_model.lm_head"),
+    "llava_onevision": ("vision_tower.vision_model.encoder", "image_newline", "language_model.model"),
+    "internvl": ("vision_tower.encoder.layer.0.attention.q_proj", "language_model.model.layers.0"),
+    "qwen2_vl": ("visual.blocks.0.attn.qkv", "model.layers.0", "lm_head"),
+    "qwen2_5_vl": ("visual.blocks.0.mlp.gate_proj", "model.layers.0", "lm_head"),
+    "qwen3_vl": ("model.visual.deepstack_merger_list.0", "model.language_model.layers.0", "lm_head"),
+    "idefics2": ("model.vision_model.encoder", "model.connector.perceiver_resampler", "model.text_model"),
+    "idefics3": ("model.vision_model.encoder", "model.connector.modality_projection", "model.text_model"),
+    "gemma3": ("vision_tower.vision_model.encoder.layers.0", "language_model.model.layers.0"),
+    "paligemma": ("vision_tower.vision_model.encoder.layers.0", "language_model.model.layers.0"),
+    "blip-2": ("vision_model.encoder", "qformer.encoder", "query_tokens", "language_model.model.decoder"),
+    "llama": ("model.layers.0.self_attn.q_proj", "lm_head"),
+    "qwen2": ("model.layers.0.self_attn.q_proj", "lm_head"),
+    "gpt2": ("transformer.h.0.attn.c_attn",),
+}
+ANSWER = "A cat."
+
+
+def _image(seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 255, (48, 70, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def _keys(folder: Path) -> set[str]:
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return set(file.keys())
+
+
+def _load(folder: Path, name: str) -> tuple[Any, Any]:
+    """The model, complete from its files, and its processor."""
+    import transformers
+
+    if name in TEXT_TWINS:
+        kinds = transformers.AutoModelForCausalLM, transformers.AutoTokenizer
+    else:
+        kinds = transformers.AutoModelForImageTextToText, transformers.AutoProcessor
+    loaded: Any = kinds[0].from_pretrained(folder, output_loading_info=True)
+    model, info = loaded
+    assert not any(info.values()), info
+    processor: Any = kinds[1].from_pretrained(folder)
+    if name == "blip-2":  # its processor's constructor drops the template; the tokenizer has it
+        processor.chat_template = processor.tokenizer.chat_template
+    return model.eval(), processor
+
+
+def _turns(name: str) -> list[dict[str, Any]]:
+    question: list[dict[str, Any]] = [{"type": "text", "text": "What is this?"}]
+    if name in IMAGE_TWINS:
+        question = [{"type": "image"}, *question]
+    answer = [{"type": "text", "text": ANSWER}]
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+@pytest.mark.parametrize("name", [*IMAGE_TWINS, *TEXT_TWINS])
+def test_files_are_the_hubs_and_stay_so(twins: Twins, name: str, tmp_path: Path) -> None:
+    keys = _keys(twins(name))
+    for prefix in HUB_NAMES[name]:
+        assert any(key.startswith(prefix) for key in keys), f"{prefix}: {sorted(keys)[:5]}"
+    model, _ = _load(twins(name), name)
+    assert model.config.model_type == name
+    assert model.num_parameters() < 400_000
+    config = json.loads((twins(name) / "config.json").read_text())
+    assert config["architectures"] == [type(model).__name__]
+    model.save_pretrained(tmp_path)
+    assert _keys(tmp_path) == keys
+
+
+@pytest.mark.parametrize("name", IMAGE_TWINS)
+def test_placeholders_are_features_and_the_image_is_seen(twins: Twins, name: str) -> None:
+    import torch
+
+    model, processor = _load(twins(name), name)
+    text = processor.apply_chat_template(_turns(name), tokenize=False)
+    batches = [processor(text=[text], images=[[_image(seed)]], return_tensors="pt") for seed in (0, 1)]
+    for batch in batches:
+        batch.pop("labels", None)
+    placeholder = getattr(model.config, "image_token_id", None) or model.config.image_token_index
+    with torch.no_grad():
+        pixels = {k: v for k, v in batches[0].items() if k not in ("input_ids", "attention_mask")}
+        pixels = {k: v for k, v in pixels.items() if "token_type" not in k}
+        features = model.get_image_features(**pixels).pooler_output
+        logits = [model(**batch).logits for batch in batches]
+    rows = torch.cat(list(features)) if isinstance(features, (list, tuple)) else features
+    counted = int((batches[0]["input_ids"] == placeholder).sum())
+    assert counted == rows.reshape(-1, rows.shape[-1]).shape[0]
+    assert batches[0]["input_ids"].equal(batches[1]["input_ids"])
+    assert (logits[0][0, -1] - logits[1][0, -1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", [*IMAGE_TWINS, *TEXT_TWINS])
+def test_the_template_marks_the_answer_and_its_end(twins: Twins, name: str) -> None:
+    _, processor = _load(twins(name), name)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    turns = _turns(name)
+    prompt = processor.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
+    whole = processor.apply_chat_template(turns, tokenize=False)
+    assert whole.startswith(prompt)
+    assert whole.removeprefix(prompt).rstrip("\n") == ANSWER + tokenizer.eos_token
+    template = processor.chat_template
+    marked = re.sub(r"\{%-? (end)?generation %\}", r"\1@", template)
+    assert marked.count("@") == 2
+    assert set(tokenizer.all_special_tokens) >= {tokenizer.eos_token, tokenizer.pad_token}

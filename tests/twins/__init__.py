@@ -1,0 +1,38 @@
+"""Tiny random models of each family, of the real classes and in the hub's file form.
+
+`build_twin("qwen2_vl", folder)` writes one; the fixture `twins` builds each once a test session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+Twins = Callable[[str], Path]
+
+# model_type -> the module here whose function of that name makes it; imported when it is built.
+IMAGE_TWINS = {
+    "llava": "llava",
+    "llava_next": "llava",
+    "llava_onevision": "llava",
+    "internvl": "llava",
+    "qwen2_vl": "qwen",
+    "qwen2_5_vl": "qwen",
+    "qwen3_vl": "qwen",
+    "idefics2": "idefics",
+    "idefics3": "idefics",
+    "gemma3": "gemma",
+    "paligemma": "gemma",
+    "blip-2": "blip2",
+}
+TEXT_TWINS = {"llama": "text_only", "qwen2": "text_only", "gpt2": "text_only"}
+
+
+def build_twin(model_type: str, folder: Path) -> Path:
+    """Write the family's twin to `folder`, and return the folder."""
+    from tests.twins.checkpoint import save
+
+    module = import_module(f"tests.twins.{(IMAGE_TWINS | TEXT_TWINS)[model_type]}")
+    save(getattr(module, model_type.replace("-", "_"))(), folder)
+    return folder

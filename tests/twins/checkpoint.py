@@ -1,0 +1,64 @@
+"""Writing a twin as the hub would hold it: key names, configs, processor, template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A model with its processor (a tokenizer for a text-only family), not yet on disk."""
+
+    model: PreTrainedModel
+    processor: Any
+    template: str
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The processor's tokenizer, or the processor itself in a text-only family."""
+        return getattr(self.processor, "tokenizer", self.processor)
+
+
+def save(twin: Twin, folder: Path) -> None:
+    """Write the twin to `folder`, float32, in the key form of the hub's checkpoints."""
+    _draw_weights(twin.model)
+    twin.processor.chat_template = twin.template
+    ids = twin.tokenizer
+    twin.model.generation_config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=16,
+        bos_token_id=ids.bos_token_id,
+        eos_token_id=ids.eos_token_id,
+        pad_token_id=ids.pad_token_id,
+    )
+    twin.model.save_pretrained(folder)
+    _rename_tower(folder / "model.safetensors")
+    twin.processor.save_pretrained(folder)
+
+
+def _draw_weights(model: PreTrainedModel, seed: int = 0) -> None:
+    """Normal weights with variance 1 / fan-in; vectors (norms, biases) keep what the class sets.
+
+    The default 0.02 makes so small a model nearly blind: neither images nor words would change logits.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, parameter[0].numel() ** -0.5, generator=generator)
+
+
+def _rename_tower(file: Path) -> None:
+    """CLIP and SigLIP towers: a model built from a config saves `vision_tower.encoder`, the hub has
+    `vision_tower.vision_model.encoder`. transformers translates all other names itself."""
+    weights = load_file(file)
+    if any(name.startswith("vision_tower.encoder.layers.") for name in weights):
+        tower, hub = "vision_tower.", "vision_tower.vision_model."
+        renamed = {name.replace(tower, hub, 1): weight for name, weight in weights.items()}
+        save_file(renamed, file, {"format": "pt"})
