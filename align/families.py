@@ -1,4 +1,4 @@
-"""Where vision tower, connector and language model sit in each family of vision-language models.
+"""Where vision tower, connector and language model sit in each family of models.
 
 Module names as transformers 5.19 builds them (a test builds every family and compares). LoRA is
 placed by a regular expression on full module names: bare names such as `q_proj` would reach into
@@ -18,9 +18,14 @@ Component = Literal["vision", "connector", "language"]
 Blocks = Literal["attention", "mlp", "attention+mlp"]
 
 _ATTENTION = (
-    r"(?:self_attn|attn|attention)\.(?:q_proj|k_proj|v_proj|o_proj|out_proj|projection_layer|qkv|proj)"
+    r"(?:self_attn|attn|attention)\."
+    r"(?:q_proj|k_proj|v_proj|o_proj|out_proj|projection|projection_layer|qkv|proj|c_attn|c_proj)"
 )
-_MLP = r"(?:mlp|feed_forward)\.(?:gate_proj|up_proj|down_proj|fc1|fc2|linear_fc1|linear_fc2)"
+_MLP = (
+    r"(?:(?:mlp|feed_forward)\.(?:gate_proj|up_proj|down_proj|fc1|fc2|linear_fc1|linear_fc2|c_fc|c_proj)"
+    r"|layers\.\d+\.(?:fc1|fc2))"
+)
+_CONNECTOR = r"(?:linear\w*|merging_layer|mlp\.[02]|\w*proj|query|key|value|dense)"
 
 
 @dataclass(frozen=True)
@@ -28,42 +33,60 @@ class Family:
     """Module-name prefixes of one family.
 
     Attributes:
-        vision: the image encoder's layers, which is what LoRA may be placed in.
-        tower: the whole image encoder, connector included where the family nests it.
-        connector: what maps image features to the language model's width.
+        vision: the image encoder's layers, which is what LoRA may be placed in; None in a family
+            that reads text only.
+        tower: the whole image encoder, connector included where the family nests it; None like `vision`.
+        connector: what maps image features to the language model's width; a Q-Former belongs to it.
         language: the decoder.
+        layers: those of `connector` that are one linear layer, with nothing below.
     """
 
-    vision: str
-    tower: str
-    connector: tuple[str, ...]
+    vision: str | None = None
+    tower: str | None = None
+    connector: tuple[str, ...] = ()
     language: str = "model.language_model"
+    layers: tuple[str, ...] = ()
 
     def component_of(self, module: str) -> Component | None:
         """The component a module name belongs to; None for the rest (the LM head, say)."""
         if any(_inside(module, prefix) for prefix in self.connector):
             return "connector"
-        if _inside(module, self.tower):
+        if self.tower is not None and _inside(module, self.tower):
             return "vision"
         return "language" if _inside(module, self.language) else None
 
     def lora_targets(self, components: Sequence[Component], blocks: Blocks) -> str:
-        """A regular expression for PEFT's `target_modules`; it matches full module names."""
+        """A regular expression for PEFT's `target_modules`; it matches full module names.
+
+        Raises:
+            AlignError: a component that the family does not have.
+        """
         leaves = {"attention": _ATTENTION, "mlp": _MLP, "attention+mlp": f"(?:{_ATTENTION}|{_MLP})"}[blocks]
         patterns = []
         for component in components:
+            if component != "language" and self.vision is None:
+                fix = "set lora.components: [language]"
+                raise AlignError(f"a text-only model has no {component}", where="lora.components", fix=fix)
             if component == "connector":
                 inside = "|".join(re.escape(prefix) for prefix in self.connector)
-                patterns.append(rf"(?:{inside})\..*?(?:linear\w*|merging_layer|mlp\.\d+)")
+                patterns.append(rf"(?:{inside})\.(?:.*\.)?{_CONNECTOR}")
+                patterns.extend(map(re.escape, self.layers))
             else:
                 prefix = self.vision if component == "vision" else self.language
-                patterns.append(rf"{re.escape(prefix)}\.(?:.*\.)?{leaves}")
+                patterns.append(rf"{re.escape(str(prefix))}\.(?:.*\.)?{leaves}")
         return "|".join(patterns)
 
 
 def _llava_like(layers: str = "encoder") -> Family:
     tower = "model.vision_tower"
     return Family(vision=f"{tower}.{layers}", tower=tower, connector=("model.multi_modal_projector",))
+
+
+def _idefics_like() -> Family:
+    tower = "model.vision_model"
+    return Family(
+        vision=f"{tower}.encoder", tower=tower, connector=("model.connector",), language="model.text_model"
+    )
 
 
 _QWEN = Family(vision="model.visual.blocks", tower="model.visual", connector=("model.visual.merger",))
@@ -76,6 +99,16 @@ FAMILIES: dict[str, Family] = {
     "paligemma": _llava_like(),
     "gemma3": _llava_like(),
     "mistral3": _llava_like("transformer"),
+    "idefics2": _idefics_like(),
+    "idefics3": _idefics_like(),
+    "smolvlm": _idefics_like(),
+    "blip-2": Family(
+        vision="vision_model.encoder",
+        tower="vision_model",
+        connector=("qformer", "language_projection"),
+        language="language_model",
+        layers=("language_projection",),
+    ),
     "qwen2_vl": _QWEN,
     "qwen2_5_vl": _QWEN,
     "qwen3_vl": Family(
@@ -83,6 +116,11 @@ FAMILIES: dict[str, Family] = {
         tower="model.visual",
         connector=("model.visual.merger", "model.visual.deepstack_merger_list"),
     ),
+    "llama": Family(language="model"),
+    "mistral": Family(language="model"),
+    "qwen2": Family(language="model"),
+    "qwen3": Family(language="model"),
+    "gpt2": Family(language="transformer"),
 }
 
 

@@ -182,7 +182,7 @@ def _quantization_arguments(section: ModelSection) -> dict[str, Any]:
         section.path, revision=section.revision, trust_remote_code=section.trust_remote_code
     )
     family = family_of(config.model_type)
-    skipped = ["lm_head", family.tower, *family.connector]
+    skipped = ["lm_head", *filter(None, (family.tower, *family.connector))]
     if section.quantization == "int8":
         settings = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     else:

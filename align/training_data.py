@@ -154,10 +154,9 @@ def _decoder(root: Path, max_pixels: int) -> Callable[[dict[str, list[Any]]], di
     def decode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         decoded = dict(batch)
         if "images" in batch:
-            decoded["images"] = [
-                [open_image(resolve_image(root, name), max_pixels) for name in names]
-                for names in batch["images"]
-            ]
+            distinct = dict.fromkeys(name for names in batch["images"] for name in names)
+            opened = {name: open_image(resolve_image(root, name), max_pixels) for name in distinct}
+            decoded["images"] = [[opened[name] for name in names] for names in batch["images"]]
         return decoded
 
     return decode

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from align.errors import AlignError
-from align.families import FAMILIES, family_of, matching
+from align.families import FAMILIES, Component, family_of, matching
 from align.lora import LoraSection, lora_config
 from align.modeling import ModelSection, load_model, load_processor
 
@@ -22,20 +22,25 @@ def _copy(base: Path, to: Path, without: str) -> ModelSection:
 
 def test_family_prefixes_are_the_installed_module_names() -> None:
     import torch
-    from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.pytorch_utils import Conv1D
 
-    assert len(FAMILIES) >= 6
+    assert len(FAMILIES) >= 20
     for model_type, family in FAMILIES.items():
+        auto = AutoModelForImageTextToText if family.vision else AutoModelForCausalLM
+        components: list[Component] = ["vision", "connector", "language"] if family.vision else ["language"]
+        config = CONFIG_MAPPING[model_type]()
+        config.get_text_config().pad_token_id = 0  # Idefics3's default lies outside its default vocabulary
         with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(CONFIG_MAPPING[model_type]())
-        linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-        for component in ("vision", "language"):
+            model = auto.from_config(config)
+        kinds = (torch.nn.Linear, Conv1D)
+        linear = [name for name, module in model.named_modules() if isinstance(module, kinds)]
+        for component in components:
             hits = matching(family.lora_targets([component], "attention+mlp"), linear)
-            assert hits, f"{model_type}: nothing in {component}"
-            assert {family.component_of(name) for name in hits} == {component}, model_type
-        everything = matching(
-            family.lora_targets(["vision", "connector", "language"], "attention+mlp"), linear
-        )
+            bare = (model_type, component) == ("gemma3", "connector")  # a matrix, no layer
+            assert hits or bare, f"{model_type}: nothing in {component}"
+            assert {family.component_of(name) for name in hits} <= {component}, model_type
+        everything = matching(family.lora_targets(components, "attention+mlp"), linear)
         missed = {re.sub(r"\d+", "N", name) for name in set(linear) - set(everything)}
         assert all("lm_head" in name or ".head." in name for name in missed), f"{model_type}: {missed}"
 
@@ -43,6 +48,11 @@ def test_family_prefixes_are_the_installed_module_names() -> None:
 def test_an_unknown_family_says_which_key_to_set() -> None:
     with pytest.raises(AlignError, match=r"'florence9' is not one of(.|\n)*lora\.target_modules"):
         family_of("florence9")
+
+
+def test_a_text_only_family_has_no_vision_to_adapt() -> None:
+    with pytest.raises(AlignError, match=r"text-only model has no vision"):
+        family_of("gpt2").lora_targets(["language", "vision"], "attention")
 
 
 @pytest.mark.parametrize("target", ["q_proj", "all-linear", ["q_proj", "v_proj"]])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from align.families import FAMILIES, matching
 from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 
 # How each family's parameters are called on the hub; the first is a tower's.
@@ -120,3 +121,22 @@ def test_the_template_marks_the_answer_and_its_end(twins: Twins, name: str) -> N
     marked = re.sub(r"\{%-? (end)?generation %\}", r"\1@", template)
     assert marked.count("@") == 2
     assert set(tokenizer.all_special_tokens) >= {tokenizer.eos_token, tokenizer.pad_token}
+
+
+@pytest.mark.parametrize("name", [*IMAGE_TWINS, *TEXT_TWINS])
+def test_family_facts_hold(twins: Twins, name: str) -> None:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    model, _ = _load(twins(name), name)
+    family = FAMILIES[name]
+    linear = [key for key, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
+    components = ["vision", "connector", "language"] if family.vision else ["language"]
+    for component in components:
+        hits = matching(
+            family.lora_targets([component], "attention+mlp"), (key for key, _ in model.named_modules())
+        )
+        # Gemma 3's projector is a bare matrix, no layer
+        assert hits or (name, component) == ("gemma3", "connector")
+        assert set(hits) <= set(linear)
+        assert {family.component_of(key) for key in hits} <= {component}
