@@ -1,10 +1,13 @@
-"""LoRA DPO of a vision-language model on preference pairs, with TRL's DPOTrainer.
+"""LoRA DPO of a vision-language model on preference pairs, with TRL's losses over shared rows.
 
 Reads pairs (Parquet or JSONL) and a checkpoint, normally the merged SFT one. A fresh LoRA is
 trained on it; the frozen reference is the same model with the adapter off, one copy of the
 weights, and a reference that cannot move on resume. The stage checks that itself: the loss of the
 first step must be ln 2, and the rewards zero. Writes `adapter/`, `train_log.jsonl` (loss, rewards,
 margins a step) and `quarantine.jsonl`. A killed run resumes and ends with the same adapter.
+
+A pair is computed as one row, `[prompt | chosen | rejected]`, and its image is encoded once. The first
+pairs are computed in TRL's way too, and the run stops where the two differ. `sharing: off` is TRL's way.
 
   align dpo recipes/qwen2_5_vl_7b/dpo.yaml trainer.beta=0.2
   accelerate launch -m align.dpo recipes/qwen2_5_vl_7b/dpo.yaml      # several GPUs
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -41,7 +44,7 @@ from align.training import (
 from align.training_data import CheckedRows, DataSection, check_rows, lazy_dataset
 
 if TYPE_CHECKING:
-    from trl.trainer.dpo_trainer import DPOTrainer
+    from align.trainers.dpo_trainer import SharedPrefixDPOTrainer
 
 MAX_LENGTH = 2048
 _REFERENCE = "the reference is the model with the adapter off"
@@ -67,6 +70,10 @@ class Recipe(StageRecipe):
     lora: LoraSection = Field(default=LoraSection(), description="PEFT's LoraConfig by its own names")
     trainer: DPOTrainerSection = Field(
         default=DPOTrainerSection(), description="TRL's DPOConfig by its own names"
+    )
+    sharing: Literal["auto", "off"] = Field(
+        default="auto",
+        description="auto: chosen and rejected share prompt and image where that is exact; off: never",
     )
 
 
@@ -137,11 +144,13 @@ def check_reference(trainer: Any) -> None:
 
 def _trainer(
     recipe: Recipe, folder: RunFolder, processor: Any, checked: CheckedRows[PreferenceRow]
-) -> DPOTrainer:
+) -> SharedPrefixDPOTrainer:
     from trl.trainer.dpo_config import DPOConfig
-    from trl.trainer.dpo_trainer import DPOTrainer
 
-    class Trainer(DPOTrainer):
+    from align.trainers.dpo_trainer import SharedPrefixDPOTrainer
+    from align.trainers.sharing import SharingConfig
+
+    class Trainer(SharedPrefixDPOTrainer):
         def create_model_card(self, *_: Any, **__: Any) -> None:
             """Checkpoints in scratch need no card."""
 
@@ -159,6 +168,7 @@ def _trainer(
         train_dataset=lazy_dataset(checked.rows, recipe.data),
         processing_class=processor,
         peft_config=lora_config(recipe.lora, model),
+        sharing=SharingConfig(mode=recipe.sharing),
     )
     check_reference(trainer)
     _check_first_row(trainer, processor, checked)

@@ -37,6 +37,21 @@ def test_first_loss_is_ln_2_and_pairs_are_learnt(dpo_run: Path) -> None:
     assert manifest["metrics"]["steps"] == 8
 
 
+def test_shared_rows_train_as_separate_ones_do(
+    dpo_run: Path, base_checkpoint: Path, tiny_world: Path, tmp_path: Path
+) -> None:
+    recipe = dpo_recipe(tmp_path, base_checkpoint, tiny_world, sharing="off")
+    separate = dpo.run(load_recipe(dpo.Recipe, recipe)).final
+    shared, alone = (
+        [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
+        for run in (dpo_run, separate)
+    )
+    assert len(shared) == len(alone) == 8
+    for ours, theirs in zip(shared, alone, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+        assert ours["rewards/margins"] == pytest.approx(theirs["rewards/margins"], abs=1e-4)
+
+
 def test_killed_and_resumed_equals_undisturbed(
     dpo_run: Path, base_checkpoint: Path, tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,9 +41,15 @@ def use_shared_rows(model: PreTrainedModel, method: Method = "auto") -> None:
     Args:
         model: a causal language model or a vision-language model whose decoder uses SDPA.
         method: which of the two ways; `auto` chooses by the group's length.
+
+    Raises:
+        ValueError: the decoder does not take its attention from transformers' interface.
     """
     name = ATTENTION if method == "auto" else f"{ATTENTION}_{method}"
-    model.get_decoder().set_attn_implementation(name)
+    decoder = model.get_decoder()
+    decoder.set_attn_implementation(name)
+    if decoder.config._attn_implementation != name:
+        raise ValueError(f"{type(decoder).__name__} does not let its attention be set")
 
 
 def shared_row_attention(

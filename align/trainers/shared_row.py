@@ -97,6 +97,9 @@ class SharedRow:
         sequence: `[T]` the scored token's sequence, branches of all groups counted through.
         place: `[T]` the scored token's place in its sequence (its `index`).
         num_sequences: S.
+        batch_rows: `[S]` which row of the batch's arrays a sequence is.
+        images: per group, the digests of its images, for a store's keys; None where none is used.
+        memo: what has been derived from the row: masks, and the features of its images.
     """
 
     spans: tuple[Span, ...]
@@ -110,7 +113,9 @@ class SharedRow:
     sequence: Tensor
     place: Tensor
     num_sequences: int
-    _memo: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    batch_rows: Tensor
+    images: tuple[tuple[str, ...], ...] | None = None
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.input_ids.shape[1]
@@ -122,7 +127,7 @@ class SharedRow:
             for name, value in vars(self).items()
             if isinstance(value, Tensor)
         }
-        return replace(self, **moved, _memo={})
+        return replace(self, **moved, memo={})
 
     def mask(self, number: int, window: int | None) -> Tensor:
         """Who sees whom inside group `number`: `[n, n]` bool, True where the query (row) sees the key.
@@ -131,18 +136,18 @@ class SharedRow:
         the same image block; and if it lies within the last `window` tokens. Every token sees itself.
         """
         key = ("mask", number, window)
-        if key not in self._memo:
-            self._memo[key] = self._mask(self.spans[number], window)
-        return self._memo[key]
+        if key not in self.memo:
+            self.memo[key] = self._mask(self.spans[number], window)
+        return self.memo[key]
 
     def bias(self, number: int, window: int | None, dtype: torch.dtype) -> Tensor:
         """`mask` as an additive term `[n, n]` of `dtype`: 0 where seen, -inf elsewhere."""
         key = ("bias", number, window, dtype)
-        if key not in self._memo:
+        if key not in self.memo:
             seen = self.mask(number, window)
             zero = torch.zeros((), dtype=dtype, device=seen.device)
-            self._memo[key] = torch.where(seen, zero, float("-inf"))
-        return self._memo[key]
+            self.memo[key] = torch.where(seen, zero, float("-inf"))
+        return self.memo[key]
 
     def is_plain(self, number: int, window: int | None) -> bool:
         """Whether the group's prefix is plainly causal: no image block, nothing out of the window."""
@@ -150,10 +155,10 @@ class SharedRow:
         if window is not None and window < span.prefix:
             return False
         key = ("plain", number)
-        if key not in self._memo:
+        if key not in self.memo:
             blocks = None if self.blocks is None else self.blocks[span.start : span.start + span.prefix]
-            self._memo[key] = torch.tensor(blocks is None or not bool((blocks >= 0).any()))
-        return bool(self._memo[key])
+            self.memo[key] = torch.tensor(blocks is None or not bool((blocks >= 0).any()))
+        return bool(self.memo[key])
 
     def _mask(self, span: Span, window: int | None) -> Tensor:
         columns = slice(span.start, span.stop)
@@ -168,8 +173,17 @@ class SharedRow:
         return seen
 
 
-def pack(groups: Sequence[Group]) -> SharedRow:
+def pack(
+    groups: Sequence[Group],
+    images: Sequence[tuple[str, ...]] | None = None,
+    batch_rows: Sequence[int] | None = None,
+) -> SharedRow:
     """Write the groups one behind the other and note what each column is.
+
+    Args:
+        groups: at least one.
+        images: per group the digests of its images.
+        batch_rows: per sequence its row in the batch's arrays; None where both are in one order.
 
     Raises:
         ValueError: no group, a group without branches or without tokens, `scored`, `blocks` or
@@ -193,7 +207,17 @@ def pack(groups: Sequence[Group]) -> SharedRow:
         sequence=torch.tensor(columns.sequence, dtype=torch.long),
         place=torch.tensor(columns.place, dtype=torch.long),
         num_sequences=columns.num_sequences,
+        batch_rows=torch.tensor(list(range(columns.num_sequences) if batch_rows is None else batch_rows)),
+        images=None if images is None else tuple(images),
     )
+
+
+def array_places(row: SharedRow) -> tuple[Tensor, Tensor]:
+    """Row and column, `[T]` each, of the scored tokens in the batch's `[S, L-1]` arrays.
+
+    Column j speaks of the token at place j + 1.
+    """
+    return row.batch_rows[row.sequence], row.place - 1
 
 
 class _Columns:

@@ -1,0 +1,154 @@
+"""When sequences may share their prefix: each condition, and in words why it fails.
+
+Sharing is exact where a token's result depends on nothing but the tokens it attends to and its
+position. What is not known to be so goes the two-row way, and the trainer says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from align.trainers.attention import ATTENTION, Method
+
+# Decoders that hand `**kwargs` down to the attention interface and whose masks are causal, windowed, or
+# (Gemma 3) bidirectional inside an image; a test compares each family with TRL.
+DECODERS = frozenset(
+    {
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "qwen2_vl_text",
+        "qwen2_5_vl_text",
+        "qwen3_vl_text",
+        "gemma3_text",
+    }
+)
+FAMILIES = frozenset(
+    {
+        "llava",
+        "llava_next",
+        "llava_onevision",
+        "qwen2_vl",
+        "qwen2_5_vl",
+        "qwen3_vl",
+        "idefics2",
+        "idefics3",
+        "smolvlm",
+        "internvl",
+        "gemma3",
+    }
+)
+LAYERS = frozenset({"full_attention", "sliding_attention"})
+
+
+@dataclass(frozen=True)
+class SharingConfig:
+    """How a trainer shares prefixes.
+
+    Attributes:
+        mode: `auto` shares where every condition holds and says which one fails; `off` never does.
+        attention: the way attention is computed, see `align.trainers.attention`.
+        self_check: compare both paths on the first batch and stop where they differ.
+    """
+
+    mode: Literal["auto", "off"] = "auto"
+    attention: Method = "auto"
+    self_check: bool = True
+
+
+def obstacles(model: Any, args: Any) -> list[str]:
+    """The conditions that fail for this model and these training arguments, in words; empty is good.
+
+    Args:
+        model: as trained, PEFT wrapper included, dropout already disabled where it will be.
+        args: TRL's DPOConfig or SFTConfig.
+    """
+    found = [words for condition in _CONDITIONS if (words := condition(model, args))]
+    return found
+
+
+def _family(model: Any, _: Any) -> str:
+    config = model.config
+    text = config.get_text_config()
+    if getattr(config, "is_encoder_decoder", False):
+        return f"{config.model_type} is an encoder-decoder: the prompt is not a prefix of the answer"
+    if config is not text and config.model_type not in FAMILIES:
+        return f"vision-language family {config.model_type!r} has not been compared with separate rows"
+    if text.model_type not in DECODERS:
+        return f"decoder {text.model_type!r} has not been compared with separate rows"
+    return ""
+
+
+def _layers(model: Any, _: Any) -> str:
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - LAYERS
+    names = ", ".join(sorted(kinds))
+    return f"layers that are not softmax attention over all or the last tokens: {names}" if kinds else ""
+
+
+def _attention(model: Any, _: Any) -> str:
+    text = model.config.get_text_config()
+    if getattr(text, "use_bidirectional_attention", False):
+        return "the decoder attends in both directions"
+    used = text._attn_implementation
+    return (
+        ""
+        if used == "sdpa" or used.startswith(ATTENTION)
+        else f"attention is {used!r}: shared rows need 'sdpa'"
+    )
+
+
+def _experts(model: Any, _: Any) -> str:
+    text = model.config.get_text_config()
+    routed = getattr(text, "output_router_logits", False) or getattr(text, "num_experts", 0)
+    return "experts are balanced over the tokens of a row, which sharing changes" if routed else ""
+
+
+def _adapter(model: Any, _: Any) -> str:
+    configs = getattr(model, "peft_config", {}).values()
+    kinds = sorted({str(config.peft_type.value) for config in configs if config.is_prompt_learning})
+    return f"{kinds[0]} puts virtual tokens in front of each row" if kinds else ""
+
+
+def _dropout(model: Any, args: Any) -> str:
+    layers = [
+        name for name, module in model.named_modules() if isinstance(module, nn.Dropout) and module.p > 0
+    ]
+    if layers:
+        return f"dropout is on ({layers[0]}): a shared prefix would be dropped alike in both answers"
+    rate = getattr(model.config.get_text_config(), "attention_dropout", 0.0)
+    return f"attention dropout is {rate}" if rate else ""
+
+
+def _truncation(_: Any, args: Any) -> str:
+    cut = args.max_length is not None and getattr(args, "truncation_mode", "keep_start") == "keep_end"
+    return "truncation_mode 'keep_end' cuts the two prompts of a pair differently" if cut else ""
+
+
+def _kernels(_: Any, args: Any) -> str:
+    return (
+        "use_liger_kernel replaces layers of the model when training starts" if args.use_liger_kernel else ""
+    )
+
+
+def _parallelism(_: Any, args: Any) -> str:
+    plan = getattr(args, "parallelism_config", None)
+    split = plan is not None and (plan.cp_size > 1 or plan.sp_size > 1)
+    return "context or sequence parallelism cuts rows into pieces" if split else ""
+
+
+_CONDITIONS: tuple[Callable[[Any, Any], str], ...] = (
+    _family,
+    _layers,
+    _attention,
+    _experts,
+    _adapter,
+    _dropout,
+    _truncation,
+    _kernels,
+    _parallelism,
+)
