@@ -1,10 +1,11 @@
 # make demo    install into .venv if needed, then the whole road on the embedded model
 # make test    the same set-up, then the tests
 # make lint    ruff and pyright
+# make bench   DPO timed against TRL's trainer; saves runs/bench (BENCH_ARGS=--full for the sweep)
 # make setup   only the set-up (EXTRA=cpu or gpu, PYTHON=python3.11)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test bench lint lock clean
 
 # Once chosen, the extra stays; at first an NVIDIA driver decides.
 INSTALLED := $(firstword $(patsubst .venv/.installed-%,%,$(wildcard .venv/.installed-*)))
@@ -38,6 +39,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(STAMP)
+	@$(BIN)/python -m benchmarks.dpo_vs_trl $(BENCH_ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
