@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +20,9 @@ from align.progress import Bar, say
 from align.serve import Server
 
 _FSYNC_SECONDS = 0.5
+
+Ask = Callable[[Sequence[tuple[str, ChatRequest]], Callable[[str, Reply | Failure], None]], None]
+"""Asks every request, in order, and calls back with each key and reply, never concurrently."""
 
 
 class AnswerStore:
@@ -100,9 +103,19 @@ def ask_stored(
     title: str,
     concurrency: int = 64,
 ) -> dict[str, Reply | Failure]:
+    """Ask a server what the store does not hold yet; see `ask_missing`."""
+    return ask_missing(
+        lambda missing, keep: ask(server, missing, keep, concurrency=concurrency), store, requests, title
+    )
+
+
+def ask_missing(
+    ask_all: Ask, store: AnswerStore, requests: Mapping[str, ChatRequest], title: str
+) -> dict[str, Reply | Failure]:
     """Ask what the store does not hold yet, in the mapping's order, keeping each answer as it arrives.
 
     Args:
+        ask_all: a server's `ask`, or an engine's.
         requests: content key -> request.
         title: of the progress bar.
 
@@ -126,5 +139,5 @@ def ask_stored(
                 store.add(key, reply)
             bar.step(note=f"{len(failures)} failed" if failures else "")
 
-        ask(server, missing, keep, concurrency=concurrency)
+        ask_all(missing, keep)
     return {key: failures[key] if key in failures else store[key] for key in requests}

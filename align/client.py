@@ -8,6 +8,7 @@ whatever was answered until then has gone through `on_reply`.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -192,14 +193,14 @@ def request_body(server: Server, request: ChatRequest) -> dict[str, Any]:
 
 def _parse(response: httpx.Response, request: ChatRequest) -> Reply | Failure:
     try:
-        body = response.json()
+        body = json.loads(response.content.decode("utf-8", errors="replace"))
         answers = sorted(body["choices"], key=lambda choice: choice["index"])
         if len(answers) != request.sampling.n:
             return Failure(reason=f"{len(answers)} answers instead of {request.sampling.n}")
         share = body["usage"]["completion_tokens"] / len(answers)
         choices = [
             Choice(
-                text=answer["message"]["content"] or "",
+                text=_writable(answer["message"]["content"] or ""),
                 finish_reason=answer["finish_reason"],
                 num_tokens=len(answer.get("token_ids") or ()) or round(share),
                 first_logprobs=_first_logprobs(answer.get("logprobs")),
@@ -210,6 +211,11 @@ def _parse(response: httpx.Response, request: ChatRequest) -> Reply | Failure:
     except (ValueError, LookupError, TypeError) as error:
         return Failure(reason=f"not a chat completion: {type(error).__name__}: {error}")
     return Reply(choices=choices)
+
+
+def _writable(text: str) -> str:
+    """Half a surrogate pair, which no file can hold, becomes the replacement character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _first_logprobs(logprobs: dict[str, Any] | None) -> dict[str, float]:

@@ -193,9 +193,10 @@ def _attach(checkpoint: str | Path, endpoint: str, digest: str) -> Server:
             where="serve.endpoint",
             fix="start it, or set serve.endpoint=null to have one started",
         ) from error
-    name, root = str(card["id"]), Path(str(card.get("root") or ""))
-    if name == _served_name(root, digest):
-        pass  # started by align on these very weights
+    name, told = str(card["id"]), card.get("root")
+    root = Path(str(told))
+    if not told or name == _served_name(root, digest):
+        pass  # a server that tells nothing of its weights, or started by align on these very ones
     elif root.is_dir() and (name.startswith(_served_name(root, "")) or model_digest(root) != digest):
         raise AlignError(
             f"the server at {url} serves other weights ({name} from {root}) than {checkpoint} has now",
@@ -212,9 +213,17 @@ def _served_name(checkpoint: str | Path, digest: str) -> str:
     return f"{path.parent.name or path.name}-{digest.removeprefix('id:').replace('/', '-')[:12]}"
 
 
-def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir: Path) -> Server:
+def require_vllm() -> None:
+    """
+    Raises:
+        AlignError: vLLM is not installed.
+    """
     if importlib.util.find_spec("vllm") is None:
         raise AlignError("vLLM is not installed", fix=_INSTALL)
+
+
+def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir: Path) -> Server:
+    require_vllm()
     port = _free_port(settings.host, settings.port)
     name = _served_name(checkpoint, digest)
     log_dir.mkdir(parents=True, exist_ok=True)
@@ -230,7 +239,7 @@ def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=_environment(checkpoint),
+            env=vllm_environment(checkpoint),
         )
     server = Server(
         url=f"http://{settings.host}:{port}/v1",
@@ -250,15 +259,21 @@ def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir
 
 
 def server_args(checkpoint: str | Path, settings: ServeSettings, port: int, name: str) -> list[str]:
-    """vLLM's arguments. Sampling defaults come from vLLM, never from the model's generation config."""
+    """The arguments of vLLM's OpenAI server."""
+    args = ["--served-model-name", name, "--host", settings.host, "--port", str(port)]
+    return [*args, "--disable-uvicorn-access-log", *engine_args(checkpoint, settings)]
+
+
+def engine_args(checkpoint: str | Path, settings: ServeSettings) -> list[str]:
+    """The arguments of vLLM's engine, in a server or not. Sampling defaults come from vLLM, never from the
+    model's generation config."""
     on_cpu = _is_cpu_build()
     dtype = "float32" if settings.dtype == "auto" and on_cpu else settings.dtype
-    args = ["--model", str(checkpoint), "--served-model-name", name]
-    args += ["--host", settings.host, "--port", str(port), "--dtype", dtype]
+    args = ["--model", str(checkpoint), "--dtype", dtype]
     args += ["--generation-config", "vllm", "--max-num-seqs", str(settings.max_num_seqs)]
     args += ["--tensor-parallel-size", str(settings.tensor_parallel_size)]
     args += ["--limit-mm-per-prompt", f'{{"image": {settings.max_images}}}']
-    args += ["--max-logprobs", "20", "--disable-uvicorn-access-log", "--seed", "0"]
+    args += ["--max-logprobs", "20", "--seed", "0"]
     args += ["--enable-prefix-caching" if settings.prefix_caching else "--no-enable-prefix-caching"]
     if settings.max_model_len:
         args += ["--max-model-len", str(settings.max_model_len)]
@@ -297,7 +312,8 @@ def _is_cpu_build() -> bool:
     return False
 
 
-def _environment(checkpoint: str | Path) -> dict[str, str]:
+def vllm_environment(checkpoint: str | Path) -> dict[str, str]:
+    """This process's environment with what vLLM needs: quiet, offline where the checkpoint is a folder."""
     env = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONWARNINGS": "ignore"}
     # Set by hand it would override kv_cache_gb.
     env.pop("VLLM_CPU_KVCACHE_SPACE", None)

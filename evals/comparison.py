@@ -51,9 +51,16 @@ class Health:
 
 
 def compare_task(
-    task: Task, scores: Mapping[str, Sequence[Score]], resamples: int, seed: Sequence[int]
+    task: Task,
+    scores: Mapping[str, Sequence[Score]],
+    resamples: int,
+    seed: Sequence[int],
+    margin: float = 1.0,
 ) -> list[dict[str, Any]]:
     """One line a metric: each checkpoint's value and each step's paired difference.
+
+    Args:
+        margin: the loss that still counts as kept, in the metric's unit (points of a share).
 
     All checkpoints are compared on the samples that were scored for all of them.
     """
@@ -76,7 +83,8 @@ def compare_task(
         return rows
     for before, after in pairwise(names):
         binary = [is_binary(metric, shared[before], shared[after]) for metric in metrics]
-        steps = compare(sums[before], sums[after], binary, resamples=resamples, seed=seed)
+        losses = [_too_great_a_loss(metric, margin) for metric in metrics]
+        steps = compare(sums[before], sums[after], binary, losses=losses, resamples=resamples, seed=seed)
         for row, metric, step in zip(rows, metrics, steps, strict=True):
             if after == names[-1]:
                 row |= _difference(step, metric.scale)
@@ -150,12 +158,20 @@ def _row(task: Task, metric: Metric, sums: Mapping[str, Array], parts: Parts) ->
         "p": None,
         "p_holm": None,
         "p_method": None,
+        "p_not_worse": None,
         "mde": None,
         "n": len(asked),
         "clusters": len(set(asked.values())),
         "undefined": [name for name, total in totals.items() if bool((total[k:] == 0).any())],
         "description": metric.description,
     }
+
+
+def _too_great_a_loss(metric: Metric, margin: float) -> float | None:
+    """The difference, on the 0-to-1 scale, at which a metric counts as lost; None where neither way is."""
+    if metric.higher_is_better is None:
+        return None
+    return (-margin if metric.higher_is_better else margin) / metric.scale
 
 
 def _difference(step: Comparison, scale: float) -> dict[str, Any]:
@@ -165,6 +181,7 @@ def _difference(step: Comparison, scale: float) -> dict[str, Any]:
         "ci_high": _rounded(step.ci_high * scale),
         "p": float(f"{step.p:.6g}"),
         "p_method": step.method,
+        "p_not_worse": None if step.p_not_worse is None else float(f"{step.p_not_worse:.6g}"),
         "mde": _rounded(step.mde * scale),
     }
 

@@ -11,15 +11,16 @@ Next: `align score`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from align.answer_store import AnswerStore, ask_stored
-from align.client import ChatRequest, Decoding, Failure, Reply, Sampling, content_key
+from align.answer_store import AnswerStore, Ask, ask_missing
+from align.client import ChatRequest, Decoding, Failure, Reply, Sampling, ask, content_key
 from align.config import StageRecipe
 from align.errors import AlignError
 from align.images import image_sha256, resolve_image
@@ -27,7 +28,7 @@ from align.model_digest import as_checkpoint
 from align.progress import say
 from align.run import RunFolder
 from align.schema import Prediction, write_rows
-from align.serve import Server, ServeSettings, serve
+from align.serve import ServeSettings, serve
 from evals.task import Sample, Task, load_tasks
 
 
@@ -40,9 +41,19 @@ class Recipe(StageRecipe):
     sampling: Decoding = Field(
         default=Decoding(), description="greedy by default; max_tokens comes from each task"
     )
+    engine: Literal["server", "offline"] = Field(
+        default="server",
+        description="vLLM's OpenAI server (or serve.endpoint), or vLLM inside this process; same answers",
+    )
     serve: ServeSettings = ServeSettings()
     concurrency: int = Field(default=64, ge=1, description="requests asked at the same time")
     max_failed: float = Field(default=0.02, ge=0, le=1, description="share of failed requests to accept")
+
+    @model_validator(mode="after")
+    def _one_engine(self) -> Recipe:
+        if self.engine == "offline" and self.serve.endpoint:
+            raise ValueError("engine: offline asks no server, so serve.endpoint must be null")
+        return self
 
     @field_validator("tasks")
     @classmethod
@@ -78,12 +89,12 @@ def run(recipe: Recipe) -> RunFolder:
     with folder:
         samples = [(name, sample) for name, task in tasks.items() for sample in checked_samples(name, task)]
         with (
-            serve(checkpoint, recipe.serve, folder.logs) as server,
+            engine(recipe, checkpoint, folder.logs) as (digest, ask_all),
             AnswerStore(folder.scratch / "answers.jsonl") as store,
         ):
-            asked, requests = build_requests(recipe, server, samples)
+            asked, requests = build_requests(recipe, digest, samples)
             say(f"  {len(samples)} samples of {len(tasks)} tasks, {len(requests)} different requests")
-            replies = ask_stored(server, store, requests, "generating", recipe.concurrency)
+            replies = ask_missing(ask_all, store, requests, "generating")
         predictions = sorted(
             (predict(item, replies[item.key]) for item in asked), key=lambda row: (row.task, row.sample_id)
         )
@@ -94,6 +105,19 @@ def run(recipe: Recipe) -> RunFolder:
         metrics = {"samples": len(samples), "requests": len(requests), "health": health}
         folder.complete(metrics=metrics, next_step="align score RECIPE")
     return folder
+
+
+@contextmanager
+def engine(recipe: Recipe, checkpoint: str | Path, logs: Path) -> Iterator[tuple[str, Ask]]:
+    """What answers for the length of the block: the weights' digest, and how to ask."""
+    if recipe.engine == "offline":
+        from align.offline import offline_engine
+
+        with offline_engine(checkpoint, recipe.serve) as running:
+            yield running.digest, running.ask
+        return
+    with serve(checkpoint, recipe.serve, logs) as server:
+        yield server.digest, lambda requests, keep: ask(server, requests, keep, recipe.concurrency)
 
 
 def checked_samples(name: str, task: Task) -> list[Sample]:
@@ -116,7 +140,7 @@ def checked_samples(name: str, task: Task) -> list[Sample]:
 
 
 def build_requests(
-    recipe: Recipe, server: Server, samples: Sequence[tuple[str, Sample]]
+    recipe: Recipe, digest: str, samples: Sequence[tuple[str, Sample]]
 ) -> tuple[list[Asked], dict[str, ChatRequest]]:
     """Every sample's content key, and each different request once, ordered by image."""
     decoding = recipe.sampling.model_dump()
@@ -131,7 +155,7 @@ def build_requests(
         sampling = Sampling(**decoding, max_tokens=sample.max_tokens, seed=seed)
         request = ChatRequest(sample.messages, images, sampling)
         digests = [shas[image] for image in images]
-        key = content_key(server.digest, request, digests)
+        key = content_key(digest, request, digests)
         asked.append(Asked(name, sample, key))
         requests[key] = request
         order[key] = (digests, sample.max_tokens, key)

@@ -36,8 +36,8 @@ from evals.stats import holm
 from evals.task import TASK_TYPES, Sample, Task, index_samples, load_tasks
 
 _FIELDS = """
-task metric split mode higher_is_better primary scale description delta ci_low ci_high p p_holm p_method mde
-n clusters undefined
+task metric split mode higher_is_better primary scale description delta ci_low ci_high p p_holm p_method
+p_not_worse mde n clusters undefined
 """
 """Fields of a line of `metrics.json`; checkpoints stand beside them and must be called otherwise."""
 
@@ -54,6 +54,11 @@ class Recipe(StageRecipe):
         "the one before, and the last difference is the headline",
     )
     resamples: int = Field(default=10_000, ge=100, description="bootstrap resamples, and swaps of the test")
+    margin_points: float = Field(
+        default=1.0,
+        gt=0,
+        description="loss that still counts as kept: p_not_worse below 0.025 says that no more was lost",
+    )
 
     @field_validator("checkpoints")
     @classmethod
@@ -84,7 +89,7 @@ def run(recipe: Recipe) -> RunFolder:
     with folder:
         scored = {name: score_folder(tasks, path) for name, path in recipe.checkpoints.items()}
         write_scores(folder.work, scored)
-        metrics = compare_checkpoints(tasks, scored, recipe.resamples, recipe.seed)
+        metrics = compare_checkpoints(tasks, scored, recipe.resamples, recipe.seed, recipe.margin_points)
         health = {
             name: {task: part.health.to_json() for task, part in found.items()}
             for name, found in scored.items()
@@ -184,13 +189,17 @@ def score_predictions(
 
 
 def compare_checkpoints(
-    tasks: Mapping[str, Task], scored: Mapping[str, Mapping[str, Scored]], resamples: int, seed: int
+    tasks: Mapping[str, Task],
+    scored: Mapping[str, Mapping[str, Scored]],
+    resamples: int,
+    seed: int,
+    margin_points: float = 1.0,
 ) -> list[dict[str, Any]]:
     """The lines of `metrics.json`, tasks in the recipe's order, Holm's correction over all primary lines."""
     rows: list[dict[str, Any]] = []
     for name, task in tasks.items():
         scores = {checkpoint: parts[name].scores for checkpoint, parts in scored.items()}
-        rows += compare_task(task, scores, resamples, [seed, zlib.crc32(name.encode())])
+        rows += compare_task(task, scores, resamples, [seed, zlib.crc32(name.encode())], margin_points)
     tested = [row for row in rows if row["primary"] and row["p"] is not None]
     for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row["p_holm"] = float(f"{p:.6g}")

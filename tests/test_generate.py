@@ -13,7 +13,6 @@ from align.config import load_recipe
 from align.errors import AlignError, RecipeError
 from align.run import RunFolder
 from align.schema import Message, Prediction, read_rows
-from align.serve import Server
 from evals.generate import Asked, Recipe, build_requests, predict, run, task_health
 from evals.task import Sample
 from tests.vllm_fixtures import ServedBase, kill_midway
@@ -78,7 +77,7 @@ def test_equal_questions_are_one_request_and_images_stand_together(tmp_path: Pat
         ("vqa", sample(tmp_path, "4", "Is it?", "a.png", max_tokens=9)),
         ("vqa", sample(tmp_path, "5", "What?", "a.png")),
     ]
-    asked, requests = build_requests(recipe, Server("u", "m", "d"), samples)
+    asked, requests = build_requests(recipe, "d", samples)
     keys = [item.key for item in asked]
     assert keys[0] == keys[2] and len(set(keys)) == len(requests) == 4
     images = [request.images[0].read_bytes() for request in requests.values()]  # type: ignore[union-attr]

@@ -126,9 +126,10 @@ def test_three_checkpoints(tmp_path: Path, folders: dict[str, Path]) -> None:
         assert row["ci_low"] <= row["delta"] <= row["ci_high"] and 0 < row["p"] <= 1
         assert (row["p_holm"] is not None) == row["primary"]
         assert row["p_holm"] is None or row["p_holm"] >= row["p"]
+        assert (row["p_not_worse"] is None) == (row["higher_is_better"] is None)
     chair = table["chair", "test", "chair_s"]
     assert chair["delta"] < 0 and chair["ci_high"] < 0 and chair["p"] < 0.05 and not chair["higher_is_better"]
-    assert chair["p_method"] == "mcnemar_exact"
+    assert chair["p_method"] == "mcnemar_exact" and chair["p_not_worse"] < 0.025
     assert (chair["n"], chair["clusters"]) == (60, 60)
     assert table["pope", "adversarial", "f1"]["p_method"] == "cluster_sign_flip"
     assert table["pope", "adversarial", "f1"]["n"] == 360

@@ -1,0 +1,126 @@
+"""vLLM inside this process, for machines where a server may not listen: the same answers, without HTTP.
+
+Answers come in batches, each whole before the next is asked, so a kill costs at most one batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from align.chat import openai_messages
+from align.client import ChatRequest, Choice, Failure, Reply
+from align.errors import AlignError
+from align.model_digest import model_digest
+from align.progress import say
+from align.serve import ServeSettings, engine_args, require_vllm, vllm_environment
+
+BATCHES_OF_SEQUENCES = 8
+"""A batch holds this many times the requests that are decoded together; the rest keeps the engine fed."""
+
+OnReply = Callable[[str, Reply | Failure], None]
+
+
+class OfflineEngine:
+    """A running engine.
+
+    Attributes:
+        digest: sha256 of the weights' folder; part of every content key.
+    """
+
+    def __init__(self, llm: Any, digest: str, batch: int) -> None:
+        self.digest = digest
+        self._llm = llm
+        self._batch = batch
+
+    def ask(self, requests: Sequence[tuple[str, ChatRequest]], on_reply: OnReply) -> None:
+        """Ask every request, in order of the list; `on_reply` gets each key and reply.
+
+        A request that the engine refuses is a `Failure`. Log-probabilities are not returned.
+        """
+        for start in range(0, len(requests), self._batch):
+            self._ask_batch(requests[start : start + self._batch], on_reply)
+
+    def _ask_batch(self, batch: Sequence[tuple[str, ChatRequest]], on_reply: OnReply) -> None:
+        try:
+            answers = self._chat([request for _, request in batch])
+        except ValueError as error:  # one refused prompt refuses its batch: find it by halving
+            if len(batch) == 1:
+                on_reply(batch[0][0], Failure(reason=f"refused: {str(error)[:300]}"))
+                return
+            middle = len(batch) // 2
+            self._ask_batch(batch[:middle], on_reply)
+            self._ask_batch(batch[middle:], on_reply)
+            return
+        for (key, _), reply in zip(batch, answers, strict=True):
+            on_reply(key, reply)
+
+    def _chat(self, requests: Sequence[ChatRequest]) -> list[Reply]:
+        from vllm import SamplingParams
+
+        conversations = [
+            openai_messages(
+                request.messages,
+                [image if isinstance(image, bytes) else image.read_bytes() for image in request.images],
+            )
+            for request in requests
+        ]
+        sampling = [SamplingParams(**request.sampling.model_dump()) for request in requests]
+        outputs = self._llm.chat(conversations, sampling, use_tqdm=False)
+        return [Reply(choices=[_choice(part) for part in output.outputs]) for output in outputs]
+
+
+@contextmanager
+def offline_engine(checkpoint: str | Path, settings: ServeSettings) -> Iterator[OfflineEngine]:
+    """An engine on `checkpoint` for the length of the block, with the settings of the server's engine.
+
+    Raises:
+        AlignError: no such checkpoint, vLLM not installed, or an engine that does not start.
+    """
+    require_vllm()
+    digest = model_digest(checkpoint)
+    os.environ.update(vllm_environment(checkpoint))
+    os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    say(f"  starting vLLM's engine on {checkpoint} in this process")
+    llm = _start(checkpoint, settings)
+    try:
+        yield OfflineEngine(llm, digest, BATCHES_OF_SEQUENCES * settings.max_num_seqs)
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+
+
+def _start(checkpoint: str | Path, settings: ServeSettings) -> Any:
+    from vllm import LLM, EngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = EngineArgs.add_cli_args(FlexibleArgumentParser(conflict_handler="resolve"))
+    try:
+        words: argparse.Namespace = parser.parse_args(engine_args(checkpoint, settings))
+    except SystemExit as error:
+        raise AlignError(
+            "vLLM's engine knows not all of these arguments (it says which above)",
+            where="serve.extra_args",
+            fix="leave out what only a server understands",
+        ) from error
+    try:
+        return LLM.from_engine_args(EngineArgs.from_cli_args(words))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise AlignError(
+            f"vLLM's engine did not start: {error}",
+            where=str(checkpoint),
+            fix="`align doctor` checks the installation; engine: server keeps vLLM's log",
+        ) from error
+
+
+def _choice(part: Any) -> Choice:
+    return Choice(
+        text=part.text,
+        finish_reason=str(part.finish_reason),
+        num_tokens=len(part.token_ids),
+        token_ids=list(part.token_ids),
+    )

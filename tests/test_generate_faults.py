@@ -1,0 +1,164 @@
+"""Generation under kills, and from models that answer anything: nothing lost, nothing asked twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from align.config import validate
+from align.errors import AlignError
+from align.run import RunFolder
+from align.schema import Prediction, Score, read_rows
+from evals import generate, score
+from tests.chat_server import ChatServer
+
+CONCURRENCY = 4
+NUM_QUESTIONS = 60
+
+
+def recipe(root: Path, url: str, name: str = "generate") -> dict[str, Any]:
+    """Sixty questions about six pictures, in two tasks that share half of them."""
+    (root / "model").mkdir(exist_ok=True)
+    (root / "model" / "config.json").write_text("{}")
+    for number in range(6):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(root / f"{number}.png")
+    rows = [
+        {"id": str(k), "image": f"{k % 6}.png", "question": f"What is {k}?", "answer": str(k)}
+        for k in range(NUM_QUESTIONS)
+    ]
+    for task, part in (("all", rows), ("half", rows[::2])):
+        (root / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    tasks = {
+        task: {"type": "custom", "path": str(root / f"{task}.jsonl"), "image_root": str(root)}
+        for task in ("all", "half")
+    }
+    for section in tasks.values():
+        section["prompt"] = "{question}"
+    return {
+        "run_dir": str(root / "run"),
+        "name": name,
+        "model": str(root / "model"),
+        "serve": {"endpoint": url},
+        "concurrency": CONCURRENCY,
+        "tasks": tasks,
+    }
+
+
+def go(values: dict[str, Any]) -> RunFolder:
+    return generate.run(validate(generate.Recipe, values, where="test"))
+
+
+def number_in(question: str) -> str:
+    return question.removeprefix("What is ").rstrip("?")
+
+
+def check_whole(folder: RunFolder) -> None:
+    rows = list(read_rows(Prediction, folder.final / "predictions.jsonl"))
+    assert len(rows) == NUM_QUESTIONS * 3 // 2 == len({(row.task, row.sample_id) for row in rows})
+    assert all(row.text == row.sample_id for row in rows)
+
+
+def stored(root: Path) -> list[str]:
+    store = root / "run" / "generate.partial" / "scratch" / "answers.jsonl"
+    return [json.loads(line)["reply"]["choices"][0]["text"] for line in store.read_text().splitlines()]
+
+
+def test_a_killed_client_asks_nothing_again_that_it_had(tmp_path: Path) -> None:
+    with ChatServer(number_in, seconds=0.05) as server:
+        values = recipe(tmp_path, server.url)
+        path = tmp_path / "recipe.yaml"
+        path.write_text(json.dumps(values))
+        command = [sys.executable, "-m", "align.cli", "generate", str(path)]
+        client = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        end = time.monotonic() + 120
+        while server.answered.total() < 15 and client.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        client.kill()
+        assert client.wait() < 0
+        had = stored(tmp_path)
+        assert len(had) == len(set(had)) and 15 - CONCURRENCY <= len(had) < NUM_QUESTIONS
+        folder = go(values)
+        check_whole(folder)
+        assert len(server.answered) == NUM_QUESTIONS == folder.manifest()["metrics"]["requests"]
+        assert {server.answered[f"What is {text}?"] for text in had} == {1}
+        # Only what was under way when the client died may have been answered into nothing.
+        assert server.answered.total() <= NUM_QUESTIONS + CONCURRENCY
+
+
+def test_a_killed_server_costs_nothing_that_was_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("align.client._BACKOFF_SECONDS", 0.01)
+    with ChatServer(number_in, dies_after=25) as server:
+        values = recipe(tmp_path, server.url)
+        with pytest.raises(AlignError, match="the server stopped answering"):
+            go(values)
+        first = server.answered
+    had = stored(tmp_path)
+    assert sorted(had) == sorted(map(number_in, first)) and len(had) == 25
+    with ChatServer(number_in, port=server.port) as server:
+        check_whole(go(values))
+        assert (first + server.answered).total() == NUM_QUESTIONS == len(first + server.answered)
+
+
+ANYTHING: list[tuple[str | bytes, str]] = [
+    ("<script>alert(1)</script>", "<script>alert(1)</script>"),
+    ("a dog " * 170_000, "a dog " * 170_000),
+    (b"\xff\xfe dog", "\ufffd\ufffd dog"),  # not UTF-8
+    ("\ud800 dog", "\ufffd dog"),  # half a surrogate pair
+    ("", ""),
+    ("yes", "yes"),
+    ("line\nline\u2028\x00\x1b[31m", "line\nline\u2028\x00\x1b[31m"),
+]
+
+
+def test_whatever_a_model_answers_is_kept_and_scored(tmp_path: Path) -> None:
+    folders = {}
+    for name, shift in (("base", 0), ("tuned", 3)):
+
+        def say(question: str, shift: int = shift) -> str | bytes:
+            return ANYTHING[(int(number_in(question)) + shift) % len(ANYTHING)][0]
+
+        with ChatServer(say) as server:
+            folders[name] = go(recipe(tmp_path, server.url, name))
+        rows = list(read_rows(Prediction, folders[name].final / "predictions.jsonl"))
+        expected = [ANYTHING[(int(row.sample_id) + shift) % len(ANYTHING)][1] for row in rows]
+        assert [row.text for row in rows] == expected and all(row.error is None for row in rows)
+    checkpoints = {name: str(folder.final) for name, folder in folders.items()}
+    values = {"run_dir": str(tmp_path / "run"), "checkpoints": checkpoints, "resamples": 200}
+    final = score.run(validate(score.Recipe, values, where="test")).final
+    health = json.loads((final / "health.json").read_text())["base"]["all"]
+    empty = sum(k % len(ANYTHING) == 4 for k in range(NUM_QUESTIONS))
+    assert (health["n"], health["empty"], health["failed"]) == (NUM_QUESTIONS, empty, 0)
+    scores = list(read_rows(Score, final / "rows" / "base" / "all.jsonl"))
+    assert len(scores) == NUM_QUESTIONS
+
+
+def test_a_model_that_only_says_yes_is_scored_like_any_other(tmp_path: Path) -> None:
+    with ChatServer(lambda _: "yes") as server:
+        values = recipe(tmp_path, server.url)
+        for section in values["tasks"].values():
+            rows = [json.loads(line) for line in Path(section["path"]).read_text().splitlines()]
+            for row in rows:
+                row["answer"] = "no" if int(row["id"]) % 3 else "yes"
+            Path(section["path"]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+            section["metric"] = "yes_no"
+        folder = go(values)
+    values = {"run_dir": str(tmp_path / "run"), "checkpoints": {"base": str(folder.final)}, "resamples": 100}
+    final = score.run(validate(score.Recipe, values, where="test")).final
+    found = {row["metric"]: row["base"] for row in json.loads((final / "metrics.json").read_text())}
+    assert (found["yes_ratio"], found["recall"]) == (100.0, 100.0)
+    assert found["f1"] == pytest.approx(50.0) and found["accuracy"] == pytest.approx(100 / 3, abs=1e-4)
+
+
+def test_an_offline_engine_has_no_endpoint(tmp_path: Path) -> None:
+    values = recipe(tmp_path, "http://127.0.0.1:1/v1") | {"engine": "offline"}
+    with pytest.raises(AlignError, match="offline asks no server"):
+        go(values)
