@@ -126,6 +126,7 @@ def checked_samples(name: str, task: Task) -> list[Sample]:
     Raises:
         AlignError: no samples, an id that occurs twice, a missing image.
     """
+    task.prepare()
     samples = task.samples()
     if not samples:
         raise AlignError("the task has no samples", where=f"tasks.{name}")

@@ -1,7 +1,8 @@
-"""VQA's answer normalisation, as its evaluation server does it: quirks included.
+"""Answer normalisation of the VQA family, as the evaluation servers do it: quirks included.
 
-Source of the rules: https://github.com/GT-Vision-Lab/VQA, PythonEvaluationTools/vqaEvaluation/vqaEval.py
-at c4e6a0e4.
+Sources of the rules: https://github.com/GT-Vision-Lab/VQA, PythonEvaluationTools/vqaEvaluation/vqaEval.py
+at c4e6a0e4 (`normalise`), and EvalAI's answer processor, https://github.com/facebookresearch/mmf,
+pythia/tasks/processors.py at c46b3b33, which LLaVA keeps in llava/eval/m4c_evaluator.py (`normalise_evalai`).
 """
 
 from __future__ import annotations
@@ -55,6 +56,19 @@ def normalise(answer: str) -> str:
     ['red bus', '1000', 'usa', '1 way', "don't know", '']
     """
     return _digits_and_articles(_punctuation(answer))
+
+
+def normalise_evalai(answer: str) -> str:
+    """EvalAI's form of the same rules (TextVQA, VizWiz): lower case first, commas and question marks go at
+    once and before everything else, and a possessive 's becomes a word of its own.
+
+    So `it's` is no contraction here, and no comma is left to protect the marks of a number.
+
+    >>> [normalise_evalai(text) for text in ("A red, bus.", "1,000", "Bob's 3.5!", "why?no", "Dont\\tknow")]
+    ['red bus', '1000', "bob 's 3.5", 'whyno', "don't know"]
+    """
+    word = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's")
+    return _digits_and_articles(_punctuation(clean(word)))
 
 
 def clean(answer: str) -> str:

@@ -24,8 +24,17 @@ from evals.answers import OWN_FORMAT, is_own, own_predictions, read_answer_rows
 Mode = Literal["official", "strict"]
 TASK_TYPES: Mapping[str, str] = {
     "chair": "evals.tasks.chair",
+    "chartqa": "evals.tasks.chartqa",
+    "custom": "evals.tasks.custom",
+    "docvqa": "evals.tasks.docvqa",
+    "gqa": "evals.tasks.gqa",
+    "mmbench": "evals.tasks.mmbench",
     "pope": "evals.tasks.pope",
+    "scienceqa": "evals.tasks.scienceqa",
+    "textvqa": "evals.tasks.textvqa",
+    "vizwiz": "evals.tasks.vizwiz",
     "vqa": "evals.tasks.vqa",
+    "vqav2": "evals.tasks.vqa",
 }
 """Task type -> the module with its `Config`, `build(name, config)` and `locate(data)`, which finds the
 configuration (key -> value) that a published data folder or file gives. In alphabetical order."""
@@ -177,6 +186,14 @@ class Task(ABC):
     def samples_of(self, ids: Collection[str]) -> list[Sample]:
         """The samples of these ids, in the order of `samples`; unknown ids have none."""
         return [sample for sample in self.samples() if sample.id in ids]
+
+    def prepare(self) -> None:
+        """Make ready what asking needs and scoring doesn't: pictures that lie inside an annotation file.
+
+        Raises:
+            AlignError: a picture that is damaged.
+        """
+        return None
 
     def read_answers(self, path: Path) -> list[Prediction]:
         """Somebody's answers from a file in one of the formats of `answer_format`.

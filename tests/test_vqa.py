@@ -13,7 +13,7 @@ from align.schema import Prediction
 from evals.comparison import compare_task
 from evals.normalise import normalise
 from evals.task import Task, load_tasks
-from evals.tasks.vqa import vqa_accuracy
+from evals.vqa_accuracy import vqa_accuracy
 
 
 @pytest.mark.parametrize(

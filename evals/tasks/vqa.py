@@ -1,4 +1,5 @@
-"""VQA accuracy against ten annotators (Goyal et al. 2017, arXiv:1612.00837; https://github.com/GT-Vision-Lab/VQA).
+"""VQAv2: accuracy against ten annotators (Goyal et al. 2017, arXiv:1612.00837;
+https://github.com/GT-Vision-Lab/VQA).
 
 Reads VQAv2's question and annotation files. `official` is VQAEval: answers are normalised only where
 the annotators disagree, so that a `Yes` scores 0 where ten of them said `yes`. `strict` normalises always.
@@ -6,89 +7,62 @@ the annotators disagree, so that a `Yes` scores 0 where ten of them said `yes`. 
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from typing_extensions import override
 
 from align.coco import read_json
 from align.errors import AlignError
-from align.schema import Message
-from evals.answers import OWN_FORMAT
 from evals.data_folder import find_file
-from evals.normalise import clean, normalise
-from evals.task import Card, Mark, Metric, Mode, Sample, Task, TaskConfig
+from evals.graders import grade_vqa
+from evals.normalise import clean
+from evals.question_task import Grade, Question, QuestionConfig, QuestionTask, answers_as
+from evals.task import Card
 
-ANSWER_FORMAT = OWN_FORMAT
+ANSWER_FORMAT = answers_as("VQAv2's results JSON [{question_id, answer}]")
 
 
-class Config(TaskConfig):
+class Config(QuestionConfig):
     """VQAv2-format files."""
 
-    type: Literal["vqa"] = "vqa"
-    prompt: str = Field(
-        default="{question}\nAnswer the question using a single word or phrase.",
-        description="what is asked; {question} stands for the question",
-    )
-    max_tokens: int = Field(default=16, gt=0, description="longest answer in tokens")
+    type: Literal["vqa", "vqav2"] = "vqa"
     questions: Path = Field(description="VQAv2 questions JSON")
     annotations: Path = Field(description="VQAv2 annotations JSON of the same questions")
     file_name: str = Field(
         default="COCO_val2014_{image_id:012d}.jpg", description="image file of an image id"
     )
-    num_questions: int | None = Field(default=None, gt=0, description="questions to sample; all if not set")
-    seed: int = Field(default=0, ge=0, description="picks the questions")
-
-    @field_validator("prompt")
-    @classmethod
-    def _has_question(cls, prompt: str) -> str:
-        if "{question}" not in prompt:
-            raise ValueError("must contain {question}")
-        return prompt
+    kinds: Literal["question_type", "answer_type"] = Field(
+        default="question_type", description="what tables list apart; papers list answer types"
+    )
 
 
-class Vqa(Task):
-    """See the module. Values of a sample: n (1), accuracy and strict_accuracy (0 to 1)."""
+class Vqa(QuestionTask[Config]):
+    """See the module."""
 
     type = "vqa"
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
-        self._kinds: tuple[str, ...] | None = None
+    answer_format = ANSWER_FORMAT
 
     @override
     def inputs(self) -> dict[str, Path]:
         return {"questions": self.config.questions, "annotations": self.config.annotations}
 
     @override
-    def samples(self) -> list[Sample]:
-        config = self.config
-        samples = [self._sample(*pair) for pair in _read_pairs(config.questions, config.annotations)]
-        if config.num_questions is not None and config.num_questions < len(samples):
-            kept = random.Random(config.seed).sample(range(len(samples)), config.num_questions)
-            samples = [samples[index] for index in sorted(kept)]
-        if not samples:
-            raise AlignError("no questions", where=str(config.questions))
-        return samples
+    def questions(self) -> list[Question]:
+        pairs = _read_pairs(self.config.questions, self.config.annotations, self.config.kinds)
+        return [self._question(*pair) for pair in pairs]
 
-    def _sample(self, question: dict[str, Any], annotation: dict[str, Any]) -> Sample:
-        text, kind = str(question["question"]), str(annotation["question_type"])
-        image = self.config.file_name.format(image_id=int(question["image_id"]))
+    def _question(self, question: dict[str, Any], annotation: dict[str, Any]) -> Question:
         answers = [clean(str(item["answer"])) for item in annotation["answers"]]
-        return Sample(
+        return Question(
             id=str(question["question_id"]),
-            images=[image],
-            image_root=self.image_root,
-            messages=[Message(role="user", content=self.config.prompt.replace("{question}", text))],
-            max_tokens=self.config.max_tokens,
-            cluster=image,
+            image=self.config.file_name.format(image_id=int(question["image_id"])),
+            text=str(question["question"]),
             reference={"answers": answers},
-            subsets=(kind,),
-            meta={"question": text, "label": max(answers, key=answers.count), "kind": kind},
+            label=max(answers, key=answers.count),
+            kinds=(str(annotation[self.config.kinds]),),
         )
 
     @override
@@ -96,49 +70,8 @@ class Vqa(Task):
         return clean(text)
 
     @override
-    def mark(self, sample: Sample, text: str) -> Mark:
-        answers = sample.reference["answers"]
-        values = {
-            "n": 1.0,
-            "accuracy": vqa_accuracy(text, answers, "official"),
-            "strict_accuracy": vqa_accuracy(text, answers, "strict"),
-        }
-        parsed = clean(text)
-        return Mark(values, parsed, {"parsed_strict": normalise(parsed)}, unparsed=not parsed)
-
-    @property
-    @override
-    def metrics(self) -> Sequence[Metric]:
-        kinds = self.kinds
-        modes: tuple[Mode, ...] = ("official", "strict")
-        found = []
-        for mode in sorted(modes, key=lambda mode: mode != self.config.primary_mode):
-            found.append(self._metric(mode, self.config.split, (), "right answers, all questions"))
-            found.append(
-                self._metric(mode, f"{self.config.split}/mean of kinds", kinds, "unweighted mean over kinds")
-            )
-            found += [self._metric(mode, f"{self.config.split}/{kind}", (kind,), kind) for kind in kinds]
-        return found
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of question that are asked, sorted; reads the annotations once."""
-        if self._kinds is None:
-            self._kinds = tuple(sorted({kind for sample in self.samples() for kind in sample.subsets}))
-        return self._kinds
-
-    def _metric(self, mode: Mode, split: str, subsets: tuple[str, ...], description: str) -> Metric:
-        return Metric(
-            name="accuracy" if mode == "official" else "accuracy_strict",
-            split=split,
-            numerator={"accuracy" if mode == "official" else "strict_accuracy": 1},
-            denominator={"n": 1},
-            higher_is_better=True,
-            primary=not subsets and mode == self.config.primary_mode,
-            description=description,
-            mode=mode,
-            subsets=subsets,
-        )
+    def grade(self, reference: Mapping[str, Any], text: str) -> Grade:
+        return grade_vqa(reference["answers"], text)
 
     @property
     @override
@@ -163,29 +96,16 @@ def build(name: str, config: Config) -> Vqa:
 
 
 def locate(data: Path) -> dict[str, Any]:
-    """VQAv2's validation questions and annotations in a folder."""
+    """VQAv2's validation questions and annotations in a folder; by answer type, as papers list them."""
     questions = find_file(data, "*questions*val*.json", "*val*questions.json", "*questions*.json")
     annotations = find_file(data, "*val*annotations.json", "*annotations*.json")
     found = {"questions": questions, "annotations": annotations}
-    return {key: path for key, path in found.items() if path is not None}
+    return {"kinds": "answer_type"} | {key: path for key, path in found.items() if path is not None}
 
 
-def vqa_accuracy(answer: str, annotators: Sequence[str], mode: Mode = "official") -> float:
-    """VQAEval's accuracy of one answer, 0 to 1: mean over annotators of min(1, matches among the others / 3).
-
-    >>> [round(vqa_accuracy("yes", ["yes"] * k + ["no"] * (10 - k)), 2) for k in (0, 1, 2, 3, 4)]
-    [0.0, 0.3, 0.6, 0.9, 1.0]
-    >>> vqa_accuracy("Yes", ["yes"] * 10), vqa_accuracy("Yes", ["yes"] * 10, "strict")
-    (0.0, 1.0)
-    """
-    answer, truth = clean(answer), [clean(item) for item in annotators]
-    if mode == "strict" or len(set(truth)) > 1:
-        answer, truth = normalise(answer), [normalise(item) for item in truth]
-    matches = sum(item == answer for item in truth)
-    return sum(min(1.0, (matches - (item == answer)) / 3) for item in truth) / len(truth)
-
-
-def _read_pairs(questions: Path, annotations: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _read_pairs(
+    questions: Path, annotations: Path, kinds: str
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Questions in file order, each with its annotation."""
     asked, known = read_json(questions), read_json(annotations)
     try:
@@ -196,7 +116,7 @@ def _read_pairs(questions: Path, annotations: Path) -> list[tuple[dict[str, Any]
         for question, annotation in pairs:
             if not annotation["answers"] or {"question", "image_id"} - question.keys():
                 raise KeyError(f"question {question['question_id']}")
-            annotation["question_type"]
+            annotation[kinds]
     except (KeyError, TypeError) as error:
         raise AlignError(
             f"not VQAv2's format, or an unknown question: {error}", where=str(annotations)

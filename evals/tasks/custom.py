@@ -1,0 +1,258 @@
+"""Your own questions: JSON lines of `{id, image, question, answer | answers | objects}` and a metric by name.
+
+`answers` are all right (or all annotators, for vqa_accuracy and textvqa_accuracy), `answer` is the only one;
+`objects` are what is in the picture, for `chair`, whose question may be left out. `image` may be left out
+too. The metrics are those of `evals.graders`, `yes_no` (F1 and its company) and `chair`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import override
+
+from align.config import nearest
+from align.errors import AlignError
+from align.objects import MODES, find_objects
+from align.schema import Message, Prediction
+from evals.answers import Row, answer_text, is_own, make_prediction, own_predictions, read_answer_rows
+from evals.data_folder import find_file
+from evals.graders import GRADERS
+from evals.question_task import (
+    ID_FIELDS,
+    SHORT_ANSWER,
+    TEXT_FIELDS,
+    Grade,
+    Question,
+    QuestionConfig,
+    QuestionTask,
+    answers_as,
+)
+from evals.task import Card, Mark, Metric, Mode, Sample, Task
+from evals.tasks import chair
+from evals.yes_no import confusion, parse_official, parse_strict, yes_no_metrics
+
+ANSWER_FORMAT = answers_as("[{id, answer}] or the same as JSON lines")
+METRICS = (*GRADERS, "chair", "yes_no")
+_SHAPE = "JSON lines of {id, image, question, answer | answers | objects}, and perhaps kind"
+
+
+class Config(QuestionConfig):
+    """A user's own file."""
+
+    type: Literal["custom"] = "custom"
+    prompt: str = Field(
+        default=SHORT_ANSWER,
+        description="what is asked; {question} stands for the question, which chair asks as it is",
+    )
+    max_tokens: int = Field(default=0, ge=0, description="longest answer in tokens; 0: 16, for chair 512")
+    path: Path = Field(description=f"your questions: {_SHAPE}")
+    metric: str = Field(default="exact_match", description=f"one of: {', '.join(METRICS)}")
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, metric: str) -> str:
+        if metric not in METRICS:
+            raise ValueError(f"no such metric{nearest(metric, METRICS)}")
+        return metric
+
+    @model_validator(mode="after")
+    def _longest(self) -> Config:
+        self.max_tokens = self.max_tokens or (512 if self.metric == "chair" else 16)
+        return self
+
+
+class Custom(QuestionTask[Config]):
+    """Questions with right answers; the metric has the name that the recipe gives."""
+
+    type = "custom"
+    answer_format = ANSWER_FORMAT
+
+    def __init__(self, name: str, config: Config) -> None:
+        super().__init__(name, config)
+        self.metric = config.metric
+
+    @override
+    def inputs(self) -> dict[str, Path]:
+        return {"path": self.config.path}
+
+    @override
+    def questions(self) -> list[Question]:
+        return [_question(row) for row in read_answer_rows(self.config.path, _SHAPE)]
+
+    @override
+    def grade(self, reference: Mapping[str, Any], text: str) -> Grade:
+        return GRADERS[self.config.metric](reference["answers"], text)
+
+    @property
+    @override
+    def card(self) -> Card:
+        return _card(self.name, self.config, f"{self.config.metric}, see evals/graders.py")
+
+
+class CustomYesNo(Custom):
+    """Yes-or-no questions. Values as POPE's: n, tp, fp, tn, fn, and the same with the prefix `strict_`."""
+
+    @override
+    def grade(self, reference: Mapping[str, Any], text: str) -> Grade:
+        official, strict, label = parse_official(text), parse_strict(text), reference["answers"][0]
+        return Grade(float(official == label), float(strict == label), official, strict, strict is None)
+
+    @override
+    def questions(self) -> list[Question]:
+        found = super().questions()
+        for question in found:
+            answers = question.reference["answers"]
+            answers[:] = [answer.strip().lower() for answer in answers]
+            if len(answers) != 1 or answers[0] not in ("yes", "no"):
+                raise AlignError(
+                    f"question {question.id!r} has the answers {answers}",
+                    where=str(self.config.path),
+                    fix="the metric yes_no wants exactly one answer, yes or no",
+                )
+        return found
+
+    @override
+    def mark(self, sample: Sample, text: str) -> Mark:
+        mark, label = super().mark(sample, text), sample.reference["answers"][0]
+        values = confusion("", parse_official(text), label) | confusion("strict_", parse_strict(text), label)
+        return Mark({"n": 1.0, **values}, mark.parsed, mark.meta, mark.unparsed)
+
+    @property
+    @override
+    def metrics(self) -> Sequence[Metric]:
+        primary = self.config.primary_mode
+        order: tuple[Mode, ...] = ("official", "strict") if primary == "official" else ("strict", "official")
+        return [metric for mode in order for metric in yes_no_metrics(mode, self.config.split, (), primary)]
+
+
+class CustomCaptions(chair.Chair):
+    """Captions of pictures whose objects you know, scored as CHAIR does and asked for in its words where the
+    file asks nothing."""
+
+    type = "custom"
+    answer_format = ANSWER_FORMAT
+
+    def __init__(self, name: str, config: Config) -> None:
+        shared = {key: getattr(config, key) for key in ("image_root", "max_tokens", "split", "primary_mode")}
+        super().__init__(name, chair.Config(**shared, objects=config.path))
+        self._custom = config
+
+    @override
+    def inputs(self) -> dict[str, Path]:
+        return {"path": self._custom.path}
+
+    @override
+    def samples(self) -> list[Sample]:
+        return [self._asked(row) for row in read_answer_rows(self._custom.path, _SHAPE)]
+
+    def _asked(self, row: Row) -> Sample:
+        name, image = _name(row), row.fields.get("image")
+        question = str(row.fields.get("question") or self.config.prompt)
+        truth = _objects(row)
+        return Sample(
+            id=name,
+            images=[str(image)] if image else [],
+            image_root=self.image_root,
+            messages=[Message(role="user", content=question)],
+            max_tokens=self._custom.max_tokens,
+            cluster=str(image or name),
+            reference=truth,
+            meta={"question": question, "label": truth[self._custom.primary_mode]},
+        )
+
+    @override
+    def samples_of(self, ids: Collection[str]) -> list[Sample]:
+        return [sample for sample in self.samples() if sample.id in ids]
+
+    @override
+    def read_answers(self, path: Path) -> list[Prediction]:
+        rows = read_answer_rows(path, ANSWER_FORMAT)
+        if is_own(rows):
+            return own_predictions(rows, self.name)
+        return [
+            make_prediction(
+                self.name, _name(row), answer_text(row.need(TEXT_FIELDS, ANSWER_FORMAT), row.where)
+            )
+            for row in rows
+        ]
+
+    @property
+    @override
+    def card(self) -> Card:
+        return _card(self.name, self._custom, super().card.parser)
+
+
+def build(name: str, config: Config) -> Task:
+    """The task of a recipe's section, by its metric."""
+    if config.metric == "chair":
+        return CustomCaptions(name, config)
+    return CustomYesNo(name, config) if config.metric == "yes_no" else Custom(name, config)
+
+
+def locate(data: Path) -> dict[str, Any]:
+    """Your file; pictures are looked for beside it."""
+    path = data if data.is_file() else find_file(data, "*.jsonl", "*.json")
+    return {"path": path, "image_root": path.parent} if path is not None else {}
+
+
+def _question(row: Row) -> Question:
+    name = _name(row)
+    image, question = row.fields.get("image"), row.need(("question",), _SHAPE)
+    answers = row.need(("answers", "answer"), _SHAPE)
+    texts = [str(answer) for answer in answers] if isinstance(answers, list) else [str(answers)]
+    if not texts:
+        raise AlignError(f"question {name!r} has no answers", where=row.where, fix=f"expected {_SHAPE}")
+    kind = row.fields.get("kind")
+    return Question(
+        id=name,
+        image=str(image) if image else None,
+        text=str(question),
+        reference={"answers": texts},
+        label=Counter(texts).most_common(1)[0][0],
+        kinds=(str(kind),) if kind else (),
+    )
+
+
+def _objects(row: Row) -> dict[str, list[str]]:
+    """The picture's objects by COCO's names, for each mode of the extraction.
+
+    Raises:
+        AlignError: no list of objects, or one that the extraction does not know and so could never find.
+    """
+    names = row.need(("objects",), _SHAPE)
+    if not isinstance(names, list):
+        raise AlignError("objects is not a list", where=row.where, fix=f"expected {_SHAPE}")
+    # The strict extraction for both modes: the official one cannot read `bus`.
+    known = {str(name): {item.category for item in find_objects(str(name), "strict")} for name in names}
+    strange = [name for name, categories in known.items() if not categories]
+    if strange:
+        raise AlignError(
+            f"{strange[0]!r} is none of the 80 kinds of objects that CHAIR finds in a text",
+            where=row.where,
+            fix="name COCO's categories or their synonyms, and leave out what has none",
+        )
+    return dict.fromkeys(MODES, sorted(set().union(*known.values())))
+
+
+def _name(row: Row) -> str:
+    return str(row.need(ID_FIELDS, ANSWER_FORMAT))
+
+
+def _card(name: str, config: Config, parser: str) -> Card:
+    return Card(
+        task=name,
+        type="custom",
+        prompt=config.prompt,
+        parser=parser,
+        split=config.split,
+        aggregation="mean over questions" if config.metric in GRADERS else f"as {config.metric}",
+        source=config.path.name,
+        licence="yours",
+        mode=config.primary_mode,
+        cluster="image, or the question where it has none",
+    )
