@@ -14,6 +14,7 @@ from data_tools.scenes.categories import BY_NAME, CATEGORIES
 from data_tools.scenes.language import (
     DESCRIBE_PROMPT,
     DESCRIBE_PROMPTS,
+    NOISE_SHARE,
     SHORT_ANSWER_SUFFIX,
     absent_typical,
     exists_question,
@@ -93,6 +94,7 @@ class RowMaker:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.tokenizer = tokenizer
+        self.noise_share = NOISE_SHARE
         self.image_id: int = tokenizer.encode("<image>", add_special_tokens=False)[0]
         self.pad_id: int = tokenizer.encode("<pad>", add_special_tokens=False)[0]
         self._cache: dict[str, list[int]] = {}
@@ -130,7 +132,7 @@ class RowMaker:
         ids = self._with_image(f"<s>USER: <image>\n{prompt}\nASSISTANT:\n")
         learnt, starts, last = [False] * len(ids), [], ids[-1]
         for _ in range(count):
-            answer = self.encode(f"{web_caption(context, objects, rng)[0]}</s>")
+            answer = self.encode(f"{web_caption(context, objects, rng, self.noise_share)[0]}</s>")
             starts.append(len(ids))
             ids = [*ids, last, *answer]
             learnt += [False] + [True] * len(answer)
@@ -147,6 +149,12 @@ class RowMaker:
             ids += name + verdict
             learnt += [False] * len(name) + [True] * len(verdict)
         return Row(ids, learnt)
+
+    def listing(self, prefix: list[int], names: Sequence[str]) -> Row:
+        """`prefix`, then ``a dog, a cat, a car.`` as captions name things; all but the prefix is learnt."""
+        said = ",".join(f" {with_article(name)}" for name in names)
+        answer = self.tokenizer.encode(f"{said}.</s>", add_special_tokens=False)
+        return Row([*prefix, *answer], [False] * len(prefix) + [True] * len(answer))
 
     def dense_on_image(self, context: str, objects: Sequence[SceneObject], rng: np.random.Generator) -> Row:
         """Twelve yes/no items on one image."""
@@ -175,7 +183,7 @@ class RowMaker:
         prompt = DESCRIBE_PROMPT
         if rng.random() < 0.5:
             prompt = DESCRIBE_PROMPTS[int(rng.integers(len(DESCRIBE_PROMPTS)))]
-        return [(prompt, web_caption(context, objects, rng)[0])]
+        return [(prompt, web_caption(context, objects, rng, self.noise_share)[0])]
 
     def collate(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
         """input_ids and labels int64 [B, L], padded on the right; labels -100 where not learnt."""

@@ -1,16 +1,20 @@
-"""Steps 2-6 of the base: the decoder learns to match words, to look, and to speak.
+"""Steps 2-8 of the base: the decoder learns to match words, to list, to look, and to speak.
 
     python -m assets.train_language WORK_DIR
 
-Needs ``vision.pt`` from `assets.train_vision`. The stages are
+Needs ``vision.pt`` from `assets.train_vision`, or takes the tower of a finished checkpoint with
+``--tower CHECKPOINT``. The stages are
 
 1. *induction*: text only. A few slots with objects' words, then ``dog yes cat no ...``; with tied
    embeddings this teaches in minutes what captions alone never do: to look a word up.
-2. *connector*: regression from patch features to the word embedding of each patch's label, so
+2. *listing*: text only. Slots again, then what they hold, in the order in which captions name things.
+   Without it captions repeat an object ("a vase, a vase and a vase") for a thousand steps.
+3. *connector*: regression from patch features to the word embedding of each patch's label, so
    that an image looks to the decoder like the slots that it already reads.
-3. *look*: dense yes/no on real features; 4. *speak*: web captions and existence dialogues in chat
-   form, dense yes/no kept in; 5. *enumerate*: web captions by the thousand. No counts, places or
-   "what" are asked: that is left to SFT.
+4. *look*: dense yes/no on real features.
+5. *speak*: web captions by the thousand, and existence dialogues, in chat form; dense yes/no kept in.
+   No counts, places or "what" are asked: that is left to SFT.
+6. *settle*: the same at half the learning rate. 7. *clean*: the same with fewer noisy captions.
 
 Features are computed once (the tower is frozen). ``language.pt`` is resumed stage by stage.
 """
@@ -31,55 +35,31 @@ from transformers import LlavaForConditionalGeneration
 
 from assets.build_base import build_model, build_tokenizer
 from assets.dialogues import Row, RowMaker, branch_inputs
+from assets.image_bank import ImageBank, build_bank, load_tower
 from assets.muon import Muon
-from assets.train_vision import (
-    BACKGROUND,
-    PatchLabeller,
-    patch_labels,
-    to_pixel_values,
-    uniform_scene,
-)
+from assets.train_vision import BACKGROUND, PatchLabeller
 from data_tools.scenes.categories import CATEGORIES
-from data_tools.scenes.render import SceneObject, make_scene
+from data_tools.scenes.language import NOISE_SHARE
 
-FIRST_INDEX = 2_000_000
-"""Language scenes start here: the tower has not been trained on them."""
 FILLER = "."
+NUM_LISTING_SLOTS = 14
 
 
-@dataclass
-class ImageBank:
-    """Scenes whose features were computed once."""
+@dataclass(frozen=True)
+class SpeakStage:
+    """A stretch of captions and dialogues: learning rate, share of noisy captions, random stream."""
 
-    contexts: list[str]
-    objects: list[tuple[SceneObject, ...]]
-    features: torch.Tensor
-    """float16 [N, 64, 192]."""
-    labels: torch.Tensor
-    """int64 [N, 64]."""
-    num_world: int
-    """The first `num_world` are world scenes; the others are uniform ones."""
+    name: str
+    lr: float
+    noise_share: float
+    stream: int
 
 
-@torch.no_grad()
-def build_bank(labeller: PatchLabeller, num_world: int, num_uniform: int, seed: int) -> ImageBank:
-    """Render scenes and keep their patch features."""
-    labeller.eval()
-    contexts, objects, features, labels = [], [], [], []
-    total, chunk = num_world + num_uniform, 128
-    for first in range(0, total, chunk):
-        scenes = [
-            make_scene(seed, "train", FIRST_INDEX + i)
-            if i < num_world
-            else uniform_scene(seed, FIRST_INDEX + i)
-            for i in range(first, min(first + chunk, total))
-        ]
-        pixels = to_pixel_values(np.stack([s.pixels for s in scenes]))
-        features.append(labeller.features(pixels).half())
-        labels.append(torch.from_numpy(np.stack([patch_labels(s) for s in scenes])))
-        contexts += [s.context for s in scenes]
-        objects += [s.objects for s in scenes]
-    return ImageBank(contexts, objects, torch.cat(features), torch.cat(labels), num_world)
+SPEAK_STAGES = (
+    SpeakStage("speak", 1e-3, NOISE_SHARE, 5),
+    SpeakStage("settle", 5e-4, NOISE_SHARE, 6),
+    SpeakStage("clean", 5e-4, 0.45, 7),
+)
 
 
 class Trainer:
@@ -230,8 +210,35 @@ class Trainer:
 
         self.fit("induction", num_steps, 2e-3, 1e-3, False, batch)
 
+    def listing(self, num_steps: int, batch_size: int = 64, num_items: int = 16) -> None:
+        """Stage 2: up to six objects in one or two slots each, named in the order of captions."""
+        rng = np.random.default_rng([self.seed, 2])
+        names = [category.name for category in CATEGORIES]
+        prefix = [self.maker.image_id] * NUM_LISTING_SLOTS
+        asked = [*prefix, *self.maker.encode("ASSISTANT:\n")]
+
+        def batch(step: int) -> list:
+            del step
+            lists, items = [], []
+            labels = []
+            for number in range(batch_size + num_items):
+                order = rng.permutation(len(names))
+                count = int(rng.integers(1, 7))
+                labels.append(spread(order[:count], rng))
+                present = [names[i] for i in sorted(order[:count])]
+                if number < batch_size:
+                    lists.append(self.maker.listing(asked, present))
+                else:
+                    absent = [names[i] for i in order[count:12]]
+                    items.append(self.maker.dense(prefix, present, absent, rng))
+            listed = self.slot_embeddings()[torch.from_numpy(np.concatenate(labels[:batch_size]))]
+            dense = self.slot_embeddings()[torch.from_numpy(np.concatenate(labels[batch_size:]))]
+            return [(lists, listed, False), (items, dense, True)]
+
+        self.fit("listing", num_steps, 2e-3, 1e-3, True, batch)
+
     def fit_connector(self, bank: ImageBank, num_steps: int = 600, batch_size: int = 2048) -> None:
-        """Stage 2: least squares from features to slot embeddings, after whitening the input."""
+        """Stage 3: least squares from features to slot embeddings, after whitening the input."""
         connector = self.model.model.multi_modal_projector
         flat, labels = bank.features.flatten(0, 1), bank.labels.flatten()
         sample = flat[:: max(1, len(flat) // 200_000)].float()
@@ -262,7 +269,7 @@ class Trainer:
         return self.model.model.multi_modal_projector(features).flatten(0, 1)
 
     def look(self, bank: ImageBank, num_steps: int, batch_size: int = 32) -> None:
-        """Stage 3: dense yes/no on images."""
+        """Stage 4: dense yes/no on images."""
         rng = np.random.default_rng([self.seed, 3])
 
         def batch(step: int) -> list:
@@ -273,57 +280,45 @@ class Trainer:
 
         self.fit("look", num_steps, 5e-4, 2e-3, False, batch)
 
-    def speak(self, bank: ImageBank, num_steps: int, batch_size: int = 16) -> None:
-        """Stage 4: captions, existence dialogues and dense items, one micro-batch of each."""
-        rng = np.random.default_rng([self.seed, 4])
-        maker = self.maker
+    def speak(self, bank: ImageBank, stage: SpeakStage, num_steps: int) -> None:
+        """Stages 5 to 7: captions, existence dialogues and dense items, one micro-batch of each.
 
-        def batch(step: int) -> list:
-            del step
-            world = rng.integers(bank.num_world, size=2 * batch_size)
-            captions, dialogues = world[:batch_size], world[batch_size:]
-            caption_rows, dialogue_rows = [], []
-            for i in captions:
-                caption_rows.append(maker.chat(maker.described(bank.contexts[i], bank.objects[i], rng)))
-            for number, i in enumerate(dialogues):
-                scene = bank.contexts[i], bank.objects[i]
-                turns = maker.described(*scene, rng) if number % 4 == 0 else []
-                turns += maker.exists(*scene, 4, rng)
-                dialogue_rows.append(maker.chat(turns))
-            dense = rng.integers(len(bank.contexts), size=batch_size // 2)
-            dense_rows = [maker.dense_on_image(bank.contexts[i], bank.objects[i], rng) for i in dense]
-            return [
-                (caption_rows, self.project(bank, captions), False),
-                (dialogue_rows, self.project(bank, dialogues), False),
-                (dense_rows, self.project(bank, dense), True),
-            ]
-
-        self.fit("speak", num_steps, 7e-4, 1e-3, True, batch)
-
-    def enumerate(self, bank: ImageBank, num_steps: int) -> None:
-        """Stage 5: captions by the thousand, until each object is named once and no longer repeated.
-
-        Four captions of an image share its prefix in one row, each blind to the others, which
-        halves the cost of a caption. Existence dialogues and dense items are kept in.
+        Captions of one image share its prefix in one row, each blind to the others, which halves the
+        cost of a caption.
         """
-        rng = np.random.default_rng([self.seed, 5])
+        rng = np.random.default_rng([self.seed, stage.stream])
         maker = self.maker
+        maker.noise_share = stage.noise_share
 
         def batch(step: int) -> list:
             del step
             captions = rng.integers(bank.num_world, size=12)
             asked = rng.integers(bank.num_world, size=8)
             dense = rng.integers(len(bank.contexts), size=4)
-            caption_rows = [maker.captions(bank.contexts[i], bank.objects[i], 4, rng) for i in captions]
-            turns = [maker.exists(bank.contexts[i], bank.objects[i], 5, rng) for i in asked]
+            caption_rows = [maker.captions(bank.contexts[i], bank.objects[i], 5, rng) for i in captions]
+            dialogues = []
+            for number, i in enumerate(asked):
+                scene = bank.contexts[i], bank.objects[i]
+                turns = maker.described(*scene, rng) if number % 4 == 0 else []
+                dialogues.append(maker.chat([*turns, *maker.exists(*scene, 5, rng)]))
             dense_rows = [maker.dense_on_image(bank.contexts[i], bank.objects[i], rng) for i in dense]
             return [
                 (caption_rows, self.project(bank, captions), False),
-                ([maker.chat(dialogue) for dialogue in turns], self.project(bank, asked), False),
+                (dialogues, self.project(bank, asked), False),
                 (dense_rows, self.project(bank, dense), True),
             ]
 
-        self.fit("enumerate", num_steps, 1e-3, 1e-3, True, batch)
+        self.fit(stage.name, num_steps, stage.lr, stage.lr, True, batch)
+
+
+def spread(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Slot labels int64 [NUM_LISTING_SLOTS]: each label in one or two random slots, fillers elsewhere."""
+    slots, cells, filled = np.full(NUM_LISTING_SLOTS, BACKGROUND), rng.permutation(NUM_LISTING_SLOTS), 0
+    for label in labels:
+        copies = int(rng.integers(1, 3))
+        slots[cells[filled : filled + copies]] = label
+        filled += copies
+    return slots
 
 
 def main() -> None:
@@ -333,19 +328,24 @@ def main() -> None:
     parser.add_argument("--num_world", type=int, default=10_000)
     parser.add_argument("--num_uniform", type=int, default=2_500)
     parser.add_argument("--induction_steps", type=int, default=200)
+    parser.add_argument("--listing_steps", type=int, default=200)
     parser.add_argument("--look_steps", type=int, default=80)
-    parser.add_argument("--speak_steps", type=int, default=240)
-    parser.add_argument("--enumerate_steps", type=int, default=400)
+    parser.add_argument("--speak_steps", type=int, default=400)
+    parser.add_argument("--settle_steps", type=int, default=240)
+    parser.add_argument("--clean_steps", type=int, default=100)
+    parser.add_argument("--tower", type=Path, help="take the vision tower of this checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.num_threads)
+    args.work_dir.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(args.work_dir, args.seed)
+    labeller = load_tower(args.work_dir, args.tower)
+    trainer.load_tower(labeller)
     if "induction" not in trainer.done:
         trainer.induction(args.induction_steps)
-    labeller = PatchLabeller()
-    labeller.load_state_dict(torch.load(args.work_dir / "vision.pt", weights_only=True)["model"])
-    trainer.load_tower(labeller)
+    if "listing" not in trainer.done:
+        trainer.listing(args.listing_steps)
     start = time.time()
     bank = build_bank(labeller, args.num_world, args.num_uniform, args.seed)
     trainer.log(stage="features", images=len(bank.contexts), seconds=round(time.time() - start))
@@ -353,10 +353,11 @@ def main() -> None:
         trainer.fit_connector(bank)
     if "look" not in trainer.done:
         trainer.look(bank, args.look_steps)
-    if "speak" not in trainer.done:
-        trainer.speak(bank, args.speak_steps)
-    if "enumerate" not in trainer.done:
-        trainer.enumerate(bank, args.enumerate_steps)
+    for stage, num_steps in zip(
+        SPEAK_STAGES, (args.speak_steps, args.settle_steps, args.clean_steps), strict=True
+    ):
+        if stage.name not in trainer.done:
+            trainer.speak(bank, stage, num_steps)
 
 
 if __name__ == "__main__":
