@@ -1,0 +1,1 @@
+"""What a preference trainer minimises: the recipe section, token weights, and the terms themselves."""
