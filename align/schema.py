@@ -56,14 +56,35 @@ class PromptRow(BaseRow):
     meta: dict[str, Any] = {}
 
 
+class Span(BaseRow):
+    """Characters `start` to `end` (exclusive) of an answer, whose tokens have `weight`; all others have 1."""
+
+    start: int = Field(ge=0)
+    end: int = Field(gt=0)
+    weight: float = Field(ge=0)
+
+
+class Spans(BaseRow):
+    """Weighted spans of both answers' last turns."""
+
+    chosen: list[Span] = []
+    rejected: list[Span] = []
+
+
 class PreferenceRow(BaseRow):
-    """A preference pair: one prompt, a chosen and a rejected answer (one assistant turn each)."""
+    """A preference pair: one prompt, a chosen and a rejected answer (one assistant turn each).
+
+    `rejected_images`, as many as `images`, are worse ones for the same prompt and chosen answer; `spans`
+    say which characters weigh more; `meta.margin` is the gap between the answers' scores.
+    """
 
     id: str = Field(min_length=1)
     images: list[str] = []
+    rejected_images: list[str] = []
     prompt: list[Message] = Field(min_length=1)
     chosen: list[Message] = Field(min_length=1)
     rejected: list[Message] = Field(min_length=1)
+    spans: Spans = Spans()
     meta: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -73,6 +94,15 @@ class PreferenceRow(BaseRow):
                 raise ValueError("chosen and rejected must end with a non-empty assistant turn")
         if self.chosen[-1].content == self.rejected[-1].content:
             raise ValueError("chosen and rejected are the same text")
+        return self
+
+    @model_validator(mode="after")
+    def _extras_fit(self) -> PreferenceRow:
+        if self.rejected_images and len(self.rejected_images) != len(self.images):
+            raise ValueError("rejected_images must be as many as images")
+        for side, spans in ((self.chosen, self.spans.chosen), (self.rejected, self.spans.rejected)):
+            if any(span.start >= span.end or span.end > len(side[-1].content) for span in spans):
+                raise ValueError("a span is empty or reaches beyond its answer")
         return self
 
 

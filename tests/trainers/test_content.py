@@ -61,7 +61,7 @@ def test_one_weight_bit_changes_the_digest_and_a_training_adapter_does_not(model
         if "lora_" in name:
             parameter.data.fill_(0.5)
     assert reference_weights(wrapped) == before
-    weight = wrapped.get_base_model().lm_head.weight
+    weight = wrapped.get_parameter("base_model.model.lm_head.weight")
     bits = weight.data.view(torch.int32)
     bits[0, 0] ^= 1
     assert reference_weights(wrapped) != before

@@ -1,0 +1,49 @@
+"""Preference rows with spans and rejected images: checked, and equal after JSONL and Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align.errors import AlignError
+from align.schema import PreferenceRow, check_row, read_rows, write_rows
+
+PLAIN: dict[str, Any] = {
+    "id": "a",
+    "images": ["cat.png"],
+    "prompt": [{"role": "user", "content": "What is it?"}],
+    "chosen": [{"role": "assistant", "content": "A cat."}],
+    "rejected": [{"role": "assistant", "content": "A dog."}],
+    "meta": {"margin": 1.5},
+}
+RICH = {
+    **PLAIN,
+    "id": "b",
+    "rejected_images": ["dog.png"],
+    "spans": {"chosen": [{"start": 2, "end": 5, "weight": 3}], "rejected": []},
+}
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_rows_with_and_without_extras_come_back_equal(tmp_path: Path, name: str) -> None:
+    rows = [check_row(PreferenceRow, values, "test") for values in (PLAIN, RICH)]
+    write_rows(tmp_path / name, rows)
+    assert list(read_rows(PreferenceRow, tmp_path / name)) == rows
+    assert rows[1].spans.chosen[0].weight == 3.0 and rows[0].spans.chosen == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"spans": {"chosen": [{"start": 2, "end": 7, "weight": 3}]}}, "beyond its answer"),
+        ({"spans": {"chosen": [{"start": 2, "end": 2, "weight": 3}]}}, "beyond its answer"),
+        ({"spans": {"chosen": [{"start": 0, "end": 2, "weight": -1}]}}, "greater than or equal to 0"),
+        ({"spans": {"prompt": []}}, "not permitted"),
+        ({"rejected_images": ["dog.png", "cow.png"]}, "as many as images"),
+    ],
+)
+def test_extras_that_do_not_fit_are_bad_rows(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(AlignError, match=reason):
+        check_row(PreferenceRow, {**PLAIN, **change}, "row 1")
