@@ -75,6 +75,14 @@ def reference_weights(model: Any) -> str:
     return parameters_digest(model, lambda name: not any(f".{adapter}." in name for adapter in adapters))
 
 
+def vision_weights(model: Any) -> str:
+    """Digest of everything in front of the decoder: tower and connector, adapters on them included."""
+    decoder = {id(parameter) for parameter in model.get_decoder().parameters()}
+    decoder |= {id(parameter) for parameter in model.get_output_embeddings().parameters()}
+    kept = {name for name, parameter in model.named_parameters() if id(parameter) not in decoder}
+    return parameters_digest(model, kept.__contains__)
+
+
 def _computed(settings: Any) -> Any:
     """A config's settings without the keys that name places, at every depth."""
     if not isinstance(settings, dict):

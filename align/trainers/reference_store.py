@@ -41,22 +41,17 @@ class ReferenceStore:
         self.misses = 0
 
     def key(
-        self,
-        prompt_ids: Sequence[int],
-        completions: Sequence[Sequence[int]],
-        images: Sequence[str],
-        scoring: str = "label",
+        self, prompt_ids: Sequence[int], completions: Sequence[Sequence[int]], images: Sequence[str]
     ) -> str:
         """The content key of one prompt and its completions.
 
         Args:
             prompt_ids: token ids as the model reads them, image placeholders included, no padding.
-            completions: token ids of each completion: chosen and rejected, or the chosen one alone.
+            completions: token ids of chosen and rejected, after truncation.
             images: digests of the pixels, in the prompt's order.
-            scoring: what is scored at each position: the completion's own token, or another rule's.
         """
         ids = [list(map(int, completion)) for completion in completions]
-        return digest_json([self._scope, list(map(int, prompt_ids)), ids, list(images), scoring])
+        return digest_json([self._scope, list(map(int, prompt_ids)), ids, list(images)])
 
     def get(self, key: str, lengths: Sequence[int]) -> list[torch.Tensor] | None:
         """Log-probs of each completion, float32 [C], or None when any is missing.

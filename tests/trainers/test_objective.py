@@ -58,7 +58,7 @@ def test_two_negatives_of_one_kind_are_two_terms() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "negative", "rejected"),
+    ("settings", "negative", "pair_scoring"),
     [
         ({"image": "cropped"}, "label", "label"),
         ({"image": "cropped", "variant": "released"}, "label", "label"),
@@ -66,13 +66,15 @@ def test_two_negatives_of_one_kind_are_two_terms() -> None:
         ({"image": "noisy"}, "label", "label"),
         ({"image": "noisy", "variant": "released"}, "crossed", "label"),
         ({"image": "retrieved"}, "label", "label"),
-        ({"image": "retrieved", "variant": "released"}, "argmax", "argmax"),
+        ({"image": "retrieved", "variant": "released"}, "argmax", "rejected"),
     ],
 )
-def test_released_code_scores_other_tokens(settings: dict[str, Any], negative: str, rejected: str) -> None:
+def test_released_code_scores_other_tokens(
+    settings: dict[str, Any], negative: str, pair_scoring: str
+) -> None:
     built = objective(conditional=[settings])
     assert [negative_scoring(kind) for kind in built.conditional.values()] == [negative]
-    assert built.rejected_scoring() == rejected
+    assert built.pair_scoring() == pair_scoring
 
 
 def test_betas_without_and_with_gaps() -> None:

@@ -58,7 +58,6 @@ def test_values_return_bit_for_bit_after_reopening(tmp_path: Path) -> None:
         {"completions": [[1, 2, 3], [4, 9]]},
         {"images": ["ab"]},
         {"images": ["aa", "aa"]},
-        {"scoring": "argmax"},
     ],
 )
 def test_nothing_changed_ever_hits(tmp_path: Path, changed: dict[str, Any]) -> None:
@@ -67,12 +66,8 @@ def test_nothing_changed_ever_hits(tmp_path: Path, changed: dict[str, Any]) -> N
     store.put(store.key(PROMPT, [CHOSEN, REJECTED], IMAGES), [torch.zeros(2), torch.zeros(3)])
     other = ReferenceStore(shards, changed.get("scope", SCOPE))
     completions = changed.get("completions", [CHOSEN, REJECTED])
-    key = other.key(
-        changed.get("prompt", PROMPT),
-        completions,
-        changed.get("images", IMAGES),
-        changed.get("scoring", "label"),
-    )
+    images = changed.get("images", IMAGES)
+    key = other.key(changed.get("prompt", PROMPT), completions, images)
     assert other.get(key, [len(ids) for ids in completions]) is None
     assert (other.hits, other.misses) == (0, 1)
 

@@ -19,7 +19,9 @@ from align.trainers.objectives.terms import (
     pair_beta,
 )
 
-Scoring = Literal["label", "argmax", "crossed"]
+# Which tokens are scored in the place of an answer's: its own ("label"); the likeliest ones of the rejected
+# answers ("rejected") or of all ("argmax"); those that are likeliest with another image ("crossed").
+Scoring = Literal["label", "rejected", "argmax", "crossed"]
 
 
 class Objective:
@@ -63,10 +65,10 @@ class Objective:
             return torch.full_like(gaps, beta)
         return pair_beta(beta, gaps, self.section.pair_beta)
 
-    def rejected_scoring(self) -> Scoring:
-        """How the rejected answer's tokens are scored; argmax in Re-Align's released code."""
+    def pair_scoring(self) -> Scoring:
+        """How the pair's own answers are scored: `rejected` in Re-Align's released code, else `label`."""
         released = any(s.image == "retrieved" and s.variant == "released" for s in self.conditional.values())
-        return "argmax" if released else "label"
+        return "rejected" if released else "label"
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold for a resumed run to equal an uninterrupted one."""
@@ -82,11 +84,7 @@ class Objective:
 
 
 def negative_scoring(settings: Conditional) -> Scoring:
-    """How the chosen answer is scored with the negative image.
-
-    label: its own tokens. argmax: the likeliest token at each position. crossed: the token that is
-    likeliest with the negative image, scored with the row's own.
-    """
+    """How the chosen answer is scored for a negative image: see `RetrievedImage` and `NoisyImage`."""
     if isinstance(settings, MaskedImage) or settings.variant == "paper":
         return "label"
     if isinstance(settings, NoisyImage):

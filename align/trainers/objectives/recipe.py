@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from align.config import Strict
+from align.schema import PreferenceRow
 
 Variant = Literal["paper", "released"]
 
@@ -152,6 +153,17 @@ class ObjectiveSection(Strict):
     anchor: Anchor | None = Field(default=None, description="reward anchor of mDPO")
     quality: Quality | None = Field(default=None, description="BCO quality term of MPO")
     sft: Supervised | None = Field(default=None, description="likelihood of the chosen answer")
+
+    def lacks(self, row: PreferenceRow) -> str:
+        """What a term needs and this row has not, in words; empty where nothing is missing."""
+        kinds = {settings.image for settings in self.conditional}
+        if kinds and not row.images:
+            return "objective.conditional needs an image"
+        if "retrieved" in kinds and not row.rejected_images:
+            return "objective.conditional with image: retrieved needs rejected_images"
+        if self.pair_beta is not None and not isinstance(row.meta.get("margin"), int | float):
+            return "objective.pair_beta needs a number in meta.margin"
+        return ""
 
     @property
     def is_plain(self) -> bool:
