@@ -77,9 +77,10 @@ class Choice(BaseRow):
 
 
 class Reply(BaseRow):
-    """The server's answer: `n` choices, in order."""
+    """The server's answer: `n` choices, in order; `prompt_tokens` is 0 where the server does not tell."""
 
     choices: list[Choice]
+    prompt_tokens: int = 0
 
 
 class Failure(BaseRow):
@@ -130,7 +131,8 @@ async def _ask_all(
 ) -> None:
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     timeout = httpx.Timeout(timeout_seconds, connect=10.0)
-    async with httpx.AsyncClient(limits=limits, timeout=timeout, trust_env=False) as http:
+    headers = {"Authorization": f"Bearer {server.api_key}"} if server.api_key else {}
+    async with httpx.AsyncClient(limits=limits, timeout=timeout, trust_env=False, headers=headers) as http:
 
         async def work(queue: Iterator[tuple[str, ChatRequest]]) -> None:
             for key, request in queue:
@@ -210,7 +212,7 @@ def _parse(response: httpx.Response, request: ChatRequest) -> Reply | Failure:
         ]
     except (ValueError, LookupError, TypeError) as error:
         return Failure(reason=f"not a chat completion: {type(error).__name__}: {error}")
-    return Reply(choices=choices)
+    return Reply(choices=choices, prompt_tokens=int(body["usage"].get("prompt_tokens") or 0))
 
 
 def _writable(text: str) -> str:

@@ -81,6 +81,7 @@ class Server:
         model: the name to ask for.
         digest: sha256 of the weights' folder; part of every content key.
         is_vllm: whether vLLM's own request fields may be sent.
+        api_key: sent as a bearer token; empty for servers that want none.
     """
 
     url: str
@@ -90,6 +91,7 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
     log: IO[str] | None = None
     log_path: Path | None = None
+    api_key: str = ""
 
     def alive(self) -> bool:
         """False when the server was started here and its process has ended."""

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +35,7 @@ class FileScore:
         health: counts: questions `answered` and those `missing` from the file, answers to `unknown`
             questions, and of the answers the `empty`, `failed` (null) and `unparsed` ones.
         undefined: metrics without a denominator, which count as 0.
+        notes: such as who judged.
     """
 
     task: str
@@ -43,6 +45,7 @@ class FileScore:
     health: dict[str, Any]
     undefined: list[str]
     card: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Metrics at the top by their names, everything else beside them."""
@@ -57,8 +60,9 @@ def main(words: Sequence[str]) -> int:
         AlignError: an unknown task or option, data or answers that cannot be read.
     """
     options = _parse(words)
-    task = open_task(options.task, options.data, options.option, options.mode)
-    score = score_file(task, options.predictions, options.mode)
+    with redirect_stdout(sys.stderr):  # what is said on the way must not stand before the JSON
+        task = open_task(options.task, options.data, options.option, options.mode)
+        score = score_file(task, options.predictions, options.mode)
     for line in _warnings(score):
         print(f"note: {line}", file=sys.stderr)
     say(json.dumps(score.to_json(), indent=1, ensure_ascii=False) if options.json else _table(score))
@@ -121,7 +125,7 @@ def score_file(task: Task, predictions: Path, mode: Mode = "official") -> FileSc
     health = {"answered": len(kept) - counts["failed"], "unknown": len(answers) - len(kept), **counts}
     if task.all_expected:
         health = {"missing": len(task.samples()) - len(kept), **health}
-    return FileScore(task.type, mode, metrics, splits, health, undefined, task.card.to_json())
+    return FileScore(task.type, mode, metrics, splits, health, undefined, task.card.to_json(), task.notes())
 
 
 def values(
@@ -137,8 +141,11 @@ def values(
     splits: dict[str, dict[str, float]] = {}
     whole: dict[str, tuple[int, float]] = {}
     undefined: list[str] = []
+    parts = {subset for score in scores for subset in score.meta["subsets"]}
     for metric, line in zip(task.metrics, lines, strict=True):
         name = metric.name.removesuffix("_strict")
+        if not parts.issuperset(metric.subsets):
+            continue  # not asked in this file
         if metric.mode != mode and any(_is_other_mode(metric, other) for other in task.metrics):
             continue
         splits.setdefault(metric.split, {})[name] = line["value"]

@@ -22,14 +22,26 @@ from align.schema import Message, Prediction, Score
 from evals.answers import OWN_FORMAT, is_own, own_predictions, read_answer_rows
 
 Mode = Literal["official", "strict"]
+MODES: tuple[Mode, ...] = ("official", "strict")
+MODE_PREFIXES: tuple[tuple[Mode, str], ...] = (("official", ""), ("strict", "strict_"))
+"""Each mode, and what its values' names begin with."""
 TASK_TYPES: Mapping[str, str] = {
+    "amber": "evals.tasks.amber",
     "chair": "evals.tasks.chair",
     "chartqa": "evals.tasks.chartqa",
     "custom": "evals.tasks.custom",
+    "dash_b": "evals.tasks.dash_b",
     "docvqa": "evals.tasks.docvqa",
     "gqa": "evals.tasks.gqa",
+    "hallusionbench": "evals.tasks.hallusionbench",
+    "haloquest": "evals.tasks.haloquest",
     "mmbench": "evals.tasks.mmbench",
+    "mme": "evals.tasks.mme",
+    "mmhal": "evals.tasks.mmhal",
+    "objhal": "evals.tasks.objhal",
     "pope": "evals.tasks.pope",
+    "popev2": "evals.tasks.popev2",
+    "repope": "evals.tasks.repope",
     "scienceqa": "evals.tasks.scienceqa",
     "textvqa": "evals.tasks.textvqa",
     "vizwiz": "evals.tasks.vizwiz",
@@ -207,6 +219,13 @@ class Task(ABC):
                 "not a known answer format", where=rows[0].where, fix=f"expected {self.answer_format}"
             )
         return own_predictions(rows, self.name)
+
+    def prepare(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> None:  # noqa: B027
+        """What must be known of all answers before any is scored: a judge's verdicts. Nothing by default."""
+
+    def notes(self) -> dict[str, Any]:
+        """What a reader of the numbers must know besides: who judged, with how many tokens."""
+        return {}
 
     def combine(self, scores: Sequence[Score]) -> list[Score]:
         """Scores with the values that belong to a group of answers (a pair, a figure) added, each group's on

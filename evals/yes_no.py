@@ -24,6 +24,16 @@ def parse_official(text: str) -> Answer:
     return "no" if {"No", "not", "no"} & set(words) else "yes"
 
 
+def parse_containing(text: str) -> Answer | None:
+    """As the scripts of RePOPE and DASH-B: yes if `yes` stands anywhere, else no if `no` does, else none.
+
+    >>> [parse_containing(text) for text in ("NO", "Eyes.", "I cannot tell", "None", "")]
+    ['no', 'yes', 'no', 'no', None]
+    """
+    text = text.lower()
+    return "yes" if "yes" in text else "no" if "no" in text else None
+
+
 _WORD = re.compile(r"[a-z]+(?:['’]t)?")
 _YES, _NO = {"yes", "yeah", "yep", "yup"}, {"no", "nope", "nah"}
 _NEGATION = {"no", "not", "none", "cannot", "without"}
@@ -48,30 +58,44 @@ def parse_strict(text: str) -> Answer | None:
     return "yes" if stated or set(words) & _YES else None
 
 
-def confusion(prefix: str, answer: Answer | None, label: Answer) -> dict[str, float]:
-    """Values tp, fp, tn, fn under `prefix`; yes is positive. An answer without a yes or no is a miss where
-    the label is yes; where it is no, it counts in n alone."""
-    return {
-        f"{prefix}tp": float(answer == "yes" and label == "yes"),
-        f"{prefix}fp": float(answer == "yes" and label == "no"),
-        f"{prefix}tn": float(answer == "no" and label == "no"),
-        f"{prefix}fn": float(answer != "yes" and label == "yes"),
-    }
+def yes_no_values(
+    label: Answer, official: Answer | None, strict: Answer | None, drop_unparsed: bool = False
+) -> dict[str, float]:
+    """One answer's values for `yes_no_metrics`: tp, fp, tn, fn, n (1) and correct, and `strict_` the same;
+    and unparsed (by strict). Yes is positive.
+
+    An answer without a yes or no is wrong: a miss where the label is yes; where it is no, in n alone.
+
+    Args:
+        drop_unparsed: the official script leaves out what it cannot read.
+    """
+    values = {"unparsed": float(strict is None)}
+    for prefix, answer in (("", official), ("strict_", strict)):
+        counts = float(not (drop_unparsed and not prefix and answer is None))
+        values |= {
+            f"{prefix}n": counts,
+            f"{prefix}tp": float(answer == "yes" and label == "yes"),
+            f"{prefix}fp": float(answer == "yes" and label == "no"),
+            f"{prefix}tn": float(answer == "no" and label == "no"),
+            f"{prefix}fn": counts * (answer != "yes" and label == "yes"),
+            f"{prefix}correct": float(answer == label),
+        }
+    return values
 
 
 def yes_no_metrics(
     mode: Mode, split: str, subsets: tuple[str, ...], primary_mode: Mode | None
 ) -> list[Metric]:
     """F1 (primary), accuracy, precision, recall and the share of yes among the *predictions*, from the
-    values of `confusion` (strict ones have the prefix `strict_`) and n (1)."""
+    values of `confusion` and n (strict ones have the prefix `strict_`)."""
     mark, suffix = ("", "") if mode == "official" else ("strict_", "_strict")
-    tp, fp, tn, fn = (f"{mark}{name}" for name in ("tp", "fp", "tn", "fn"))
+    tp, fp, tn, fn, n = (f"{mark}{name}" for name in ("tp", "fp", "tn", "fn", "n"))
     table: list[tuple[str, dict[str, float], dict[str, float], bool | None]] = [
         ("f1", {tp: 2}, {tp: 2, fp: 1, fn: 1}, True),
-        ("accuracy", {tp: 1, tn: 1}, {"n": 1}, True),
+        ("accuracy", {tp: 1, tn: 1}, {n: 1}, True),
         ("precision", {tp: 1}, {tp: 1, fp: 1}, True),
         ("recall", {tp: 1}, {tp: 1, fn: 1}, True),
-        ("yes_ratio", {tp: 1, fp: 1}, {"n": 1}, None),
+        ("yes_ratio", {tp: 1, fp: 1}, {n: 1}, None),
     ]
     return [
         Metric(

@@ -176,7 +176,7 @@ class Chair(Task):
         seen: Counter[str] = Counter()
         found = []
         for row in rows:
-            image_id = _image_id(row)
+            image_id = image_number(row)
             seen[image_id] += 1
             name = image_id if seen[image_id] == 1 else f"{image_id}#{seen[image_id]}"
             text = answer_text(row.need(_CAPTION_FIELDS, ANSWER_FORMAT), row.where)
@@ -270,7 +270,7 @@ def _read_objects(path: Path) -> dict[int, list[str]]:
     raw = read_json(path) if not _has_rows(path) else {}
     rows = read_answer_rows(path, "a JSON object: image id -> list of object names") if not raw else []
     try:
-        raw |= {_image_id(row): row.fields["objects"] for row in rows}
+        raw |= {image_number(row): row.fields["objects"] for row in rows}
         if not all(isinstance(names, list) for names in raw.values()):
             raise TypeError("objects are no list")
         return {int(image_id): sorted({str(name) for name in names}) for image_id, names in raw.items()}
@@ -292,7 +292,7 @@ def _has_rows(path: Path) -> bool:
         return True
 
 
-def _image_id(row: Row) -> str:
+def image_number(row: Row) -> str:
     """The picture's number, from a number or the end of COCO's file name."""
     value = str(row.need(_IMAGE_FIELDS, ANSWER_FORMAT))
     digits = _LAST_NUMBER.search(Path(value).stem)

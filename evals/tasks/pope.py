@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 from typing_extensions import override
@@ -31,13 +31,13 @@ from evals.tasks.pope_questions import (
     merge_questions,
     read_questions,
 )
-from evals.yes_no import Answer, confusion, parse_official, parse_strict, yes_no_metrics
+from evals.yes_no import Answer, parse_official, parse_strict, yes_no_metrics, yes_no_values
 
 
 class Config(TaskConfig):
     """Questions are built from `instances`, or read from published `files`; exactly one of the two."""
 
-    type: Literal["pope"] = "pope"
+    type: str = "pope"
     prompt: str = Field(
         default="{question}\nAnswer the question using a single word or phrase.",
         description="what is asked; {question} stands for the question",
@@ -69,12 +69,15 @@ class Config(TaskConfig):
 
 
 class Pope(Task):
-    """See the module. Values of a sample, for `official` and with the prefix `strict_`: tp, fp, tn, fn,
-    n (1), and for strict `unparsed`: an answer that is neither yes nor no is wrong and no prediction."""
+    """See the module; values of a sample as `yes_no_values` has them."""
 
     type = "pope"
     answer_format = ANSWER_FORMAT
-    paper = "POPE (arXiv:2305.10355)"
+    paper: ClassVar[str] = "POPE (arXiv:2305.10355)"
+    parser: ClassVar[str] = (
+        "official: no iff a token before the first full stop is No, no or not, else yes; "
+        "strict: the leading yes or no, or a plain statement; anything else is unparsed and wrong"
+    )
 
     def __init__(self, name: str, config: Config) -> None:
         super().__init__(name, config)
@@ -138,16 +141,13 @@ class Pope(Task):
         )
 
     @override
-    def parse(self, text: str) -> Answer:
+    def parse(self, text: str) -> Answer | None:
         return parse_official(text)
 
     @override
     def mark(self, sample: Sample, text: str) -> Mark:
-        label = sample.reference["label"]
-        official, strict = parse_official(text), parse_strict(text)
-        values = {"n": 1.0, "correct": float(official == label), "strict_correct": float(strict == label)}
-        values |= confusion("", official, label) | confusion("strict_", strict, label)
-        values["unparsed"] = float(strict is None)
+        official, strict = self.parse(text), parse_strict(text)
+        values = yes_no_values(sample.reference["label"], official, strict, drop_unparsed=True)
         return Mark(values, official, {"parsed_strict": strict}, unparsed=strict is None)
 
     @property
@@ -172,8 +172,7 @@ class Pope(Task):
             task=self.name,
             type=self.type,
             prompt=self.config.prompt,
-            parser="official: no iff a token before the first full stop is No, no or not, else yes; "
-            "strict: the leading yes or no, or a plain statement; anything else is unparsed and wrong",
+            parser=self.parser,
             split=self.config.split or "as its variants",
             aggregation="per variant, yes is positive; the mean row is the unweighted mean of the variants",
             source=f"{self.paper}, {source}",

@@ -8,6 +8,7 @@ from 10,000,000 and popular from 20,000,000), the file's name, or the questions 
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,13 +24,14 @@ from evals.answers import (
     make_prediction,
     own_predictions,
     read_answer_rows,
-    unknown_shape,
 )
+from evals.join import join_lines, plain_question
 from evals.task import Sample
 
 ANSWER_FORMAT = (
     "POPE's answers ({question, answer} a line, in the order of the questions), LLaVA's ({question_id, "
-    "prompt, text} a line), the same with `image` or `category`, or predictions.jsonl of `align generate`"
+    "prompt, text} a line), the same with `image` or `category`, RePOPE's "
+    "{variant: {id: {response}}}, or predictions.jsonl of `align generate`"
 )
 
 _LLAVA_VARIANTS = {0: "adversarial", 1: "random", 2: "popular"}
@@ -53,7 +55,7 @@ def read_pope_answers(
         AlignError: another format, answers that could be to several variants, or lines that don't follow
             the questions.
     """
-    rows = read_answer_rows(path, ANSWER_FORMAT)
+    rows = _rows_of_variants(path) or read_answer_rows(path, ANSWER_FORMAT)
     if is_own(rows):
         return _own(own_predictions(rows, task), samples)
     by_variant: dict[str, list[Sample]] = {name: [] for name in variants}
@@ -69,6 +71,21 @@ def read_pope_answers(
         for row, sample_id in pairs
     ]
     return predictions, set(joined)
+
+
+def _rows_of_variants(path: Path) -> list[Row]:
+    """Rows of a JSON object variant -> answers by question id, as RePOPE's script writes it; else none."""
+    try:
+        whole = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return []
+    if not isinstance(whole, dict) or not whole or whole.keys() - set(_LLAVA_VARIANTS.values()):
+        return []
+    return [
+        Row(f"{path} {variant} {number}", {"category": variant, "question_id": number, **answer})
+        for variant, answers in whole.items()
+        for number, answer in answers.items()
+    ]
 
 
 def _own(predictions: Sequence[Prediction], samples: Sequence[Sample]) -> tuple[list[Prediction], set[str]]:
@@ -118,7 +135,8 @@ def _by_content(rows: Sequence[Row], by_variant: Samples) -> Joined | None:
     joined: Joined = {}
     for variant, samples in by_variant.items():
         keys = {
-            sample.id: (Path(sample.images[0]).stem, _plain(sample.meta["question"])) for sample in samples
+            sample.id: (Path(sample.images[0]).stem, plain_question(sample.meta["question"]))
+            for sample in samples
         }
         answered = {sample_id: key for sample_id, key in keys.items() if key in pools}
         if len(answered) == len(samples) or pools.keys() <= set(keys.values()):
@@ -162,31 +180,15 @@ def _join(rows: Sequence[Row], samples: Sequence[Sample], variant: str) -> list[
     """Each row with the id of its sample; rows of no sample get an id that none has."""
     if all(_names_content(row) for row in rows):
         ids = {
-            (Path(sample.images[0]).stem, _plain(sample.meta["question"])): sample.id for sample in samples
+            (Path(sample.images[0]).stem, plain_question(sample.meta["question"])): sample.id
+            for sample in samples
         }
         return [(row, ids.get(_content(row), f"{variant}?{row.where}")) for row in rows]
     by_number = {str(sample.meta.get("question_id", sample.id)): sample for sample in samples}
     pairs = [(row, by_number.get(_number(row))) for row in rows]
     if all(_number(row) and (sample is None or _agree(row, sample)) for row, sample in pairs):
         return [(row, sample.id if sample else f"{variant}?{row.where}") for row, sample in pairs]
-    return _join_lines(rows, samples, variant)
-
-
-def _join_lines(rows: Sequence[Row], samples: Sequence[Sample], variant: str) -> list[tuple[Row, str]]:
-    if len(rows) != len(samples):
-        raise unknown_shape(
-            rows[0].where,
-            f"{len(rows)} answers without matching ids for {len(samples)} {variant} questions",
-            ANSWER_FORMAT,
-        )
-    for row, sample in zip(rows, samples, strict=True):
-        if not _agree(row, sample):
-            raise AlignError(
-                f"answers {_asked(row)!r} where {variant} asks {sample.meta['question']!r}",
-                where=row.where,
-                fix="answers must follow the questions of the data, or carry their ids",
-            )
-    return [(row, sample.id) for row, sample in zip(rows, samples, strict=True)]
+    return join_lines(rows, samples, _asked, ANSWER_FORMAT)
 
 
 def _number(row: Row) -> str:
@@ -197,12 +199,16 @@ def _number(row: Row) -> str:
 
 
 def _asked(row: Row) -> str:
-    return _plain(str(row.first(_QUESTION_FIELDS) or ""))
+    """The question that a row tells; its `text` is the answer where nothing else is."""
+    told = row.first(_QUESTION_FIELDS)
+    if told is None and row.first(TEXT_FIELDS[:-1]) is not None:
+        told = row.fields.get("text")
+    return plain_question(str(told or ""))
 
 
 def _agree(row: Row, sample: Sample) -> bool:
     """Whether the row tells no question, or the sample's."""
-    return not _asked(row) or _asked(row) == _plain(sample.meta["question"])
+    return not _asked(row) or _asked(row) == plain_question(sample.meta["question"])
 
 
 def _names_content(row: Row) -> bool:
@@ -211,8 +217,3 @@ def _names_content(row: Row) -> bool:
 
 def _content(row: Row) -> tuple[str, str]:
     return Path(str(row.fields["image"])).stem, _asked(row)
-
-
-def _plain(question: str) -> str:
-    """A question without case, upstream's slip `imange`, and what a prompt puts around it."""
-    return question.lower().replace("imange", "image").partition("?")[0].rpartition("\n")[2].strip()

@@ -1,0 +1,188 @@
+"""A language model as judge behind any OpenAI-compatible endpoint: asked k times, closed set of verdicts.
+
+A reply outside the set is no verdict but unscored, with the reason; so is a request that failed. Every
+judgement carries the judge's id, the digest of the prompt's wording and the reply itself, and the tokens are
+counted. There is no fallback: without a judge, a judged task refuses.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import Field
+
+from align.answer_store import AnswerStore, ask_stored
+from align.client import ChatRequest, Failure, Reply, Sampling, content_key
+from align.config import Strict
+from align.digest import digest_json
+from align.errors import AlignError
+from align.schema import BaseRow, Message
+from align.serve import Server
+
+
+class JudgeSettings(Strict):
+    """Which judge, and how often it is asked."""
+
+    endpoint: str = Field(description="base URL of an OpenAI-compatible server, such as http://host:8000/v1")
+    model: str | None = Field(default=None, description="name to ask for; null takes the server's first")
+    api_key_env: str = Field(
+        default="ALIGN_JUDGE_KEY", description="environment variable with the key; unset sends none"
+    )
+    repeats: int = Field(default=1, ge=1, description="times each answer is judged; the mean counts")
+    temperature: float = Field(default=0.0, ge=0, description="0 gives equal repeats; raise it with repeats")
+    max_tokens: int = Field(default=512, ge=1, description="longest reply in tokens")
+    concurrency: int = Field(default=32, ge=1, description="requests at the same time")
+    store: Path | None = Field(default=None, description="file of replies; a stopped run asks nothing twice")
+
+
+class Judgement(BaseRow):
+    """One verdict on one answer.
+
+    Attributes:
+        judge: the model's name, or `file` for a verdict that came with published answers.
+        prompt_sha256: digest of the prompt's wording; empty for a verdict that came in a file.
+        reply: what the judge wrote; None where the request failed.
+        verdict: one of the task's closed set, None if unscored.
+        unscored_reason: why there is no verdict.
+    """
+
+    sample_id: str
+    repeat: int
+    judge: str
+    prompt_sha256: str
+    reply: str | None
+    verdict: Any = None
+    unscored_reason: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+Judgements = Mapping[str, Sequence[Judgement]]
+"""Sample id -> its judgements, one a repeat."""
+
+
+def ask_judge(
+    settings: JudgeSettings,
+    questions: Mapping[str, Sequence[Message]],
+    wording: str,
+    read: Callable[[str], Any],
+) -> Judgements:
+    """Put each question to the judge `repeats` times.
+
+    Args:
+        questions: sample id -> what the judge is asked about its answer.
+        wording: the prompt without the sample's parts; its digest stands on every judgement.
+        read: a reply's verdict, None if it gives none of the closed set.
+
+    Raises:
+        AlignError: no server answers at the endpoint, or it stops answering.
+    """
+    server = connect(settings)
+    digest = digest_json([wording])
+    asked: dict[tuple[str, int], str] = {}
+    requests: dict[str, ChatRequest] = {}
+    for sample_id, messages in questions.items():
+        for repeat in range(settings.repeats):
+            sampling = Sampling(temperature=settings.temperature, max_tokens=settings.max_tokens, seed=repeat)
+            request = ChatRequest(messages, sampling=sampling)
+            key = content_key(server.digest, request, [])
+            asked[sample_id, repeat], requests[key] = key, request
+    with tempfile.TemporaryDirectory(prefix="align-judge-") as scratch:
+        path = settings.store or Path(scratch) / "replies.jsonl"
+        with AnswerStore(path) as store:
+            replies = ask_stored(server, store, requests, "judging", settings.concurrency)
+    found: dict[str, list[Judgement]] = {}
+    for (sample_id, repeat), key in asked.items():
+        judgement = _judgement(sample_id, repeat, server.model, digest, replies[key], read)
+        found.setdefault(sample_id, []).append(judgement)
+    return found
+
+
+def connect(settings: JudgeSettings) -> Server:
+    """The judge's server.
+
+    Raises:
+        AlignError: nobody answers there.
+    """
+    url = settings.endpoint.rstrip("/")
+    url = url if url.endswith("/v1") else url + "/v1"
+    key = os.environ.get(settings.api_key_env, "")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        reply = httpx.get(f"{url}/models", timeout=10, trust_env=False, headers=headers)
+        reply.raise_for_status()
+        cards = reply.json()["data"]
+        model = settings.model or str(cards[0]["id"])
+        is_vllm = any(card.get("owned_by") == "vllm" for card in cards)
+    except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise AlignError(
+            f"no OpenAI-compatible judge answers at {url}: {error}",
+            where="judge.endpoint",
+            fix="start one (`align serve CHECKPOINT`), or name another; a key goes into the environment "
+            f"variable {settings.api_key_env}",
+        ) from error
+    return Server(url=url, model=model, digest=f"judge:{model}", is_vllm=is_vllm, api_key=key)
+
+
+def told(sample_id: str, reply: str | None, verdict: Any, reason: str = "") -> Judgement:
+    """A judgement that came with published answers."""
+    return Judgement(
+        sample_id=sample_id,
+        repeat=0,
+        judge="file",
+        prompt_sha256="",
+        reply=reply,
+        verdict=verdict,
+        unscored_reason="" if verdict is not None else reason or "no verdict in the judge's reply",
+    )
+
+
+def summarise(judgements: Judgements) -> dict[str, Any]:
+    """Who judged, with what wording, how many judgements were unscored and why, and the tokens."""
+    flat = [item for items in judgements.values() for item in items]
+    reasons: dict[str, int] = {}
+    for item in flat:
+        if item.verdict is None:
+            reasons[item.unscored_reason] = reasons.get(item.unscored_reason, 0) + 1
+    return {
+        "judge": sorted({item.judge for item in flat}),
+        "prompt_sha256": sorted({item.prompt_sha256 for item in flat if item.prompt_sha256}),
+        "judgements": len(flat),
+        "repeats": max((len(items) for items in judgements.values()), default=0),
+        "unscored": sum(reasons.values()),
+        "unscored_reasons": reasons,
+        "prompt_tokens": sum(item.prompt_tokens for item in flat),
+        "completion_tokens": sum(item.completion_tokens for item in flat),
+    }
+
+
+def _judgement(
+    sample_id: str,
+    repeat: int,
+    judge: str,
+    digest: str,
+    reply: Reply | Failure,
+    read: Callable[[str], Any],
+) -> Judgement:
+    row = Judgement(sample_id=sample_id, repeat=repeat, judge=judge, prompt_sha256=digest, reply=None)
+    if isinstance(reply, Failure):
+        return row.model_copy(update={"unscored_reason": f"request failed: {reply.reason}"})
+    choice = reply.choices[0]
+    verdict = read(choice.text)
+    reason = "" if verdict is not None else "no verdict in the judge's reply"
+    if verdict is None and choice.finish_reason == "length":
+        reason = "the judge's reply was cut off"
+    return row.model_copy(
+        update={
+            "reply": choice.text,
+            "verdict": verdict,
+            "unscored_reason": reason,
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": choice.num_tokens,
+        }
+    )

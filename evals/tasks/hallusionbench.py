@@ -1,0 +1,338 @@
+"""HallusionBench: yes/no questions about figures and their edited versions (Guan et al. 2023,
+arXiv:2310.14566; https://github.com/tianyi-lab/HallusionBench, utils.py and evaluation.py at 744007c2).
+
+- aAcc: answers right; fAcc: figures with every answer right; qAcc: questions right on every figure;
+- easy_aAcc and hard_aAcc: questions right on the original (figure 0), and on all edited figures.
+
+There are 1,129 questions, 178 of them without a picture, or 951 with pictures alone (`questions: image`);
+the card names which. `scorer: judge` has a text judge compare an answer with the truth, as published; `rule`
+reads yes or no and needs none, and its numbers are no judge's.
+
+Edge cases: a judge's text with `incorrect` in it is wrong, else with `correct` right, else unclear; unclear
+counts as right only for VS questions without a figure. Those belong to no figure of fAcc. `strict` takes the
+reply's last such word; a reply without one is unscored. By rule, an answer without a yes or no is unclear.
+Of several judgements the majority decides. A group with an answer missing or unscored counts nowhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from align.coco import read_json
+from align.errors import AlignError
+from align.schema import Message, Prediction, Score
+from evals.answers import (
+    TEXT_FIELDS,
+    Row,
+    answer_text,
+    is_own,
+    make_prediction,
+    own_predictions,
+    read_answer_rows,
+)
+from evals.data_folder import find_file
+from evals.groups import add_group_values
+from evals.judge import told
+from evals.judged import JudgedConfig, JudgedTask
+from evals.task import MODE_PREFIXES, MODES, Card, Mark, Metric, Mode, Sample
+from evals.yes_no import parse_strict
+
+ANSWER_FORMAT = (
+    "HallusionBench.json with `model_prediction` on each row, and `gpt4v_output_gpt_check` (0, 1 or 2) where "
+    "a judge saw it; or predictions.jsonl of `align generate`"
+)
+Verdict = Literal["0", "1", "2"]
+_WRONG, _RIGHT, _UNCLEAR = "0", "1", "2"
+_CHECKS = ("gpt4v_output_gpt_check", "gpt_check", "correctness", "judge_output")
+_GROUPS = ("figure", "question", "hard")
+
+JUDGE_PROMPT = """\
+Compare a prediction with the reference answer to a question.
+
+Question: {question}
+Reference answer: {reference}
+Prediction: {answer}
+
+If the prediction agrees with the reference or does not conflict with it, reply `correct`. If it conflicts \
+with it, reply `incorrect`. If one cannot tell what it claims, reply `unclear`. Reply with that one word.
+"""
+
+
+class Config(JudgedConfig):
+    """The published questions; images lie under `image_root` by their `filename`."""
+
+    type: Literal["hallusionbench"] = "hallusionbench"
+    prompt: str = Field(default="{question}", description="what is asked; {question} stands for the question")
+    max_tokens: int = Field(default=256, gt=0, description="longest answer in tokens")
+    data: Path = Field(description="HallusionBench.json")
+    questions: Literal["all", "image"] = Field(
+        default="all", description="all 1,129, or the 951 that come with a picture"
+    )
+    scorer: Literal["judge", "rule"] = Field(
+        default="judge", description="who scores: a judge as published, or the answer's own yes or no"
+    )
+
+
+class HallusionBench(JudgedTask):
+    """See the module. Values of a sample, plain and with the prefix `strict_`: right, scored (0 if the judge
+    gave no verdict); of a group: figure and figure_right, and so on for question and hard; easy (0 or 1)."""
+
+    type = "hallusionbench"
+    answer_format = ANSWER_FORMAT
+    wording = JUDGE_PROMPT
+
+    def __init__(self, name: str, config: Config) -> None:
+        super().__init__(name, config)
+        self.config = config
+
+    @override
+    def inputs(self) -> dict[str, Path]:
+        return {"data": self.config.data}
+
+    @override
+    def samples(self) -> list[Sample]:
+        return self._samples
+
+    @cached_property
+    def _samples(self) -> list[Sample]:
+        path = self.config.data
+        try:
+            rows = [row for row in read_json(path) if self.config.questions == "all" or _has_image(row)]
+            found = [self._sample(row) for row in rows]
+        except (KeyError, TypeError, ValueError) as error:
+            raise AlignError(f"not HallusionBench's questions: {error}", where=str(path)) from error
+        if not found:
+            raise AlignError("no questions", where=str(path))
+        return found
+
+    def _sample(self, row: dict[str, Any]) -> Sample:
+        figure, question = (f"{_set_of(row)}_{row[name]}" for name in ("figure_id", "question_id"))
+        without = row["category"] == "VS" and str(row["figure_id"]) == "0"
+        original = str(row["figure_id"]) == "0"
+        return Sample(
+            id=_id_of(row),
+            images=[str(row["filename"]).removeprefix("./")] if _has_image(row) else [],
+            image_root=self.image_root,
+            messages=[
+                Message(role="user", content=self.config.prompt.replace("{question}", row["question"]))
+            ],
+            max_tokens=self.config.max_tokens,
+            cluster=_set_of(row),
+            reference={
+                "answer": str(row["gt_answer"]),
+                "details": row["gt_answer_details"],
+                "without": without,
+            },
+            subsets=(str(row["category"]),),
+            meta={
+                "question": row["question"],
+                "label": {"0": "no", "1": "yes"}.get(str(row["gt_answer"]), ""),
+                "kind": f"{row['category']} {row['subcategory']}",
+                "figure": None if without else figure,
+                "of_question": question,
+                "hard": None if original else question,
+                "easy": original,
+            },
+        )
+
+    @override
+    def read_answers(self, path: Path) -> list[Prediction]:
+        rows = read_answer_rows(path, ANSWER_FORMAT)
+        if is_own(rows):
+            return own_predictions(rows, self.name)
+        found = []
+        for row in rows:
+            sample_id = _row_id(row)
+            check = row.first(_CHECKS)
+            text = answer_text(row.first(("model_prediction", *TEXT_FIELDS)), row.where)
+            if check is not None and self.config.scorer == "judge":
+                self.told[sample_id] = [told(sample_id, str(check), strict_verdict(str(check)))]
+            elif text is None:
+                row.need(("model_prediction",), ANSWER_FORMAT)
+            found.append(
+                make_prediction(self.name, sample_id, "" if check is not None and text is None else text)
+            )
+        return found
+
+    @override
+    def judge_question(self, sample: Sample, text: str) -> Sequence[Message] | None:
+        if self.config.scorer == "rule":
+            return None
+        prompt = JUDGE_PROMPT.replace("{question}", sample.meta["question"])
+        prompt = prompt.replace("{reference}", str(sample.reference["details"])).replace("{answer}", text)
+        return [Message(role="user", content=prompt)]
+
+    @override
+    def read_verdict(self, reply: str) -> Verdict | None:
+        """By strict; official reads the reply again."""
+        return strict_verdict(reply)
+
+    @override
+    def parse(self, text: str) -> str:
+        return text
+
+    @override
+    def mark(self, sample: Sample, text: str) -> Mark:
+        values: dict[str, float] = {"easy": float(sample.meta["easy"])}
+        parsed: dict[Mode, list[Verdict]] = {}
+        for mode, prefix in MODE_PREFIXES:
+            verdicts = self._verdicts(sample, text, mode)
+            accepted = (_RIGHT, _UNCLEAR) if sample.reference["without"] else (_RIGHT,)
+            share = sum(verdict in accepted for verdict in verdicts) / max(len(verdicts), 1)
+            parsed[mode] = verdicts
+            values |= {f"{prefix}right": float(share > 0.5), f"{prefix}scored": float(bool(verdicts))}
+            values[f"{prefix}easy_right"] = values["easy"] * values[f"{prefix}right"]
+            values[f"{prefix}easy_scored"] = values["easy"] * values[f"{prefix}scored"]
+        meta = {"verdicts": parsed["official"], "verdicts_strict": parsed["strict"]}
+        unparsed = not parsed["strict"] or (self.config.scorer == "rule" and parsed["strict"] == [_UNCLEAR])
+        return Mark(values, parsed["official"], meta | self.judgement_meta(sample.id), unparsed=unparsed)
+
+    def _verdicts(self, sample: Sample, text: str, mode: Mode) -> list[Verdict]:
+        """Of several judgements the majority decides; an even split is not right."""
+        if self.config.scorer == "rule":
+            answer = {"0": "no", "1": "yes", "2": None}.get(text.strip(), parse_strict(text))
+            return [_UNCLEAR if answer is None else _RIGHT if answer == sample.meta["label"] else _WRONG]
+        judged = self.judgements.get(sample.id, ())
+        if mode == "official":
+            return [official_verdict(row.reply) for row in judged if row.reply is not None]
+        return [row.verdict for row in judged if row.verdict is not None]
+
+    @override
+    def combine(self, scores: Sequence[Score]) -> list[Score]:
+        found = list(scores)
+        for group, key in (("figure", "figure"), ("question", "of_question"), ("hard", "hard")):
+            sizes = Counter(name for sample in self.samples() if (name := sample.meta[key]) is not None)
+            found = add_group_values(
+                found,
+                lambda score, key=key: score.meta[key],
+                sizes,
+                lambda rows, group=group: _group(rows, group),
+            )
+        return found
+
+    @property
+    @override
+    def metrics(self) -> Sequence[Metric]:
+        order = sorted(MODES, key=lambda mode: mode != self.config.primary_mode)
+        return [metric for mode in order for part in ("", "VD", "VS") for metric in self._metrics(mode, part)]
+
+    def _metrics(self, mode: Mode, part: str) -> list[Metric]:
+        mark, suffix = ("", "") if mode == "official" else ("strict_", "_strict")
+        table = [
+            ("aAcc", f"{mark}right", f"{mark}scored", "answers right"),
+            ("fAcc", f"{mark}figure_right", f"{mark}figure", "figures with every answer right"),
+            ("qAcc", f"{mark}question_right", f"{mark}question", "questions right on every figure"),
+            ("easy_aAcc", f"{mark}easy_right", f"{mark}easy_scored", "right on the original"),
+            ("hard_aAcc", f"{mark}hard_right", f"{mark}hard", "right on every edited figure"),
+        ]
+        return [
+            Metric(
+                name=name + suffix,
+                split=part or "all",
+                numerator={top: 1},
+                denominator={bottom: 1},
+                higher_is_better=True,
+                primary=not part and name in ("aAcc", "fAcc", "qAcc") and mode == self.config.primary_mode,
+                description=description,
+                mode=mode,
+                subsets=(part,) if part else (),
+            )
+            for name, top, bottom, description in table
+        ]
+
+    @property
+    @override
+    def card(self) -> Card:
+        config, judge = self.config, self.config.judge
+        named = "as in the file" if judge is None else judge.model or judge.endpoint
+        scorer = f"judge: {named}" if config.scorer == "judge" else "rule: the answer's yes or no, no judge"
+        return Card(
+            task=self.name,
+            type=self.type,
+            prompt=config.prompt,
+            parser=f"{scorer}; official: `incorrect` is wrong, else `correct` right, else unclear; strict: "
+            "the last such word, other replies unscored",
+            split=f"{len(self.samples())} questions, "
+            + ("all" if config.questions == "all" else "with pictures"),
+            aggregation="aAcc over answers, fAcc over figures, qAcc over questions",
+            source="HallusionBench (arXiv:2310.14566), judge's prompt in our words",
+            licence="BSD-3-Clause",
+            mode=config.primary_mode,
+            cluster="set_id",
+        )
+
+
+def build(name: str, config: Config) -> HallusionBench:
+    """The task of a recipe's section."""
+    return HallusionBench(name, config)
+
+
+def locate(data: Path) -> dict[str, Any]:
+    """HallusionBench.json in a folder."""
+    found = find_file(data, "HallusionBench.json", "HallusionBench*.json")
+    return {"data": found} if found is not None else {}
+
+
+def official_verdict(reply: str) -> Verdict:
+    """0 wrong, 1 right, 2 unclear, as utils.py reads a judge's reply.
+
+    >>> [official_verdict(text) for text in ("Incorrect.", "Correct", "Not correct", "unclear", "2")]
+    ['0', '1', '1', '2', '2']
+    """
+    text = reply.strip().lower()
+    if text in (_WRONG, _RIGHT):
+        return _WRONG if text == _WRONG else _RIGHT
+    return _WRONG if "incorrect" in text else _RIGHT if "correct" in text else _UNCLEAR
+
+
+_VERDICT = re.compile(r"\b(?:not correct|incorrect|correct|unclear)\b")
+
+
+def strict_verdict(reply: str) -> Verdict | None:
+    """The last word of the set in the reply, None without one.
+
+    >>> [strict_verdict(text) for text in ("Not correct", "unclear, I'd say correct", "maybe", "2")]
+    ['0', '1', None, '2']
+    """
+    text = reply.strip().lower()
+    if text in (_WRONG, _RIGHT, _UNCLEAR):
+        return _WRONG if text == _WRONG else _RIGHT if text == _RIGHT else _UNCLEAR
+    words = _VERDICT.findall(text)
+    if not words:
+        return None
+    return _RIGHT if words[-1] == "correct" else _UNCLEAR if words[-1] == "unclear" else _WRONG
+
+
+def _group(rows: Sequence[Score], group: str) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for prefix in ("", "strict_"):
+        whole = bool(rows) and all(row.values[f"{prefix}scored"] for row in rows)
+        right = whole and all(row.values[f"{prefix}right"] for row in rows)
+        values |= {f"{prefix}{group}": float(whole), f"{prefix}{group}_right": float(right)}
+    return values
+
+
+def _has_image(row: dict[str, Any]) -> bool:
+    return str(row["visual_input"]) != "0"
+
+
+def _set_of(row: Any) -> str:
+    return f"{row['category']}_{row['subcategory']}_{row['set_id']}"
+
+
+def _id_of(row: Any) -> str:
+    return f"{_set_of(row)}_{row['figure_id']}_{row['question_id']}"
+
+
+def _row_id(row: Row) -> str:
+    for name in ("category", "subcategory", "set_id", "figure_id", "question_id"):
+        row.need((name,), ANSWER_FORMAT)
+    return _id_of(row.fields)

@@ -1,0 +1,210 @@
+"""POPEv2: the same question about a picture and about the picture with the object taken out
+(https://github.com/AoiDragon/POPE, POPEv2/dataset at 08d957b9).
+
+Accuracy, precision, recall, F1 and yes-ratio as in POPE, over 500 pictures and their 500 edited twins; and
+pair accuracy: pictures where both answers are right, which a model that always says yes cannot reach.
+
+Edge cases: as POPE's. A pair with an answer missing counts in no pair.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from align.coco import read_json
+from align.errors import AlignError
+from align.schema import Message, Prediction, Score
+from evals.answers import (
+    TEXT_FIELDS,
+    Row,
+    answer_text,
+    is_own,
+    make_prediction,
+    own_predictions,
+    read_answer_rows,
+)
+from evals.data_folder import find_file
+from evals.groups import add_group_values
+from evals.join import join_keys, join_lines, plain_question
+from evals.task import MODES, Card, Mark, Metric, Mode, Sample, Task, TaskConfig
+from evals.yes_no import Answer, parse_official, parse_strict, yes_no_metrics, yes_no_values
+
+ANSWER_FORMAT = (
+    "POPEv2's annotations with the answer added ({image_name, query, answer} a row), {question, answer} in "
+    "the order of the annotations, or predictions.jsonl of `align generate`"
+)
+
+
+class Config(TaskConfig):
+    """The published annotations; images lie under `image_root` by the names that they give."""
+
+    type: Literal["popev2"] = "popev2"
+    prompt: str = Field(
+        default="{question}\nAnswer the question using a single word or phrase.",
+        description="what is asked; {question} stands for the question",
+    )
+    max_tokens: int = Field(default=16, gt=0, description="longest answer in tokens")
+    annotations: Path = Field(description="POPEv2's annotations.json")
+
+
+class PopeV2(Task):
+    """See the module; values of a sample as `yes_no_values` has them, and of a pair: pairs (1), pair_right
+    and strict_pair_right."""
+
+    type = "popev2"
+    answer_format = ANSWER_FORMAT
+
+    def __init__(self, name: str, config: Config) -> None:
+        super().__init__(name, config)
+        self.config = config
+
+    @override
+    def inputs(self) -> dict[str, Path]:
+        return {"annotations": self.config.annotations}
+
+    @override
+    def samples(self) -> list[Sample]:
+        return self._samples
+
+    @cached_property
+    def _samples(self) -> list[Sample]:
+        path = self.config.annotations
+        rows = read_json(path)
+        try:
+            found = [self._sample(row) for row in rows]
+        except (KeyError, TypeError) as error:
+            raise AlignError(f"not POPEv2's annotations: {error}", where=str(path)) from error
+        if not found:
+            raise AlignError("no questions", where=str(path))
+        return found
+
+    def _sample(self, row: dict[str, Any]) -> Sample:
+        label, image = str(row["label"]).lower(), str(row["image_name"]).lstrip("/")
+        if label not in ("yes", "no"):
+            raise AlignError(
+                f"label {row['label']!r} is neither yes nor no", where=str(self.config.annotations)
+            )
+        return Sample(
+            id=f"{image}:{row['target_object']}",
+            images=[image],
+            image_root=self.image_root,
+            messages=[Message(role="user", content=self.config.prompt.replace("{question}", row["query"]))],
+            max_tokens=self.config.max_tokens,
+            cluster=str(row["image_id"]),
+            reference={"label": label},
+            meta={
+                "question": row["query"],
+                "label": label,
+                "kind": "present" if label == "yes" else "absent",
+                "group": f"{row['image_id']}:{row['target_object']}",
+            },
+        )
+
+    @override
+    def read_answers(self, path: Path) -> list[Prediction]:
+        rows = read_answer_rows(path, ANSWER_FORMAT)
+        if is_own(rows):
+            return own_predictions(rows, self.name)
+        samples = self.samples()
+        ids = {
+            f"{sample.images[0]}:{plain_question(sample.meta['question'])}": sample.id for sample in samples
+        }
+        pairs = join_keys(rows, ids, _key) or join_lines(rows, samples, _asked, ANSWER_FORMAT)
+        return [
+            make_prediction(
+                self.name, sample_id, answer_text(row.need(TEXT_FIELDS, ANSWER_FORMAT), row.where)
+            )
+            for row, sample_id in pairs
+        ]
+
+    @override
+    def parse(self, text: str) -> Answer:
+        return parse_official(text)
+
+    @override
+    def mark(self, sample: Sample, text: str) -> Mark:
+        official, strict = parse_official(text), parse_strict(text)
+        values = yes_no_values(sample.reference["label"], official, strict)
+        return Mark(values, official, {"parsed_strict": strict}, unparsed=strict is None)
+
+    @override
+    def combine(self, scores: Sequence[Score]) -> list[Score]:
+        sizes = Counter(sample.meta["group"] for sample in self.samples())
+        return add_group_values(scores, lambda score: score.meta["group"], sizes, _pair_values)
+
+    @property
+    @override
+    def metrics(self) -> Sequence[Metric]:
+        config = self.config
+        found = []
+        for mode in sorted(MODES, key=lambda mode: mode != config.primary_mode):
+            is_primary = mode == config.primary_mode
+            found.append(_pair_metric(mode, config.split, is_primary))
+            found += yes_no_metrics(mode, config.split, (), config.primary_mode)
+        return found
+
+    @property
+    @override
+    def card(self) -> Card:
+        return Card(
+            task=self.name,
+            type=self.type,
+            prompt=self.config.prompt,
+            parser="official: POPE's (no iff a token before the first full stop is No, no or not); strict: "
+            "the leading yes or no, or a plain statement; anything else is unparsed and wrong",
+            split=self.config.split,
+            aggregation="yes is positive; pair accuracy over pictures with both answers right",
+            source="POPEv2 (github.com/AoiDragon/POPE)",
+            licence="MIT; images as COCO",
+            mode=self.config.primary_mode,
+            cluster="picture with its edited twin",
+        )
+
+
+def build(name: str, config: Config) -> PopeV2:
+    """The task of a recipe's section."""
+    return PopeV2(name, config)
+
+
+def locate(data: Path) -> dict[str, Any]:
+    """POPEv2's annotations in a folder."""
+    annotations = find_file(data, "popev2*.json", "annotations.json")
+    return {"annotations": annotations} if annotations is not None else {}
+
+
+def _asked(row: Row) -> str:
+    return plain_question(str(row.first(("query", "question", "prompt")) or ""))
+
+
+def _key(row: Row) -> str | None:
+    image = row.first(("image_name", "image"))
+    return f"{str(image).lstrip('/')}:{_asked(row)}" if image and _asked(row) else None
+
+
+def _pair_values(pair: Sequence[Score]) -> dict[str, float]:
+    return {
+        "pairs": 1.0,
+        "pair_right": float(all(score.values["correct"] for score in pair)),
+        "strict_pair_right": float(all(score.values["strict_correct"] for score in pair)),
+    }
+
+
+def _pair_metric(mode: Mode, split: str, is_primary: bool) -> Metric:
+    mark, suffix = ("", "") if mode == "official" else ("strict_", "_strict")
+    return Metric(
+        name=f"pair_accuracy{suffix}",
+        split=split,
+        numerator={f"{mark}pair_right": 1},
+        denominator={"pairs": 1},
+        higher_is_better=True,
+        primary=is_primary,
+        description="pictures with both answers right, with the object and without it",
+        mode=mode,
+    )
