@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from align.errors import AlignError
 from evals.answers import Row, unknown_shape
@@ -54,6 +54,42 @@ def join_lines(
                 fix="answers must follow the questions of the data, or carry their ids",
             )
     return [(row, sample.id) for row, sample in zip(rows, samples, strict=True)]
+
+
+def join_blocks(
+    rows: Sequence[Row],
+    blocks: Sequence[Mapping[str, str]],
+    needed: Sequence[Collection[str]],
+    asked: Callable[[Row], str],
+) -> Pairs | None:
+    """Rows that go picture by picture, with some questions left out; told by the questions alone.
+
+    Args:
+        blocks: for each picture in order, question -> sample id.
+        needed: for each picture, the questions that cannot be left out.
+
+    Returns:
+        None where the rows cannot be cut into such blocks.
+    """
+    told = [asked(row) for row in rows]
+    # starts[k]: rows at which block k can start, each with the start of block k - 1 that leads there.
+    starts: list[dict[int, int]] = [{0: 0}]
+    for block, must in zip(blocks, needed, strict=True):
+        following: dict[int, int] = {}
+        for start in starts[-1]:
+            for end in range(start + len(must), min(start + len(block), len(rows)) + 1):
+                held = set(told[start:end])
+                if len(held) == end - start and held <= block.keys() and held.issuperset(must):
+                    following.setdefault(end, start)
+        starts.append(following)
+    end, pairs = len(rows), []
+    for block, found in zip(reversed(blocks), reversed(starts), strict=False):
+        if end not in found:
+            return None
+        start = found[end]
+        pairs += [(rows[place], block[told[place]]) for place in reversed(range(start, end))]
+        end = start
+    return pairs[::-1]
 
 
 def plain_question(question: str) -> str:

@@ -24,11 +24,11 @@ class JudgedConfig(TaskConfig):
 
 
 class JudgedTask(Task):
-    """A task whose `mark` reads `self.judgements`, which `prepare` fills.
+    """A task whose `mark` reads `self.judgements`, which `judge_answers` fills.
 
     Attributes:
         wording: the judge's prompt with its placeholders.
-        judgements: of the predictions prepared last, by sample id.
+        judgements: of the predictions judged last, by sample id.
         told: judgements that came with the file read last.
     """
 
@@ -49,7 +49,7 @@ class JudgedTask(Task):
         """The verdict in a judge's reply, None if it is not of the closed set."""
 
     @override
-    def prepare(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> None:
+    def judge_answers(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> None:
         """Take the file's judgements, or ask the judge about every answer.
 
         Raises:

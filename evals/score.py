@@ -177,7 +177,7 @@ def score_predictions(
     """
     asked = index_samples(task.samples() if samples is None else samples)
     answers = _index(predictions, asked, where)
-    task.prepare(list(asked.values()), predictions)
+    task.judge_answers(list(asked.values()), predictions)
     health = Health()
     scores = []
     for sample_id, sample in asked.items():

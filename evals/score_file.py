@@ -207,7 +207,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="align score",
         description="Score somebody's answers to a benchmark. Rule-scored tasks need no GPU and no server.",
-        epilog="answer files:\n" + "\n".join(_formats()),
+        epilog=_formats(words[0] if words else ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("task", help="one of: " + ", ".join(TASK_TYPES))
@@ -221,6 +221,14 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(list(words))
 
 
-def _formats() -> list[str]:
-    modules = {kind: import_module(path) for kind, path in TASK_TYPES.items()}
-    return [f"  {kind}: {module.ANSWER_FORMAT}" for kind, module in modules.items()]
+def _formats(kind: str) -> str:
+    """What a task's `--predictions` may be, and its options."""
+    if kind not in TASK_TYPES:
+        return "`align score TASK --help` tells the answer files and options of a task"
+    module = import_module(TASK_TYPES[kind])
+    options = "\n".join(
+        f"  {name}: {field.description}"
+        for name, field in module.Config.model_fields.items()
+        if field.description
+    )
+    return f"answer files:\n  {module.ANSWER_FORMAT}\noptions:\n{options}"

@@ -220,7 +220,7 @@ class Task(ABC):
             )
         return own_predictions(rows, self.name)
 
-    def prepare(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> None:  # noqa: B027
+    def judge_answers(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> None:  # noqa: B027
         """What must be known of all answers before any is scored: a judge's verdicts. Nothing by default."""
 
     def notes(self) -> dict[str, Any]:

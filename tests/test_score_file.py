@@ -154,6 +154,19 @@ def test_a_prompt_that_contradicts_its_id_is_not_scored(
     assert "where the data asks" in refuse(capsys, "pope", "--predictions", path, "--data", pope)
 
 
+def test_llavas_older_random_file_lacks_questions_about_absent_objects(
+    tmp_path: Path, pope: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = [row for number, row in enumerate(llava("random")) if number != 1]
+    rows = [{**row, "question_id": 10_000_000 + number} for number, row in enumerate(kept, 1)]
+    words = ("--predictions", write_lines(tmp_path / "a.jsonl", rows), "--data", pope)
+    found = score(capsys, "pope", *words)
+    assert found["precision"] == pytest.approx(200 / 3) and found["recall"] == 100.0
+    assert found["health"]["missing"] == 1
+    write_lines(tmp_path / "a.jsonl", rows[1:])  # a present object may not be left out
+    assert "2 answers without matching ids for 4 questions" in refuse(capsys, "pope", *words)
+
+
 def test_our_predictions_answer_a_shared_question_in_every_variant(
     tmp_path: Path, pope: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,7 @@ from evals.question_task import (
 )
 from evals.task import Card, Mark, Metric, Mode, Sample, Task
 from evals.tasks import chair
-from evals.yes_no import confusion, parse_official, parse_strict, yes_no_metrics
+from evals.yes_no import parse_official, parse_strict, yes_no_metrics, yes_no_values
 
 ANSWER_FORMAT = answers_as("[{id, answer}] or the same as JSON lines")
 METRICS = (*GRADERS, "chair", "yes_no")
@@ -119,8 +119,8 @@ class CustomYesNo(Custom):
     @override
     def mark(self, sample: Sample, text: str) -> Mark:
         mark, label = super().mark(sample, text), sample.reference["answers"][0]
-        values = confusion("", parse_official(text), label) | confusion("strict_", parse_strict(text), label)
-        return Mark({"n": 1.0, **values}, mark.parsed, mark.meta, mark.unparsed)
+        values = yes_no_values(label, parse_official(text), parse_strict(text))
+        return Mark(values, mark.parsed, mark.meta, mark.unparsed)
 
     @property
     @override

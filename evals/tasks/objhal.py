@@ -133,8 +133,13 @@ class ObjHal(JudgedTask):
     @cached_property
     def _chair(self) -> chair.Chair:
         config = self.config
-        section = {"instances": config.instances, "captions": config.captions, "objects": config.objects}
-        return chair.Chair(self.name, chair.Config(image_root=self.image_root, num_images=10**9, **section))
+        truth = chair.Config(
+            image_root=self.image_root,
+            instances=config.instances,
+            captions=config.captions,
+            objects=config.objects,
+        )
+        return chair.Chair(self.name, truth)
 
     @cached_property
     def _asked(self) -> dict[str, str]:

@@ -25,7 +25,7 @@ from evals.answers import (
     own_predictions,
     read_answer_rows,
 )
-from evals.join import join_lines, plain_question
+from evals.join import join_blocks, join_lines, plain_question
 from evals.task import Sample
 
 ANSWER_FORMAT = (
@@ -188,7 +188,21 @@ def _join(rows: Sequence[Row], samples: Sequence[Sample], variant: str) -> list[
     pairs = [(row, by_number.get(_number(row))) for row in rows]
     if all(_number(row) and (sample is None or _agree(row, sample)) for row, sample in pairs):
         return [(row, sample.id if sample else f"{variant}?{row.where}") for row, sample in pairs]
-    return join_lines(rows, samples, _asked, ANSWER_FORMAT)
+    # LLaVA's answers are to an older random file, which lacks 90 questions about absent objects.
+    partly = _join_pictures(rows, samples) if len(rows) < len(samples) else None
+    return partly or join_lines(rows, samples, _asked, ANSWER_FORMAT)
+
+
+def _join_pictures(rows: Sequence[Row], samples: Sequence[Sample]) -> list[tuple[Row, str]] | None:
+    pictures: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        pictures[sample.images[0]].append(sample)
+    blocks = [{plain_question(item.meta["question"]): item.id for item in part} for part in pictures.values()]
+    present = [
+        [plain_question(item.meta["question"]) for item in part if item.reference["label"] == "yes"]
+        for part in pictures.values()
+    ]
+    return join_blocks(rows, blocks, present, _asked)
 
 
 def _number(row: Row) -> str:
