@@ -9,6 +9,9 @@ https://github.com/LisaAnne/Hallucination, utils/chair.py at 6e4d33c4). `strict`
 - compounds that are no such object are skipped (`train station`, `computer mouse` is one mouse), and so
   is `orange` as a colour;
 - what a text denies is no mention: `no dog`, `without a dog`.
+
+Newer copies of the published scorer lemmatise with WordNet where the first one used the library `pattern`:
+the official reading has both, as `singulariser`.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal, NamedTuple
 
-from align.plurals import pattern_singular, singular_in
+from align.plurals import pattern_singular, singular_in, wordnet_singular
 
+Singulariser = Literal["pattern", "wordnet"]
 Mode = Literal["official", "strict"]
 MODES: tuple[Mode, ...] = ("official", "strict")
 
@@ -79,13 +83,13 @@ _STRICT_TOKEN = re.compile(r"[a-z0-9]+(?:['’][a-z]+)?|[^\sa-z0-9'’-]", re.IG
 _SENTENCE_END = frozenset(".!?")
 
 
-def find_objects(text: str, mode: Mode = "official") -> list[Mention]:
-    """All mentions of COCO objects in `text`, in order, repeats included.
+def find_objects(text: str, mode: Mode = "official", singulariser: Singulariser = "pattern") -> list[Mention]:
+    """All mentions of COCO objects in `text`, in order, repeats included; strict has its own singulars.
 
     >>> [mention.category for mention in find_objects("A bus, a hot dog and two people", "strict")]
     ['bus', 'hot dog', 'person']
     """
-    words = _official(text) if mode == "official" else _strict(text)
+    words = _official(text, singulariser) if mode == "official" else _strict(text)
     return [Mention(start, end, text[start:end], category) for start, end, category in words]
 
 
@@ -127,8 +131,20 @@ def _official_phrases() -> Mapping[str, str]:
     }
 
 
-def _official(text: str) -> Iterator[tuple[int, int, str]]:
-    words = [word._replace(form=pattern_singular(word.form)) for word in _official_words(text)]
+@cache
+def _single_words() -> frozenset[str]:
+    """Every word that stands in the list or in a phrase."""
+    return frozenset(word for entry in (*synonyms(), *_official_phrases()) for word in entry.split())
+
+
+def _official(text: str, singulariser: Singulariser) -> Iterator[tuple[int, int, str]]:
+    if singulariser == "pattern":
+        words = [word._replace(form=pattern_singular(word.form)) for word in _official_words(text)]
+    else:
+        known_words = _single_words()
+        words = [
+            word._replace(form=wordnet_singular(word.form, known_words)) for word in _official_words(text)
+        ]
     phrases, known = _official_phrases(), synonyms()
     merged: list[Word] = []
     position = 0

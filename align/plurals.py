@@ -1,5 +1,5 @@
-"""English singulars, twice: as the `pattern` library makes them (CHAIR's published numbers rest on
-its mistakes), and right, for words whose singular must be in a known vocabulary."""
+"""English singulars: as the `pattern` library makes them (CHAIR's published numbers rest on its mistakes),
+as WordNet does, and right; the last two for words whose singular must be in a known vocabulary."""
 
 from __future__ import annotations
 
@@ -89,3 +89,19 @@ def _candidates(word: str) -> tuple[str, ...]:
     elif word.endswith("s") and not word.endswith("ss"):
         found.append(word[:-1])
     return tuple(found)
+
+
+_WORDNET_STUCK = frozenset({"men", "vases"})
+"""Plurals that WordNet's lemmatiser leads elsewhere: `men` is a word of its own, `vases` comes from `vas`."""
+
+
+def wordnet_singular(word: str, vocabulary: Collection[str]) -> str:
+    """The noun that WordNet's lemmatiser (as NLTK calls it) makes of a lower-case word, for words whose
+    singular the vocabulary holds; other words as they are.
+
+    >>> [wordnet_singular(word, {"bus", "man", "glass"}) for word in ("bus", "buses", "men", "glasses")]
+    ['bus', 'bus', 'men', 'glass']
+    """
+    if word in _WORDNET_STUCK:
+        return word
+    return singular_in(word, vocabulary) or word

@@ -2,13 +2,15 @@
 
 A reply outside the set is no verdict but unscored, with the reason; so is a request that failed. Every
 judgement carries the judge's id, the digest of the prompt's wording and the reply itself, and the tokens are
-counted. There is no fallback: without a judge, a judged task refuses.
+counted. There is no fallback: without a judge, a judged task refuses. Where published answers carry another
+judge's verdicts, those are the reference that the judge is measured against.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,6 +161,27 @@ def summarise(judgements: Judgements) -> dict[str, Any]:
         "prompt_tokens": sum(item.prompt_tokens for item in flat),
         "completion_tokens": sum(item.completion_tokens for item in flat),
     }
+
+
+def agreement(judgements: Judgements, reference: Judgements) -> dict[str, Any]:
+    """How often a judge says what a reference says; kappa (Cohen 1960) is the part beyond chance, 1 is full.
+
+    Each of a sample's judgements is compared with the reference's first; pairs where either is unscored are
+    left out. Kappa is None where one verdict is all there is.
+    """
+    pairs = [
+        (str(row.verdict), str(reference[sample_id][0].verdict))
+        for sample_id, rows in judgements.items()
+        for row in rows
+        if sample_id in reference and row.verdict is not None and reference[sample_id][0].verdict is not None
+    ]
+    if not pairs:
+        return {"n": 0}
+    share = sum(ours == theirs for ours, theirs in pairs) / len(pairs)
+    sides = [Counter(side) for side in zip(*pairs, strict=True)]
+    chance = sum(sides[0][verdict] * sides[1][verdict] for verdict in sides[0]) / len(pairs) ** 2
+    kappa = None if chance == 1 else round((share - chance) / (1 - chance), 4)
+    return {"n": len(pairs), "agreement": round(100 * share, 4), "kappa": kappa}
 
 
 def _judgement(

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from align.errors import AlignError
 from align.schema import Message, Prediction
-from evals.judge import Judgement, Judgements, JudgeSettings, ask_judge, summarise
+from evals.judge import Judgement, Judgements, JudgeSettings, agreement, ask_judge, summarise
 from evals.task import Sample, Task, TaskConfig
 
 
@@ -50,7 +50,7 @@ class JudgedTask(Task):
 
     @override
     def judge_answers(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> None:
-        """Take the file's judgements, or ask the judge about every answer.
+        """Ask the judge about every answer; without a judge, take the file's judgements.
 
         Raises:
             AlignError: there is neither, or the judge cannot be reached.
@@ -60,7 +60,7 @@ class JudgedTask(Task):
             sample.id: question
             for sample in samples
             if sample.id in answers
-            and sample.id not in self.told
+            and (self.judge is not None or sample.id not in self.told)
             and (question := self.judge_question(sample, answers[sample.id])) is not None
         }
         if questions and self.judge is None:
@@ -73,11 +73,16 @@ class JudgedTask(Task):
         asked: Judgements = {}
         if questions and self.judge is not None:
             asked = ask_judge(self.judge, questions, self.wording, self.read_verdict)
-        self.judgements = {**{key: row for key, row in self.told.items() if key in answers}, **asked}
+        self.judgements = {**{key: rows for key, rows in self.told.items() if key in answers}, **asked}
 
     @override
     def notes(self) -> dict[str, Any]:
-        return {"judge": summarise(self.judgements)} if self.judgements else {}
+        if not self.judgements:
+            return {}
+        found = {"judge": summarise(self.judgements)}
+        if self.told and self.judge is not None:
+            found["agreement_with_file"] = agreement(self.judgements, self.told)
+        return found
 
     def judgement_meta(self, sample_id: str) -> dict[str, Any]:
         """What stands on a scored row about its judgements."""

@@ -179,6 +179,19 @@ def test_a_judge_under_bad_luck(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "It is 0." in json.dumps(asked) and "Dog" in json.dumps(asked)
 
 
+def test_a_judge_is_measured_against_the_verdicts_of_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{**row, "rating": rating} for row, rating in zip(template(tmp_path), (6, 6, 0, 0), strict=True)]
+    replies = {f"Answer {k}": f"Rating: {rating}" for k, rating in enumerate((6, 0, 0, 0))}
+    words = ("--predictions", write(tmp_path / "a.json", rows), "--data", tmp_path)
+    with judge(replies) as (url, _):
+        found = score(capsys, "mmhal", *words, "--option", f"judge.endpoint={url}")
+    assert found["score"] == 1.5 and found["notes"]["judge"]["judge"] == ["stub-judge"]
+    # Three of four agree; by chance (2 x 1 + 2 x 3) / 16 would.
+    assert found["notes"]["agreement_with_file"] == {"n": 4, "agreement": 75.0, "kappa": 0.5}
+
+
 def test_a_server_error_is_retried_and_repeats_are_averaged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,7 +317,7 @@ def test_object_halbench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_haloquest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = ",image_name,url,image type,hallucination type,question,groundtruth responses,split\n"
-    kinds = ("false premises", "insufficient context", "visually challenging")
+    kinds = ("false premises", "insufficient context", "visual challenge")
     table += "".join(
         f'{k},{k}.png,u,real,{kind},"What, {k}?",It is {k}.,eval\n' for k, kind in enumerate(kinds)
     )

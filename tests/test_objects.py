@@ -71,3 +71,11 @@ def test_the_vocabulary_names_its_source() -> None:
     header = (folder / "chair_synonyms.txt").read_text().split("person", 1)[0]
     assert "LisaAnne/Hallucination" in header and "BSD-2-Clause" in header
     assert "Redistribution" in (folder / "chair_synonyms.LICENSE").read_text()
+
+
+def test_wordnets_singulars_are_a_variant_of_the_official_reading() -> None:
+    text = "A bus, two buses, men and skis. Vases, wine glasses."
+    by_pattern = [item.category for item in find_objects(text)]
+    by_wordnet = [item.category for item in find_objects(text, singulariser="wordnet")]
+    assert by_pattern == ["bus", "person", "skis", "vase", "wine glass"]
+    assert by_wordnet == ["bus", "bus", "skis", "wine glass"]

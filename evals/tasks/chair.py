@@ -27,7 +27,7 @@ from typing_extensions import override
 
 from align.coco import load_captions, load_instances, read_json
 from align.errors import AlignError
-from align.objects import MODES, Mention, Mode, find_objects
+from align.objects import MODES, Mention, Mode, Singulariser, find_objects
 from align.schema import Message, Prediction
 from evals.answers import (
     TEXT_FIELDS,
@@ -62,16 +62,19 @@ class Truth:
     Attributes:
         objects: image id -> annotated objects; every picture has an entry.
         captions: image id -> what people wrote about it.
+        singulariser: for the captions, in official mode.
     """
 
     file_names: Mapping[int, str]
     objects: Mapping[int, Sequence[str]]
     captions: Mapping[int, Sequence[str]]
+    singulariser: Singulariser
 
     def of(self, image_id: int) -> dict[str, list[str]]:
         """A picture's objects for each mode."""
         captions = self.captions.get(image_id, ())
-        return {mode: objects_in(self.objects[image_id], captions, mode) for mode in MODES}
+        annotated = self.objects[image_id]
+        return {mode: objects_in(annotated, captions, mode, self.singulariser) for mode in MODES}
 
 
 class Config(TaskConfig):
@@ -86,6 +89,10 @@ class Config(TaskConfig):
     file_name: str = Field(
         default="COCO_val2014_{image_id:012d}.jpg",
         description="image file of an id; used with objects, instances name theirs themselves",
+    )
+    singulariser: Singulariser = Field(
+        default="pattern",
+        description="how official finds singulars: pattern as CHAIR's own script, wordnet as newer copies do",
     )
     num_images: int = Field(default=500, gt=0, description="images to sample (all, if fewer)")
     seed: int = Field(default=0, ge=0, description="picks the images")
@@ -159,11 +166,11 @@ class Chair(Task):
             assert config.objects is not None
             ready = _read_objects(config.objects)
             names = {image_id: config.file_name.format(image_id=image_id) for image_id in ready}
-            truth = Truth(names, ready, {})
+            truth = Truth(names, ready, {}, config.singulariser)
         else:
             instances = load_instances(config.instances)
             captions = load_captions(config.captions) if config.captions is not None else {}
-            truth = Truth(instances.file_names, instances.objects, captions)
+            truth = Truth(instances.file_names, instances.objects, captions, config.singulariser)
         if not truth.objects:
             raise AlignError("no images", where=", ".join(map(str, self.inputs().values())))
         return truth
@@ -185,12 +192,13 @@ class Chair(Task):
 
     @override
     def parse(self, text: str) -> list[str]:
-        return [mention.category for mention in find_objects(text, "official")]
+        found = find_objects(text, "official", self.config.singulariser)
+        return [mention.category for mention in found]
 
     @override
     def mark(self, sample: Sample, text: str) -> Mark:
         values: dict[str, float] = {"captions": 1.0, "words": float(len(_WORD.findall(text)))}
-        found = {mode: find_objects(text, mode) for mode in MODES}
+        found = {mode: find_objects(text, mode, self.config.singulariser) for mode in MODES}
         for mode, prefix in (("official", ""), ("strict", "strict_")):
             values |= _count(prefix, found[mode], set(sample.reference[mode]))
         meta = {
@@ -231,7 +239,7 @@ class Chair(Task):
             task=self.name,
             type=self.type,
             prompt=self.config.prompt,
-            parser="official: CHAIR's published extraction (pattern singulariser); "
+            parser=f"official: CHAIR's published extraction ({self.config.singulariser} singulariser); "
             "strict: right singulars, compounds, colours and denials told apart",
             split=self.config.split,
             aggregation="sums over all captions; recall over distinct objects",
@@ -259,9 +267,12 @@ def locate(data: Path) -> dict[str, Any]:
     return {"objects": objects} if objects is not None else {}
 
 
-def objects_in(annotated: Sequence[str], captions: Sequence[str], mode: Mode) -> list[str]:
+def objects_in(
+    annotated: Sequence[str], captions: Sequence[str], mode: Mode, singulariser: Singulariser = "pattern"
+) -> list[str]:
     """The objects of a picture, sorted: annotated ones and those that its human captions name."""
-    named = {mention.category for caption in captions for mention in find_objects(caption, mode)}
+    found = (find_objects(caption, mode, singulariser) for caption in captions)
+    named = {mention.category for mentions in found for mention in mentions}
     return sorted(named | set(annotated))
 
 
@@ -273,7 +284,7 @@ def _read_objects(path: Path) -> dict[int, list[str]]:
         raw |= {image_number(row): row.fields["objects"] for row in rows}
         if not all(isinstance(names, list) for names in raw.values()):
             raise TypeError("objects are no list")
-        return {int(image_id): sorted({str(name) for name in names}) for image_id, names in raw.items()}
+        return {_number(image_id): sorted({str(name) for name in names}) for image_id, names in raw.items()}
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise AlignError(
             f"not a map of image id to object names: {error}",
@@ -295,10 +306,17 @@ def _has_rows(path: Path) -> bool:
 def image_number(row: Row) -> str:
     """The picture's number, from a number or the end of COCO's file name."""
     value = str(row.need(_IMAGE_FIELDS, ANSWER_FORMAT))
-    digits = _LAST_NUMBER.search(Path(value).stem)
+    try:
+        return str(_number(value))
+    except ValueError as error:
+        raise AlignError(str(error), where=row.where, fix=f"expected {ANSWER_FORMAT}") from error
+
+
+def _number(name: str) -> int:
+    digits = _LAST_NUMBER.search(Path(name).stem)
     if digits is None:
-        raise AlignError(f"no image number in {value!r}", where=row.where, fix=f"expected {ANSWER_FORMAT}")
-    return str(int(digits.group()))
+        raise ValueError(f"no image number in {name!r}")
+    return int(digits.group())
 
 
 def _count(prefix: str, mentions: Sequence[Mention], truth: set[str]) -> dict[str, float]:

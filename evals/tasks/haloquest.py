@@ -47,7 +47,7 @@ ANSWER_FORMAT = (
 )
 KINDS = {
     "false premises": "false_premise",
-    "visually challenging": "visually_challenging",
+    "visual challenge": "visually_challenging",
     "insufficient context": "insufficient_context",
 }
 """The file's hallucination types -> the parts of the benchmark."""
