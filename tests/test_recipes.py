@@ -17,8 +17,8 @@ STAGE_OF = {"eval": "generate"}
 
 
 def test_the_walk_finds_the_tree() -> None:
-    assert {path.parent.name for path in FILES} == {"quickstart", "llava_1_5_7b", "qwen2_5_vl_7b"}
-    assert len(FILES) == 12
+    assert {path.parent.name for path in FILES} == {"quickstart", "llava_1_5_7b", "qwen2_5_vl_7b", "evals"}
+    assert len(FILES) == 14
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))
@@ -27,7 +27,7 @@ def test_recipe_loads_and_validates(path: Path) -> None:
         names = [step.recipe.name for step in load_pipeline(path)]
         assert names[-2:] == ["score", "report"] and {"sft", "dpo", "sample", "judge", "pairs"} <= set(names)
         return
-    kind = STAGE_OF.get(path.stem, path.stem)
+    kind = "eval" if path.parent.name == "evals" else STAGE_OF.get(path.stem, path.stem)
     assert kind in stage_names(), f"{path} is named after no stage"
     recipe = load_recipe(load_stage(kind).recipe, path)
     assert recipe.run_dir == Path("runs") / path.parent.name
