@@ -33,7 +33,7 @@ def write(path: Path, value: Any) -> Path:
 @contextmanager
 def judge(replies: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """An OpenAI-compatible server. `replies` maps a piece of the prompt to what comes back: text, a status,
-    or bytes to send as they are; what it was asked is kept."""
+    bytes to send as they are, a list of those by seed, or an iterator; what it was asked is kept."""
     asked: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -45,6 +45,8 @@ def judge(replies: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]
             prompt = json.dumps(body["messages"])
             asked.append(body)
             reply = next(value for piece, value in replies.items() if piece in prompt)
+            if isinstance(reply, Iterator):
+                reply = next(reply)
             if isinstance(reply, list):
                 reply = reply[min(body["seed"], len(reply) - 1)]
             if isinstance(reply, int):
@@ -142,6 +144,9 @@ def test_mmhal_files_with_ratings(tmp_path: Path, capsys: pytest.CaptureFixture[
     path = write(tmp_path / "answers.json", numbers)
     found = score(capsys, "mmhal", "--predictions", path, "--data", tmp_path)
     assert (found["score"], found["hallucination_rate"]) == (3.0, 50.0)
+    write(path, [{**rows[0], "ratings": [6, 2]}, {**rows[1], "rating": "Good. Rating: 3"}])
+    found = score(capsys, "mmhal", "--predictions", path, "--data", tmp_path)
+    assert (found["score"], found["hallucination_rate"]) == (3.5, 25.0)
 
 
 def test_without_a_judge_it_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,11 +197,16 @@ def test_a_judge_is_measured_against_the_verdicts_of_a_file(
     assert found["notes"]["agreement_with_file"] == {"n": 4, "agreement": 75.0, "kappa": 0.5}
 
 
-def test_a_server_error_is_retried_and_repeats_are_averaged(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_server_error_is_asked_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = template(tmp_path)[:1]
-    write(tmp_path / "mmhal-bench_answer_template.json", rows)
+    with judge({"Answer 0": iter([500, "Rating: 5"])}) as (url, asked):
+        words = ("--predictions", write(tmp_path / "a.json", rows), "--data", tmp_path)
+        found = score(capsys, "mmhal", *words, "--option", f"judge.endpoint={url}")
+    assert found["score"] == 5.0 and len(asked) == 2 and found["health"]["missing"] == 3
+
+
+def test_repeats_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = template(tmp_path)[:1]
     with judge({"Answer 0": ["Rating: 6", "Rating: 2"]}) as (url, asked):
         words = ("--predictions", write(tmp_path / "a.json", rows), "--data", tmp_path)
         options = [f"judge.endpoint={url}", "judge.repeats=2", "judge.temperature=1.0"]
@@ -285,7 +295,8 @@ def test_object_lists() -> None:
 
 
 def test_object_halbench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path / "gt_objects.json", {"1": ["person", "dog"], "2": ["car"], "3": ["cat", "bed"]})
+    truth = {"1": ["person", "dog"], "2": ["car"], "3": ["cat", "bed"]}
+    write(tmp_path / "gt_objects.json", truth)
     texts = {1: "A man, a woman and a cat play.", 2: "The sky is blue today.", 3: "It is a cat on it."}
     rows = [
         {"image_id": number, "question": "Describe it.", "answer": text} for number, text in texts.items()
@@ -294,8 +305,8 @@ def test_object_halbench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     listed = [{**row, "extract_objs": found} for row, found in zip(rows, lists, strict=True)]
     hall = {
         "sentences": [
-            {"image_id": row["image_id"], "caption": row["answer"], "words": found}
-            for row, found in zip(rows, lists, strict=True)
+            {"image_id": row["image_id"], "caption": row["answer"], "words": found, "mscoco_gt_words": there}
+            for row, found, there in zip(rows, lists, truth.values(), strict=True)
         ],
         "overall_metrics": {},
     }
@@ -305,6 +316,9 @@ def test_object_halbench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert found["chair_s"] == pytest.approx(100 / 3) and found["chair_s_refine"] == 50.0
         assert (found["chair_i"], found["recall"]) == (25.0, 40.0)
         assert found["resp"] == 50.0 and found["mention"] == 25.0
+    # Upstream's output tells the truth too.
+    again = score(capsys, "objhal", "--predictions", tmp_path / "a.json", "--data", tmp_path / "a.json")
+    assert (again["chair_i"], again["recall"]) == (25.0, 40.0)
     rows += [{"image_id": 2, "question": "What?", "answer": "A dog"}]
     words = ("--predictions", write(tmp_path / "a.json", rows), "--data", tmp_path)
     with judge({"woman": '["man", "woman", "cat"]', "sky": "()", "cat on": "no idea"}) as (url, asked):

@@ -277,11 +277,14 @@ def objects_in(
 
 
 def _read_objects(path: Path) -> dict[int, list[str]]:
-    """`{image id: [objects]}`, or rows of `image_id` (or `image`) and `objects`, as in POPE's repository."""
-    raw = read_json(path) if not _has_rows(path) else {}
-    rows = read_answer_rows(path, "a JSON object: image id -> list of object names") if not raw else []
+    """`{image id: [objects]}`; rows of `image_id` (or `image`) and `objects`, as in POPE's repository; or a
+    scorer's own output, whose sentences tell `mscoco_gt_words`."""
+    expected = "a JSON object: image id -> list of object names"
+    rows = read_answer_rows(path, expected) if _has_rows(path) else []
+    raw = {} if rows else read_json(path)
     try:
-        raw |= {image_number(row): row.fields["objects"] for row in rows}
+        for row in rows:
+            raw[image_number(row)] = row.need(("objects", "mscoco_gt_words"), expected)
         if not all(isinstance(names, list) for names in raw.values()):
             raise TypeError("objects are no list")
         return {_number(image_id): sorted({str(name) for name in names}) for image_id, names in raw.items()}
@@ -294,9 +297,10 @@ def _read_objects(path: Path) -> dict[int, list[str]]:
 
 
 def _has_rows(path: Path) -> bool:
-    """Whether the file is JSON lines or a list, rather than one object."""
+    """Whether the file is JSON lines, a list or a scorer's output, rather than one object of lists."""
     try:
-        return not isinstance(json.loads(path.read_bytes()), dict)
+        whole = json.loads(path.read_bytes())
+        return not isinstance(whole, dict) or "sentences" in whole
     except OSError:
         return False
     except ValueError:

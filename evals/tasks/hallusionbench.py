@@ -46,12 +46,12 @@ from evals.task import MODE_PREFIXES, MODES, Card, Mark, Metric, Mode, Sample
 from evals.yes_no import parse_strict
 
 ANSWER_FORMAT = (
-    "HallusionBench.json with `model_prediction` on each row, and `gpt4v_output_gpt_check` (0, 1 or 2) where "
-    "a judge saw it; or predictions.jsonl of `align generate`"
+    "HallusionBench.json with `model_prediction` on each row, and `gpt4v_output_gpt_check` (0, 1 or 2; "
+    "any name that ends so) where a judge saw it; or predictions.jsonl of `align generate`"
 )
 Verdict = Literal["0", "1", "2"]
 _WRONG, _RIGHT, _UNCLEAR = "0", "1", "2"
-_CHECKS = ("gpt4v_output_gpt_check", "gpt_check", "correctness", "judge_output")
+_CHECKS = ("correctness", "judge_output", "correct")
 _GROUPS = ("figure", "question", "hard")
 
 JUDGE_PROMPT = """\
@@ -151,7 +151,7 @@ class HallusionBench(JudgedTask):
         found = []
         for row in rows:
             sample_id = _row_id(row)
-            check = row.first(_CHECKS)
+            check = row.first([*(name for name in row.fields if name.endswith("gpt_check")), *_CHECKS])
             text = answer_text(row.first(("model_prediction", *TEXT_FIELDS)), row.where)
             if check is not None and self.config.scorer == "judge":
                 self.told[sample_id] = [told(sample_id, str(check), strict_verdict(str(check)))]
