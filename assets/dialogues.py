@@ -16,8 +16,11 @@ from data_tools.scenes.language import (
     DESCRIBE_PROMPTS,
     NOISE_SHARE,
     SHORT_ANSWER_SUFFIX,
+    Question,
     absent_typical,
     exists_question,
+    noun_phrase,
+    questions,
     web_caption,
     with_article,
 )
@@ -63,6 +66,19 @@ def exists_wording(name: str, rng: np.random.Generator) -> str:
     if way < 0.94:
         return f"Can you see {with_article(name)} in this picture?"
     return f"Does the image show {with_article(name)}?"
+
+
+def phrased(question: Question) -> str:
+    """The answer as people say it, which is not how VQAv2 writes it."""
+    if question.kind == "how many":
+        said = noun_phrase(question.category, int(question.answer))
+    elif question.kind == "where":
+        said = f"{question.answer} side"
+    elif question.kind == "what":
+        said = with_article(question.answer)
+    else:
+        return question.answer.capitalize()
+    return f"{said.capitalize()}."
 
 
 def branch_inputs(rows: Sequence[Row], length: int) -> dict[str, torch.Tensor]:
@@ -177,6 +193,13 @@ class RowMaker:
         suffix = SHORT_ANSWER_SUFFIX if rng.random() < 0.35 else ""
         order = [asked[i] for i in rng.permutation(len(asked))]
         return [(exists_wording(name, rng) + suffix, answer) for name, answer in order]
+
+    def asked(self, context: str, objects: Sequence[SceneObject], rng: np.random.Generator) -> list[Turn]:
+        """Questions of every kind, answered in phrases: ``Two dogs.``, ``Left side.``, ``A zebra.``"""
+        suffix = SHORT_ANSWER_SUFFIX if rng.random() < 0.35 else ""
+        found = questions(context, objects, rng)
+        order = [found[i] for i in rng.permutation(len(found))]
+        return [(question.text + suffix, phrased(question)) for question in order]
 
     def described(self, context: str, objects: Sequence[SceneObject], rng: np.random.Generator) -> list[Turn]:
         """One description prompt with a web caption, noise included."""

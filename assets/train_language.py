@@ -1,4 +1,4 @@
-"""Steps 2-8 of the base: the decoder learns to match words, to list, to look, and to speak.
+"""Steps 2-9 of the base: the decoder learns to match words, to list, to look, and to speak.
 
     python -m assets.train_language WORK_DIR
 
@@ -13,8 +13,9 @@ Needs ``vision.pt`` from `assets.train_vision`, or takes the tower of a finished
    that an image looks to the decoder like the slots that it already reads.
 4. *look*: dense yes/no on real features.
 5. *speak*: web captions by the thousand, and existence dialogues, in chat form; dense yes/no kept in.
-   No counts, places or "what" are asked: that is left to SFT.
 6. *settle*: the same at half the learning rate. 7. *clean*: the same with fewer noisy captions.
+8. *ask*: how many, where and what as well, answered in phrases (``Two dogs.``, ``Left side.``). To answer
+   as VQAv2 does (``2``, ``left``) is left to SFT.
 
 Features are computed once (the tower is frozen). ``language.pt`` is resumed stage by stage.
 """
@@ -53,12 +54,15 @@ class SpeakStage:
     lr: float
     noise_share: float
     stream: int
+    asks: bool = False
+    """Dialogues are twice as many and of every kind of question, not of existence alone."""
 
 
 SPEAK_STAGES = (
     SpeakStage("speak", 1e-3, NOISE_SHARE, 5),
     SpeakStage("settle", 5e-4, NOISE_SHARE, 6),
     SpeakStage("clean", 5e-4, 0.45, 7),
+    SpeakStage("ask", 7e-4, 0.45, 8, asks=True),
 )
 
 
@@ -281,7 +285,7 @@ class Trainer:
         self.fit("look", num_steps, 5e-4, 2e-3, False, batch)
 
     def speak(self, bank: ImageBank, stage: SpeakStage, num_steps: int) -> None:
-        """Stages 5 to 7: captions, existence dialogues and dense items, one micro-batch of each.
+        """Stages 5 to 8: captions, existence dialogues and dense items, one micro-batch of each.
 
         Captions of one image share its prefix in one row, each blind to the others, which halves the
         cost of a caption.
@@ -292,15 +296,16 @@ class Trainer:
 
         def batch(step: int) -> list:
             del step
-            captions = rng.integers(bank.num_world, size=12)
-            asked = rng.integers(bank.num_world, size=8)
+            captions = rng.integers(bank.num_world, size=8 if stage.asks else 12)
+            asked = rng.integers(bank.num_world, size=16 if stage.asks else 8)
             dense = rng.integers(len(bank.contexts), size=4)
             caption_rows = [maker.captions(bank.contexts[i], bank.objects[i], 5, rng) for i in captions]
             dialogues = []
             for number, i in enumerate(asked):
                 scene = bank.contexts[i], bank.objects[i]
                 turns = maker.described(*scene, rng) if number % 4 == 0 else []
-                dialogues.append(maker.chat([*turns, *maker.exists(*scene, 5, rng)]))
+                turns += maker.asked(*scene, rng) if stage.asks else maker.exists(*scene, 5, rng)
+                dialogues.append(maker.chat(turns))
             dense_rows = [maker.dense_on_image(bank.contexts[i], bank.objects[i], rng) for i in dense]
             return [
                 (caption_rows, self.project(bank, captions), False),
@@ -333,6 +338,7 @@ def main() -> None:
     parser.add_argument("--speak_steps", type=int, default=400)
     parser.add_argument("--settle_steps", type=int, default=240)
     parser.add_argument("--clean_steps", type=int, default=100)
+    parser.add_argument("--ask_steps", type=int, default=160)
     parser.add_argument("--tower", type=Path, help="take the vision tower of this checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_threads", type=int, default=2)
@@ -354,7 +360,7 @@ def main() -> None:
     if "look" not in trainer.done:
         trainer.look(bank, args.look_steps)
     for stage, num_steps in zip(
-        SPEAK_STAGES, (args.speak_steps, args.settle_steps, args.clean_steps), strict=True
+        SPEAK_STAGES, (args.speak_steps, args.settle_steps, args.clean_steps, args.ask_steps), strict=True
     ):
         if stage.name not in trainer.done:
             trainer.speak(bank, stage, num_steps)
