@@ -56,8 +56,7 @@ def accept_shared_rows(model: PreTrainedModel, method: Method = "auto") -> None:
     """
     use_shared_rows(model, method)
     backbone, holder = cast(Any, model.base_model), cast(Any, model)
-    if not hasattr(holder, "two_row_forward"):  # a model may see a second trainer
-        backbone.register_forward_hook(_keep_predictors, with_kwargs=True)
+    backbone.register_forward_hook(_keep_predictors, with_kwargs=True)
     # Attributes, not a closure: a deep copy of the model then calls itself and not the original.
     holder.two_row_forward = model.forward
     holder.vision_trains = vision_trains(model)

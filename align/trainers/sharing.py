@@ -95,11 +95,9 @@ def _attention(model: Any, _: Any) -> str:
     if getattr(text, "use_bidirectional_attention", False):
         return "the decoder attends in both directions"
     used = text._attn_implementation
-    return (
-        ""
-        if used == "sdpa" or used.startswith(ATTENTION)
-        else f"attention is {used!r}: shared rows need 'sdpa'"
-    )
+    if used.startswith(ATTENTION):
+        return "the model already serves another trainer; load it again"
+    return "" if used == "sdpa" else f"attention is {used!r}: shared rows need 'sdpa'"
 
 
 def _experts(model: Any, _: Any) -> str:

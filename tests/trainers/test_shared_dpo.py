@@ -13,8 +13,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference, DPOTrainer
 
 from align.errors import AlignError
-from align.trainers.dpo_trainer import SharedPrefixDPOTrainer
-from align.trainers.sharing import SharingConfig
+from align.trainers import SharedPrefixDPOTrainer, SharingConfig
 from tests.trainers.trl_comparison import as_pairs, assert_equal, train, vision_pairs
 from tests.twins import Twins
 

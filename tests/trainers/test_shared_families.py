@@ -10,7 +10,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from align.trainers.dpo_trainer import SharedPrefixDPOTrainer
+from align.trainers import SharedPrefixDPOTrainer
 from align.trainers.sharing import FAMILIES
 from tests.trainers.trl_comparison import assert_equal, text_pairs, train, vision_pairs
 from tests.twins import Twins
