@@ -45,7 +45,7 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
     _quiet()
     variant = VARIANTS[order["variant"]]
     if variant.get("compact"):  # what TRL does by itself on a GPU with Triton
-        trl.trainer.utils._use_triton = lambda device: True
+        vars(trl.trainer.utils)["_use_triton"] = lambda device: True
     if variant.get("trl_head"):
         from align.trainers import shared_forward
 

@@ -29,6 +29,7 @@ from align.trainers.pair_collator import PairCollator
 from align.trainers.remembered import ImageStore, LogProbStore, RememberedReference
 from align.trainers.self_check import check_against_two_rows
 from align.trainers.shared_forward import FEATURE_STORE, accept_shared_rows
+from align.trainers.shared_row import SharedRow
 from align.trainers.sharing import SharingConfig, obstacles
 
 _SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
@@ -78,7 +79,8 @@ class SharedPrefixDPOTrainer(DPOTrainer):
     def _share(self, image_digest: Callable[[Any], str] | None) -> bool:
         """Put the shared rows in place, or say why not."""
         self.obstacles = obstacles(self.model, self.args)
-        collator = pair_collator(self.data_collator, self.model.config, image_digest)
+        trained: Any = self.model
+        collator = pair_collator(self.data_collator, trained.config, image_digest)
         if collator is None:
             self.obstacles.append("the data collator is not TRL's own")
         if self.obstacles:
@@ -95,6 +97,12 @@ class SharedPrefixDPOTrainer(DPOTrainer):
         if self.shares and self.sharing.self_check:
             self._compare_paths()
         return super().train(*args, **kwargs)
+
+    def _prepare_input(self, data: Any) -> Any:
+        """The trainer's, which moves tensors only, and the row."""
+        if isinstance(data, SharedRow) and data.input_ids.device != self.args.device:
+            return data.to(self.args.device)
+        return super()._prepare_input(data)
 
     def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False) -> Any:
         if not self.shares:

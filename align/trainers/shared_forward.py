@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from trl.trainer.utils import FusedCausalLMOutput, _use_triton
+from trl.kernels.chunked_logprob import _use_triton
+from trl.trainer.utils import FusedCausalLMOutput
 
 from align.progress import say
 from align.trainers.attention import Method, use_shared_rows
@@ -69,6 +70,7 @@ def accept_shared_rows(model: PreTrainedModel, method: Method = "auto") -> None:
         if not kwargs.get("fused_lm_head"):
             return self.two_row_forward(**two_row_inputs(self, kwargs))
         inputs = row_inputs(self, shared_row, kwargs)
+        scored: Any
         if _has_own_head(self):
             scored = _score(self, shared_row, inputs)
         else:
@@ -179,7 +181,7 @@ def _remembered(row: SharedRow, encode: Any, pixels: Tensor) -> Any:
     if kept is None:
         _say_once("  the feature store is not used: this family's features cannot be taken apart by image")
         return None
-    return BaseModelOutputWithPooling(pooler_output=kept)
+    return BaseModelOutputWithPooling(pooler_output=cast(Any, kept))
 
 
 @functools.cache
@@ -229,7 +231,7 @@ def _keep_predictors(_: nn.Module, __: Any, kwargs: dict[str, Any], output: Any)
 
 def _scatter(scored: Any, row: SharedRow, shape: torch.Size) -> Any:
     """`[1, T]` fields to the `[S, L-1]` of the batch's rows."""
-    places = array_places(row)
+    places = tuple(place.to(scored.log_probs.device) for place in array_places(row))
     fields = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1", "label_mask")
     for name in fields:
         value = getattr(scored, name)

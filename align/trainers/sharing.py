@@ -127,10 +127,13 @@ def _truncation(_: Any, args: Any) -> str:
     return "truncation_mode 'keep_end' cuts the two prompts of a pair differently" if cut else ""
 
 
-def _kernels(_: Any, args: Any) -> str:
-    return (
-        "use_liger_kernel replaces layers of the model when training starts" if args.use_liger_kernel else ""
-    )
+def _changed_model(_: Any, args: Any) -> str:
+    if args.use_liger_kernel:
+        return "use_liger_kernel replaces layers of the model when training starts"
+    if args.torch_compile:
+        return "torch_compile has not been tried on shared rows"
+    noisy = getattr(args, "neftune_noise_alpha", None)
+    return "neftune_noise_alpha adds noise that depends on a row's length" if noisy else ""
 
 
 def _parallelism(_: Any, args: Any) -> str:
@@ -147,6 +150,6 @@ _CONDITIONS: tuple[Callable[[Any, Any], str], ...] = (
     _adapter,
     _dropout,
     _truncation,
-    _kernels,
+    _changed_model,
     _parallelism,
 )

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -35,7 +36,8 @@ def main() -> None:
     )
     assert trainer.shares
     if os.environ.get("RANK", "0") == "0":
-        images = [len(pair["images"]) for pair in pairs]
+        rows: list[Any] = list(pairs)
+        images = [len(row["images"]) for row in rows]
         world = trainer.accelerator.num_processes
         out.write_text(json.dumps({"losses": record.losses, "images": images, "processes": world}))
 

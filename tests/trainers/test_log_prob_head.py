@@ -22,7 +22,8 @@ def test_scores_and_gradient_equal_log_softmax(with_bias: bool, monkeypatch: pyt
     wanted = logits.log_softmax(1)
     found = score(hidden, weight, bias, targets, with_statistics=True)
     assert torch.allclose(found.log_probs, wanted.gather(1, targets[:, None])[:, 0], atol=1e-6)
-    assert found.entropy is not None and found.is_top1 is not None and found.mean_logits is not None
+    assert found.entropy is not None and found.log_sum_sq_probs is not None
+    assert found.is_top1 is not None and found.mean_logits is not None
     assert torch.allclose(found.entropy, -(wanted.exp() * wanted).sum(1), atol=1e-6)
     assert torch.allclose(found.log_sum_sq_probs, (2 * wanted).logsumexp(1), atol=1e-6)
     assert torch.allclose(found.mean_logits, logits.mean(1), atol=1e-6)

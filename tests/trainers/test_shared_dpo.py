@@ -168,7 +168,7 @@ def test_the_frozen_tower_is_run_once_a_batch_and_never_backwards(
 
 
 def test_an_image_token_in_a_completion_is_refused(checkpoint: Path, processor: Any, tmp_path: Path) -> None:
-    rows = list(vision_pairs(2))
+    rows: list[Any] = list(vision_pairs(2))
     rows[0]["chosen"][0]["content"] = f"a {processor.image_token} b"
     lora = LoraConfig(r=4, target_modules=LANGUAGE)
     with pytest.raises(AlignError, match="image token"):

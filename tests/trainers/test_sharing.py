@@ -57,6 +57,8 @@ def test_each_condition_is_named(tmp_path: Path) -> None:
     assert "keep_end" in failed(llama(), tmp_path, truncation_mode="keep_end")
     assert failed(llama(), tmp_path, truncation_mode="keep_end", max_length=None) == ""
     assert "use_liger_kernel" in failed(llama(), tmp_path, use_liger_kernel=True)
+    assert "torch_compile" in failed(llama(), tmp_path, torch_compile=True)
+    assert "noise" in failed(llama(), tmp_path, neftune_noise_alpha=5.0)
     encoder = T5Config(vocab_size=32, d_model=16, d_ff=16, d_kv=8, num_heads=2, num_layers=1)
     assert "encoder-decoder" in failed(T5ForConditionalGeneration(encoder), tmp_path)
 
