@@ -62,11 +62,12 @@ def compare_task(
     Args:
         margin: the loss that still counts as kept, in the metric's unit (points of a share).
 
-    All checkpoints are compared on the samples that were scored for all of them.
+    All checkpoints are compared on the samples that were scored for all of them, and on the groups of samples
+    that are whole in all of them.
     """
     common = set.intersection(*({score.sample_id for score in part} for part in scores.values()))
     shared = {
-        name: by_subset([score for score in part if score.sample_id in common])
+        name: by_subset(task.combine([score for score in part if score.sample_id in common]))
         for name, part in scores.items()
     }
     first = next(iter(shared.values()))

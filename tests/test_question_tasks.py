@@ -14,8 +14,10 @@ import pytest
 
 from align.cli import main
 from align.errors import AlignError
-from align.schema import Prediction, write_rows
+from align.schema import Prediction, Score, write_rows
+from evals.comparison import compare_task
 from evals.generate import checked_samples
+from evals.score import score_predictions
 from evals.score_file import open_task
 from evals.spreadsheet import read_table
 
@@ -285,6 +287,26 @@ def test_mmbench_unpacks_pictures_and_samples_whole_questions(tmp_path: Path) ->
     samples = checked_samples("mmbench", task)
     assert len({sample.cluster for sample in samples}) == 1 and len(samples) > 1
     assert (tmp_path / "images" / samples[0].images[0]).read_bytes() == PICTURE
+
+
+def test_mmbench_compares_checkpoints_on_questions_that_both_answered_in_full(tmp_path: Path) -> None:
+    task = open_task("mmbench", mmbench(tmp_path / "t.tsv", rotated=True))
+    samples = task.samples()
+
+    def answered(lost: str) -> list[Score]:
+        rows = [
+            Prediction(key="k", task="mmbench", sample_id=sample.id, text=sample.reference["answer"])
+            for sample in samples
+            if sample.id != lost
+        ]
+        kept = [sample for sample in samples if sample.id != lost]
+        return score_predictions(task, rows, samples=kept).scores
+
+    parts = {"base": answered("1000007"), "tuned": answered("")}
+    line = next(row for row in compare_task(task, parts, 100, [0]) if row["metric"] == "accuracy")
+    assert (line["base"], line["tuned"], line["delta"], line["clusters"]) == (100.0, 100.0, 0.0, 2)
+    sums = [row["values"]["groups"] for row in map(Score.model_dump, parts["base"])]
+    assert sum(sums) == 1
 
 
 def test_mmbench_without_answers_is_refused(tmp_path: Path) -> None:
