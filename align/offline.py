@@ -37,18 +37,26 @@ class OfflineEngine:
         self._llm = llm
         self._batch = batch
 
-    def ask(self, requests: Sequence[tuple[str, ChatRequest]], on_reply: OnReply) -> None:
+    def ask(
+        self, requests: Sequence[tuple[str, ChatRequest]], on_reply: OnReply, batch: int | None = None
+    ) -> None:
         """Ask every request, in order of the list; `on_reply` gets each key and reply.
+
+        Args:
+            batch: requests that the engine gets at once; by default a few times what it decodes together.
 
         A request that the engine refuses is a `Failure`. Log-probabilities are not returned.
         """
-        for start in range(0, len(requests), self._batch):
-            self._ask_batch(requests[start : start + self._batch], on_reply)
+        size = batch or self._batch
+        for start in range(0, len(requests), size):
+            self._ask_batch(requests[start : start + size], on_reply)
 
     def _ask_batch(self, batch: Sequence[tuple[str, ChatRequest]], on_reply: OnReply) -> None:
+        from vllm.exceptions import VLLMClientError
+
         try:
             answers = self._chat([request for _, request in batch])
-        except ValueError as error:  # one refused prompt refuses its batch: find it by halving
+        except (ValueError, VLLMClientError) as error:  # one refused prompt refuses its batch: halve it
             if len(batch) == 1:
                 on_reply(batch[0][0], Failure(reason=f"refused: {str(error)[:300]}"))
                 return
