@@ -9,6 +9,10 @@ margins a step) and `quarantine.jsonl`. A killed run resumes and ends with the s
 A pair is computed as one row, `[prompt | chosen | rejected]`, and its image is encoded once. The first
 pairs are computed in TRL's way too, and the run stops where the two differ. `sharing: off` is TRL's way.
 
+The loss is TRL's (`trainer.loss_type`), or an `objective` of several terms: image negatives, anchor,
+token weights, quality, likelihood, beta by score gap. The reference's log-probs are kept in
+`run_dir/reference_store`: later epochs, and later runs of a sweep on the same pairs, find them there.
+
   align dpo recipes/qwen2_5_vl_7b/dpo.yaml trainer.beta=0.2
   accelerate launch -m align.dpo recipes/qwen2_5_vl_7b/dpo.yaml      # several GPUs
 
@@ -30,7 +34,9 @@ from align.modeling import ModelSection, load_model, load_processor
 from align.progress import say
 from align.run import RunFolder
 from align.schema import PreferenceRow
+from align.stores import FeatureStoreSection, ReferenceStoreSection
 from align.trainer_args import STAGE_OWNS, section
+from align.trainers.objectives.recipe import ObjectiveSection
 from align.training import (
     build,
     check_supervision,
@@ -44,7 +50,7 @@ from align.training import (
 from align.training_data import CheckedRows, DataSection, check_rows, lazy_dataset
 
 if TYPE_CHECKING:
-    from align.trainers.dpo_trainer import SharedPrefixDPOTrainer
+    from align.trainers.objective_trainer import ObjectiveDPOTrainer
 
 MAX_LENGTH = 2048
 _REFERENCE = "the reference is the model with the adapter off"
@@ -75,6 +81,15 @@ class Recipe(StageRecipe):
         default="auto",
         description="auto: chosen and rejected share prompt and image where that is exact; off: never",
     )
+    objective: ObjectiveSection = Field(
+        default=ObjectiveSection(), description="terms beside TRL's preference loss"
+    )
+    reference_store: ReferenceStoreSection = Field(
+        default=ReferenceStoreSection(), description="the reference's log-probs, kept between epochs and runs"
+    )
+    feature_store: FeatureStoreSection | None = Field(
+        default=None, description="vision features, kept between epochs and runs; null keeps none"
+    )
 
 
 def run(recipe: Recipe) -> RunFolder:
@@ -94,13 +109,16 @@ def run(recipe: Recipe) -> RunFolder:
         say(f"DPO of {recipe.model.path} on {recipe.data.path}")
         processor = load_processor(recipe.model)
         max_length = recipe.trainer.given().get("max_length", MAX_LENGTH)
-        checked = check_rows(PreferenceRow, recipe.data, processor, max_length, folder)
+        checked = check_rows(
+            PreferenceRow, recipe.data, processor, max_length, folder, recipe.objective.lacks
+        )
         trainer = _trainer(recipe, folder, processor, checked)
         where = placement(trainer.model)
         where.show()
         results = train(trainer, folder, "DPO")
         save_adapter(trainer, recipe.model, folder)
     metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
+    metrics["stores"] = trainer.store_counts()
     folder.complete(metrics=metrics, next_step=f"align merge (adapter: {folder.final / 'adapter'})")
     return folder
 
@@ -144,35 +162,54 @@ def check_reference(trainer: Any) -> None:
 
 def _trainer(
     recipe: Recipe, folder: RunFolder, processor: Any, checked: CheckedRows[PreferenceRow]
-) -> SharedPrefixDPOTrainer:
+) -> ObjectiveDPOTrainer:
     from trl.trainer.dpo_config import DPOConfig
 
-    from align.trainers.dpo_trainer import SharedPrefixDPOTrainer
+    from align.trainers.objective_trainer import ObjectiveDPOTrainer
     from align.trainers.sharing import SharingConfig
 
-    class Trainer(SharedPrefixDPOTrainer):
+    plain = recipe.objective.is_plain
+
+    class Trainer(ObjectiveDPOTrainer):
         def create_model_card(self, *_: Any, **__: Any) -> None:
             """Checkpoints in scratch need no card."""
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             super().log(logs, start_time)
             if self.state.global_step == 1 and "loss" in logs:
-                check_first_step(logs, self.loss_types, _tolerance(self.model, self.args.bf16))
+                loss_types = self.loss_types if plain else []
+                check_first_step(logs, loss_types, _tolerance(self.model, self.args.bf16))
 
     model = load_model(recipe.model)
     arguments = trainer_arguments(recipe.trainer, recipe.seed, folder, max_length=MAX_LENGTH)
+    options = build(DPOConfig, **arguments)
     trainer = build(
         Trainer,
         model=model,
-        args=build(DPOConfig, **arguments),
-        train_dataset=lazy_dataset(checked.rows, recipe.data),
+        args=options,
+        train_dataset=lazy_dataset(checked.rows, recipe.data, for_objective=not plain),
         processing_class=processor,
         peft_config=lora_config(recipe.lora, model),
         sharing=SharingConfig(mode=recipe.sharing),
+        objective=recipe.objective,
+        **_stores(recipe, model, processor, options),
     )
     check_reference(trainer)
     _check_first_row(trainer, processor, checked)
     return trainer
+
+
+def _stores(recipe: Recipe, model: Any, processor: Any, options: Any) -> dict[str, Any]:
+    """The stores that the recipe asks for, opened for this model, as the trainer's arguments."""
+    if recipe.sharing == "off":
+        return {}
+    autocast = "bfloat16" if options.bf16 else "float16" if options.fp16 else "no"
+    stores: dict[str, Any] = {}
+    if recipe.reference_store.enabled:
+        stores["reference_store"] = recipe.reference_store.open(recipe.run_dir, model, processor, autocast)
+    if recipe.feature_store is not None:
+        stores["feature_store"] = recipe.feature_store.open(recipe.run_dir, model, processor, autocast)
+    return stores
 
 
 def _tolerance(model: Any, autocast: bool) -> float:

@@ -77,9 +77,17 @@ class _Quarantine:
 
 
 def check_rows(
-    cls: type[T], section: DataSection, processor: Any, max_length: int | None, folder: RunFolder
+    cls: type[T],
+    section: DataSection,
+    processor: Any,
+    max_length: int | None,
+    folder: RunFolder,
+    lacks: Callable[[T], str] = lambda row: "",
 ) -> CheckedRows[T]:
     """Read and check all rows; writes `quarantine.jsonl` to the stage's folder.
+
+    Args:
+        lacks: what the stage needs and a row has not, in words; empty for a row that has all.
 
     Raises:
         AlignError: missing files, duplicate ids, no row left, or (strict) the first bad row.
@@ -96,9 +104,13 @@ def check_rows(
     tokens = image_tokens(processor)
     kept: list[tuple[str, T, list[tuple[str, ...]]]] = []
     for where, row in numbered:
-        broken = next((bad_images[name] for name in row.images if name in bad_images), None)
+        broken = next((bad_images[name] for name in _image_names(row) if name in bad_images), None)
         if broken:
             quarantine.add(where, row.id, "image", broken)
+            continue
+        missing = lacks(row)
+        if missing:
+            quarantine.add(where, row.id, "lacks", missing)
             continue
         try:
             check_text([message.content for message in _messages(row)], tokens)
@@ -106,9 +118,9 @@ def check_rows(
         except AlignError as error:
             quarantine.add(where, row.id, "text", error.what)
     lengths = _lengths(processor, kept, sizes)
-    for (where, row, _), length in zip(kept, lengths, strict=True):
-        if max_length is not None and length > max_length:
-            reason = f"{length} tokens, more than trainer.max_length = {max_length}"
+    for (where, row, _), (length, longest) in zip(kept, lengths, strict=True):
+        if max_length is not None and longest > max_length:
+            reason = f"{longest} tokens, more than trainer.max_length = {max_length}"
             quarantine.add(where, row.id, "too long", reason)
             continue
         checked.rows.append(row)
@@ -141,22 +153,33 @@ def row_texts(processor: Any, row: SFTRow | PreferenceRow) -> list[tuple[str, ..
     return sequences
 
 
-def lazy_dataset(rows: Sequence[SFTRow] | Sequence[PreferenceRow], section: DataSection) -> Dataset:
-    """A `datasets.Dataset` with TRL's columns whose images are decoded when an item is read."""
+def lazy_dataset(
+    rows: Sequence[SFTRow] | Sequence[PreferenceRow], section: DataSection, for_objective: bool = False
+) -> Dataset:
+    """A `datasets.Dataset` with TRL's columns whose images are decoded when an item is read.
+
+    Args:
+        for_objective: preference rows also have `id`, `spans`, `rejected_images` and `margin`.
+    """
     from datasets import Dataset
 
-    columns = ("messages",) if isinstance(rows[0], SFTRow) else ("prompt", "chosen", "rejected")
+    columns = {"messages"} if isinstance(rows[0], SFTRow) else {"prompt", "chosen", "rejected"}
+    if for_objective:
+        columns |= {"id", "spans", "rejected_images"}
     plain = [row.model_dump(include={"images", *columns}) for row in rows]
+    if for_objective:
+        for values, row in zip(plain, rows, strict=True):
+            values["margin"] = float(row.meta.get("margin") or 0.0)
     return Dataset.from_list(plain).with_transform(_decoder(section.image_root, section.max_pixels))
 
 
 def _decoder(root: Path, max_pixels: int) -> Callable[[dict[str, list[Any]]], dict[str, list[Any]]]:
     def decode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         decoded = dict(batch)
-        if "images" in batch:
-            distinct = dict.fromkeys(name for names in batch["images"] for name in names)
+        for column in {"images", "rejected_images"} & set(batch):
+            distinct = dict.fromkeys(name for names in batch[column] for name in names)
             opened = {name: open_image(resolve_image(root, name), max_pixels) for name in distinct}
-            decoded["images"] = [[opened[name] for name in names] for names in batch["images"]]
+            decoded[column] = [[opened[name] for name in names] for names in batch[column]]
         return decoded
 
     return decode
@@ -186,7 +209,7 @@ def _check_images(
     rows: Sequence[SFTRow | PreferenceRow], section: DataSection
 ) -> tuple[dict[str, str], dict[str, tuple[int, int]]]:
     """Decode each distinct image once; returns name -> fault, and name -> (height, width)."""
-    names = sorted({name for row in rows for name in row.images})
+    names = sorted({name for row in rows for name in _image_names(row)})
     faults: dict[str, str] = {}
     sizes: dict[str, tuple[int, int]] = {}
 
@@ -212,17 +235,22 @@ def _check_images(
 
 def _lengths(
     processor: Any, kept: Sequence[tuple[str, Any, list[tuple[str, ...]]]], sizes: dict[str, tuple[int, int]]
-) -> list[int]:
+) -> list[tuple[int, int]]:
+    """Tokens of each row's longest sequence: with its images, and with whichever images take more."""
     budget = TokenBudget(processor)
     segments = sorted({segment for _, _, sequences in kept for sequence in sequences for segment in sequence})
     tokens = dict(zip(segments, budget.texts(segments), strict=True))
-    return [
-        max(
-            budget.row(sum(tokens[segment] for segment in sequence), [sizes[name] for name in row.images])
-            for sequence in sequences
-        )
-        for _, row, sequences in kept
-    ]
+    lengths = []
+    for _, row, sequences in kept:
+        text = max(sum(tokens[segment] for segment in sequence) for sequence in sequences)
+        worse = row.rejected_images if isinstance(row, PreferenceRow) else []
+        own, other = (budget.row(text, [sizes[name] for name in names]) for names in (row.images, worse))
+        lengths.append((own, max(own, other)))
+    return lengths
+
+
+def _image_names(row: SFTRow | PreferenceRow) -> list[str]:
+    return row.images if isinstance(row, SFTRow) else [*row.images, *row.rejected_images]
 
 
 def _messages(row: SFTRow | PreferenceRow) -> list[Message]:

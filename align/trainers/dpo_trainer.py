@@ -25,6 +25,7 @@ from trl.trainer.dpo_trainer import (
 )
 
 from align.progress import say
+from align.trainers.content import pixels_digest
 from align.trainers.pair_collator import PairCollator
 from align.trainers.remembered import ImageStore, LogProbStore, RememberedReference
 from align.trainers.self_check import check_against_two_rows
@@ -45,7 +46,8 @@ class SharedPrefixDPOTrainer(DPOTrainer):
     Args:
         args, kwargs: TRL's.
         sharing: how prefixes are shared.
-        reference_store: keeps the reference's log-probs of each pair; unused where nothing is shared.
+        reference_store: keeps the reference's log-probs of each pair; unused where nothing is shared, and
+            where weights are sharded over processes.
         feature_store: keeps the vision features of each image; unused where nothing is shared, and
             where something of tower or connector trains.
         image_digest: of an image's pixels, for the stores' keys.
@@ -64,17 +66,22 @@ class SharedPrefixDPOTrainer(DPOTrainer):
         sharing: SharingConfig | None = None,
         reference_store: LogProbStore | None = None,
         feature_store: ImageStore | None = None,
-        image_digest: Callable[[Any], str] | None = None,
+        image_digest: Callable[[Any], str] = pixels_digest,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.sharing = sharing or SharingConfig()
         self.obstacles: list[str] = []
         self._reference_store, self._feature_store = reference_store, feature_store
-        self.shares = self.sharing.mode != "off" and self._share(image_digest)
+        digest = image_digest if reference_store or feature_store else None
+        self.shares = self.sharing.mode != "off" and self._share(digest)
         if not self.shares and (reference_store or feature_store):
             say("  without shared prefixes nothing is stored: every step computes the reference")
             self._reference_store = self._feature_store = None
+        if self._reference_store and self.accelerator.distributed_type in _SHARDED:
+            # one process finds its pairs where another must compute, and their forwards are one
+            say("  the reference store is not used: the weights are sharded")
+            self._reference_store = None
 
     def _share(self, image_digest: Callable[[Any], str] | None) -> bool:
         """Put the shared rows in place, or say why not."""
