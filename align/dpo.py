@@ -10,8 +10,8 @@ A pair is computed as one row, `[prompt | chosen | rejected]`, and its image is 
 pairs are computed in TRL's way too, and the run stops where the two differ. `sharing: off` is TRL's way.
 
 The loss is TRL's (`trainer.loss_type`), or an `objective` of several terms: image negatives, anchor,
-token weights, quality, likelihood, beta by score gap. The reference's log-probs are kept in
-`run_dir/reference_store`: later epochs, and later runs of a sweep on the same pairs, find them there.
+token weights, quality, likelihood, beta by score gap. With `reference_store.enabled: true` the reference's
+log-probs are kept in `run_dir/reference_store`: later epochs, and later runs of a sweep, find them there.
 
   align dpo recipes/qwen2_5_vl_7b/dpo.yaml trainer.beta=0.2
   accelerate launch -m align.dpo recipes/qwen2_5_vl_7b/dpo.yaml      # several GPUs

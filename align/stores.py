@@ -29,7 +29,7 @@ class ReferenceStoreSection(Strict):
     a batch is not part of an entry's key.
     """
 
-    enabled: bool = Field(default=True, description="off computes the reference in every step")
+    enabled: bool = Field(default=False, description="off computes the reference in every step")
     folder: Path | None = Field(
         default=None, description="shared by the runs that name it; null is run_dir/reference_store"
     )

@@ -39,9 +39,10 @@ def test_the_second_run_of_a_sweep_asks_the_reference_nothing(
         done = dpo.run(load_recipe(dpo.Recipe, recipe, [f"name={name}", "trainer.beta=0.4", *changes]))
         return done.manifest()["metrics"]["stores"], sum(forwards), losses(done.final)
 
-    computed = run("storeless", "reference_store.enabled=false")
-    first = run("first", "trainer.beta=0.1", "feature_store={}")
-    second = run("second", "feature_store={}")
+    computed = run("storeless")
+    store = "reference_store.enabled=true"
+    first = run("first", "trainer.beta=0.1", "feature_store={}", store)
+    second = run("second", "feature_store={}", store)
     assert computed[0] == {} and computed[1] == 8, "one forward of the reference a step"
     assert first[0]["reference"] == {"hits": 8, "misses": 24} and first[1] == 6, "24 rows, 8 of them twice"
     assert second[0]["reference"] == {"hits": 32, "misses": 0} and second[1] == 0
@@ -53,9 +54,10 @@ def test_rows_without_what_a_term_needs_are_quarantined(
     base_checkpoint: Path, tiny_world: Path, tmp_path: Path
 ) -> None:
     rows = preference_rows(tiny_world)
-    plain, scored = rows[:4], [row.model_copy(update={"meta": {"margin": 2.0}}) for row in rows[4:]]
+    unscored = [row.model_copy(update={"rejected_images": rows[5].images}) for row in rows[:4]]
+    scored = [row.model_copy(update={"meta": {"margin": 2.0}}) for row in rows[4:]]
     fitting = [row.model_copy(update={"rejected_images": rows[0].images}) for row in scored[4:]]
-    recipe = dpo_recipe(tmp_path, base_checkpoint, tiny_world, [*plain, *scored[:4], *fitting])
+    recipe = dpo_recipe(tmp_path, base_checkpoint, tiny_world, [*unscored, *scored[:4], *fitting])
     objective = "objective={pair_beta: {}, conditional: [{image: retrieved}], anchor: {}}"
     done = dpo.run(load_recipe(dpo.Recipe, recipe, [objective, "trainer.max_steps=1"]))
     metrics = done.manifest()["metrics"]
