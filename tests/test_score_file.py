@@ -145,6 +145,15 @@ def test_bare_ids_need_the_variant(tmp_path: Path, pope: Path, capsys: pytest.Ca
     assert "3 answers without matching ids for 4 questions" in text and "expected POPE's" in text
 
 
+def test_a_single_file_of_questions_needs_no_variant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write_lines(tmp_path / "labels.jsonl", questions("popular"))
+    rows = [{"question": row["text"], "answer": "Yes"} for row in questions("popular")]
+    found = score(capsys, "pope", "--predictions", write_lines(tmp_path / "a.json", rows), "--data", labels)
+    assert (found["recall"], found["precision"], found["yes_ratio"]) == (100.0, 50.0, 100.0)
+
+
 def test_a_prompt_that_contradicts_its_id_is_not_scored(
     tmp_path: Path, pope: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

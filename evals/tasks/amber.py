@@ -222,7 +222,8 @@ class Amber(Task):
     def card(self) -> Card:
         config = self.config
         nouns = {
-            "rules": "nouns by rules of our own in place of NLTK's tagger, WordNet's lemmas from a table",
+            "rules": "nouns by rules of our own in place of NLTK's tagger, WordNet's lemmas from a table (60 "
+            "LLaVA-1.5 captions: 522 of the tagger's 524 nouns found, and 13 more)",
             "nltk": "nouns by NLTK's tagger and WordNet's lemmas",
         }[config.nouns]
         similar = {

@@ -188,10 +188,14 @@ def build(name: str, config: Config) -> Pope:
 
 
 def locate(data: Path, stem: str = "*pope") -> dict[str, Any]:
-    """The variants' question files in a published folder, else a COCO instances file to build them from."""
+    """The variants' question files in a published folder, else a COCO instances file to build them from. A
+    single file of questions whose name tells no variant stands for one variant, `random`."""
     files = {variant: find_file(data, f"{stem}_{variant}.json*") for variant in VARIANTS}
     found = {variant: path for variant, path in files.items() if path is not None}
     if found:
         return {"files": found}
     instances = find_file(data, "instances*.json")
-    return {"instances": instances} if instances is not None else {}
+    if instances is not None:
+        return {"instances": instances}
+    single = data if data.is_file() else find_file(data, f"{stem}*.json*")
+    return {"files": {"random": single}} if single is not None else {}
