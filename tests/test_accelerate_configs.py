@@ -54,7 +54,7 @@ def test_the_plugin_shards_layers_and_saves_whole(monkeypatch: pytest.MonkeyPatc
     args, _, _ = _validate_launch_command(given)
     for key, value in prepare_multi_gpu_env(args).items():
         monkeypatch.setenv(key, value)
-    plugin = FullyShardedDataParallelPlugin()
+    plugin: Any = FullyShardedDataParallelPlugin()
     assert plugin.fsdp_version == 2
     assert plugin.reshard_after_forward is True
     assert plugin.state_dict_type.name == "FULL_STATE_DICT"

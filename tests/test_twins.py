@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align.families import FAMILIES, matching
+from align.families import FAMILIES, Component, matching
 from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 
 # How each family's parameters are called on the hub; the first is a tower's.
@@ -131,7 +131,7 @@ def test_family_facts_hold(twins: Twins, name: str) -> None:
     model, _ = _load(twins(name), name)
     family = FAMILIES[name]
     linear = [key for key, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
-    components = ["vision", "connector", "language"] if family.vision else ["language"]
+    components: list[Component] = ["vision", "connector", "language"] if family.vision else ["language"]
     for component in components:
         hits = matching(
             family.lora_targets([component], "attention+mlp"), (key for key, _ in model.named_modules())

@@ -13,7 +13,7 @@ from transformers import (
 from tests.twins import templates
 from tests.twins.checkpoint import Twin
 from tests.twins.llava import IMAGE_SIZE, TOWER, token_ids
-from tests.twins.tokenizer import build_tokenizer
+from tests.twins.tokenizer import build_tokenizer, token_id
 
 _NUM_QUERIES = 4
 
@@ -52,6 +52,6 @@ def blip_2() -> Twin:
         text_config=text,
         num_query_tokens=_NUM_QUERIES,
         image_text_hidden_size=32,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=token_id(tokenizer, "<image>"),
     )
     return Twin(Blip2ForConditionalGeneration(config), processor, templates.BLIP2.template())

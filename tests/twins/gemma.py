@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import (
     Gemma2Config,
     Gemma3Config,
@@ -18,8 +20,8 @@ from transformers import (
 
 from tests.twins import templates
 from tests.twins.checkpoint import Twin
-from tests.twins.llava import IMAGE_SIZE, NUM_PATCHES, TEXT, TOWER, token_ids
-from tests.twins.tokenizer import build_tokenizer
+from tests.twins.llava import IMAGE_SIZE, NO_HEAD, NUM_PATCHES, TEXT, TOWER, token_ids
+from tests.twins.tokenizer import build_tokenizer, token_id
 
 _SIZE = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
 _WINDOW = 16
@@ -44,11 +46,11 @@ def gemma3() -> Twin:
     )
     config = Gemma3Config(
         text_config=text,
-        vision_config=SiglipVisionConfig(**TOWER, vision_use_head=False),
+        vision_config=SiglipVisionConfig(**{**TOWER, **NO_HEAD}),
         mm_tokens_per_image=NUM_PATCHES // 4,
-        boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
-        eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
+        boi_token_index=token_id(tokenizer, "<start_of_image>"),
+        eoi_token_index=token_id(tokenizer, "<end_of_image>"),
+        image_token_index=token_id(tokenizer, "<image_soft_token>"),
     )
     processor = Gemma3Processor(
         image_processor=Gemma3ImageProcessorPil(size=_SIZE),
@@ -60,7 +62,7 @@ def gemma3() -> Twin:
 
 def paligemma() -> Twin:
     """PaliGemma 2: a prefix read in both directions, Gemma 2 with soft-capped logits."""
-    image_processor = SiglipImageProcessorPil(size=_SIZE)
+    image_processor: Any = SiglipImageProcessorPil(size=_SIZE)
     image_processor.image_seq_length = NUM_PATCHES
     tokenizer = build_tokenizer("<eos>", "<pad>", "<bos>", {"image_token": "<image>"})
     processor = PaliGemmaProcessor(image_processor=image_processor, tokenizer=tokenizer)
@@ -73,9 +75,9 @@ def paligemma() -> Twin:
         layer_types=["sliding_attention", "full_attention"],
     )
     config = PaliGemmaConfig(
-        vision_config=SiglipVisionConfig(**TOWER, vision_use_head=False, projection_dim=64),
+        vision_config=SiglipVisionConfig(**{**TOWER, **NO_HEAD, "projection_dim": 64}),
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=token_id(tokenizer, "<image>"),
         projection_dim=64,
         hidden_size=64,
     )

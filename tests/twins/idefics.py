@@ -18,7 +18,7 @@ from transformers import (
 from tests.twins import templates
 from tests.twins.checkpoint import Twin
 from tests.twins.llava import IMAGE_SIZE, NUM_PATCHES, TEXT, TOWER, token_ids
-from tests.twins.tokenizer import build_tokenizer
+from tests.twins.tokenizer import build_tokenizer, token_id
 
 _TOKENS = ["<fake_token_around_image>", "<image>", "<end_of_utterance>"]
 _NUM_LATENTS = 4
@@ -45,7 +45,7 @@ def idefics2() -> Twin:
             "num_key_value_heads": 1,
         },
         text_config=MistralConfig(**TEXT, **token_ids(tokenizer), sliding_window=None),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_id=token_id(tokenizer, "<image>"),
     )
     return Twin(Idefics2ForConditionalGeneration(config), processor, templates.IDEFICS.template())
 
@@ -65,7 +65,7 @@ def idefics3() -> Twin:
     config = Idefics3Config(
         vision_config=dict(TOWER),
         text_config=LlamaConfig(**TEXT, **token_ids(tokenizer)),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_id=token_id(tokenizer, "<image>"),
         scale_factor=2,
         pad_token_id=tokenizer.pad_token_id,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
@@ -32,13 +34,13 @@ from transformers import (
 
 from tests.twins import templates
 from tests.twins.checkpoint import Twin
-from tests.twins.tokenizer import build_tokenizer, padded_vocab_size
+from tests.twins.tokenizer import build_tokenizer, padded_vocab_size, token_id
 
 IMAGE_SIZE = 32
 PATCH_SIZE = 8
 NUM_PATCHES = (IMAGE_SIZE // PATCH_SIZE) ** 2
 PINPOINTS = [[32, 64], [64, 32], [64, 64]]
-TEXT = {
+TEXT: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 2,
@@ -46,7 +48,7 @@ TEXT = {
     "num_key_value_heads": 1,
     "max_position_embeddings": 2048,
 }
-TOWER = {
+TOWER: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
@@ -54,9 +56,11 @@ TOWER = {
     "image_size": IMAGE_SIZE,
     "patch_size": PATCH_SIZE,
 }
+# SigLIP's pooling head, which these families leave out.
+NO_HEAD = {"vision_use_head": False}
 
 
-def token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+def token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     """The special ids and the vocabulary size that a text config records."""
     names = {"bos_token_id", "eos_token_id", "pad_token_id"}
     found = {name: getattr(tokenizer, name) for name in sorted(names)}
@@ -73,7 +77,7 @@ def llava() -> Twin:
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**TOWER, projection_dim=32),
         text_config=LlamaConfig(**TEXT, **token_ids(tokenizer)),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=token_id(tokenizer, "<image>"),
         image_seq_length=NUM_PATCHES,
     )
     processor = LlavaProcessor(
@@ -94,7 +98,7 @@ def llava_next() -> Twin:
     config = LlavaNextConfig(
         vision_config=CLIPVisionConfig(**TOWER, projection_dim=32),
         text_config=MistralConfig(**TEXT, **token_ids(tokenizer), sliding_window=None),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=token_id(tokenizer, "<image>"),
         image_grid_pinpoints=PINPOINTS,
         image_seq_length=NUM_PATCHES,
     )
@@ -117,10 +121,10 @@ def llava_onevision() -> Twin:
     named = {"image_token": "<image>", "video_token": "<video>"}
     tokenizer = build_tokenizer("<|im_end|>", "<|endoftext|>", None, named, ["<|im_start|>"])
     config = LlavaOnevisionConfig(
-        vision_config=SiglipVisionConfig(**TOWER, vision_use_head=False),
+        vision_config=SiglipVisionConfig(**{**TOWER, **NO_HEAD}),
         text_config=Qwen2Config(**TEXT, **token_ids(tokenizer)),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_token_index=token_id(tokenizer, "<image>"),
+        video_token_index=token_id(tokenizer, "<video>"),
         image_grid_pinpoints=PINPOINTS,
     )
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
@@ -143,11 +147,11 @@ def internvl() -> Twin:
         "video_token": "<video>",
     }
     tokenizer = build_tokenizer("<|im_end|>", "<|endoftext|>", None, named, ["<|im_start|>"])
-    tower = {**TOWER, "image_size": [IMAGE_SIZE] * 2, "patch_size": [PATCH_SIZE] * 2}
+    tower: dict[str, Any] = {**TOWER, "image_size": [IMAGE_SIZE] * 2, "patch_size": [PATCH_SIZE] * 2}
     config = InternVLConfig(
         vision_config=InternVLVisionConfig(**tower),
         text_config=Qwen2Config(**TEXT, **token_ids(tokenizer)),
-        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_token_id=token_id(tokenizer, "<IMG_CONTEXT>"),
         image_seq_length=NUM_PATCHES // 4,
         tie_word_embeddings=False,
     )

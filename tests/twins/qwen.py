@@ -23,7 +23,7 @@ from transformers import (
 from tests.twins.checkpoint import Twin
 from tests.twins.llava import PATCH_SIZE, TEXT, token_ids
 from tests.twins.templates import QWEN_VL
-from tests.twins.tokenizer import build_tokenizer
+from tests.twins.tokenizer import build_tokenizer, token_id
 
 _TOKENS = {
     "image_token": "<|image_pad|>",
@@ -42,7 +42,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    return {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in _TOKENS.items()}
+    return {f"{name}_id": token_id(tokenizer, token) for name, token in _TOKENS.items()}
 
 
 def qwen2_vl() -> Twin:

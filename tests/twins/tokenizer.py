@@ -50,6 +50,13 @@ def build_tokenizer(
     )
 
 
+def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    """The id of one token."""
+    found = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(found, int)
+    return found
+
+
 def padded_vocab_size(tokenizer: PreTrainedTokenizerFast) -> int:
     """Rows of the embedding: the next multiple of 64, as checkpoints on the hub have it."""
     return -(-len(tokenizer) // 64) * 64
