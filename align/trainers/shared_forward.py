@@ -1,8 +1,8 @@
 """The model's forward over shared rows, under TRL's fused LM head.
 
 `accept_shared_rows(model)` teaches a model that TRL has given its fused head one more keyword:
-`model(..., labels=labels, fused_lm_head=True, shared_row=row)` then returns the two-row result,
-`[2B, L-1]` per field, from one pass over the row. Inside:
+`model(..., labels=labels, fused_lm_head=True, shared_row=row)` then returns what separate rows give,
+`[S, L-1]` per field (S = 2B for pairs), from one pass over the row. Inside:
 
 1. images are encoded once, without autograd where nothing of tower and connector trains, outside the
    checkpointed decoder; a second forward over the same row (the reference) takes the same features;
@@ -218,7 +218,7 @@ def _score(model: Any, row: SharedRow, inputs: dict[str, Any]) -> FusedCausalLMO
     is_reference = any(layer.disable_adapters for layer in model.adapter_layers)
     scores = score(hidden, head.weight, head.bias, row.targets, with_statistics=not is_reference)
     fields = {name: value[None] for name, value in scores._asdict().items() if value is not None}
-    return FusedCausalLMOutput(**fields)
+    return FusedCausalLMOutput(**fields, label_mask=torch.ones_like(row.targets[None], dtype=torch.bool))
 
 
 def _keep_predictors(_: nn.Module, __: Any, kwargs: dict[str, Any], output: Any) -> Any:
