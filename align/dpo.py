@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -38,6 +38,7 @@ from align.stores import FeatureStoreSection, ReferenceStoreSection
 from align.trainer_args import STAGE_OWNS, section
 from align.trainers.objectives.recipe import ObjectiveSection
 from align.training import (
+    Sharing,
     build,
     check_supervision,
     manifest_metrics,
@@ -77,7 +78,7 @@ class Recipe(StageRecipe):
     trainer: DPOTrainerSection = Field(
         default=DPOTrainerSection(), description="TRL's DPOConfig by its own names"
     )
-    sharing: Literal["auto", "off"] = Field(
+    sharing: Sharing = Field(
         default="auto",
         description="auto: chosen and rejected share prompt and image where that is exact; off: never",
     )

@@ -13,7 +13,9 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from align.checkpoints import last_whole, seal
 from align.digest import MANIFEST
@@ -31,6 +33,9 @@ TRAIN_LOG = "train_log.jsonl"
 ADAPTER = "adapter"
 BASE_RECORD = "base.json"
 SAVE_STEPS = 50
+
+# YAML reads a bare `off` as false.
+Sharing = Annotated[Literal["auto", "off"], BeforeValidator(lambda given: "off" if given is False else given)]
 
 # Log entries that differ from run to run, or that a resumed trainer counts from zero.
 _NOT_LOGGED = {"epoch", "num_tokens", "step", "total_flos"}

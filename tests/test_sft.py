@@ -194,6 +194,49 @@ def test_accumulation_1x8_equals_8x1(base_checkpoint: Path, tiny_world: Path, tm
     assert moved > 1e-3
 
 
+def test_shared_images_train_the_same_adapter(
+    base_checkpoint: Path, tiny_world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file
+
+    rows = [
+        _row(f"{row.id} {answer}", row.images[0], answer)
+        for row in sft_rows(tiny_world)[:3]
+        for answer in ("a cat", "No, there is none.")
+    ]
+    found = {}
+    for sharing in ("auto", "off"):
+        recipe = sft_recipe(
+            tmp_path / sharing,
+            base_checkpoint,
+            tiny_world,
+            rows,
+            sharing=sharing,
+            lora__lora_dropout=0.0,
+            trainer__per_device_train_batch_size=6,  # all of them: the order is another one, the sum the same
+            trainer__max_steps=2,
+            trainer__optim="sgd",
+            trainer__learning_rate=0.5,
+        )
+        found[sharing] = load_file(_run(recipe) / WEIGHTS)
+        said = "read once for its rows in a batch: 6 rows, 3 images" in capsys.readouterr().out
+        assert said == (sharing == "auto")
+    for name, weight in found["off"].items():
+        assert (weight - found["auto"][name]).abs().max() < 1e-5, name
+
+
+def test_sharing_is_switched_off_as_one_writes_it(
+    base_checkpoint: Path, tiny_world: Path, tmp_path: Path
+) -> None:
+    recipe = sft_recipe(tmp_path, base_checkpoint, tiny_world)
+    assert load_recipe(sft.Recipe, recipe).sharing == "auto"
+    assert load_recipe(sft.Recipe, recipe, ["sharing=off"]).sharing == "off"
+    recipe.write_text(recipe.read_text() + "sharing: off\n")
+    assert load_recipe(sft.Recipe, recipe).sharing == "off"
+    with pytest.raises(AlignError, match="sharing"):
+        load_recipe(sft.Recipe, recipe, ["sharing=sometimes"])
+
+
 def test_qlora_trains_on_a_4_bit_base(base_checkpoint: Path, tiny_world: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
