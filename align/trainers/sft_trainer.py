@@ -94,13 +94,14 @@ class SharedImageSFTTrainer(SFTTrainer):
             say("  shared rows are not compared with separate ones: the weights are sharded")
             return
         dataset: Any = self.train_dataset
+        model = _model_of(self)
         order = self._image_sampler() or range(len(dataset))
         examples = [dataset[number] for number in islice(order, _CHECKED_ROWS)]
         shared, separate = (
-            send_to_device(collate(examples), self.model.device)
+            send_to_device(collate(examples), model.device)
             for collate in (self.data_collator, self.data_collator.in_group_order)
         )
-        check_alike(_model_of(self), shared, separate, lambda log_probs: -log_probs.sum())
+        check_alike(model, shared, separate, lambda log_probs: -log_probs.sum())
 
 
 class _EpochOnResume(TrainerCallback):
@@ -115,7 +116,7 @@ class _EpochOnResume(TrainerCallback):
 
 def _model_of(trainer: Any) -> Any:
     """The model itself, without its PEFT wrapper."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

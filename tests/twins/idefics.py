@@ -67,6 +67,6 @@ def idefics3() -> Twin:
         text_config=LlamaConfig(**TEXT, **token_ids(tokenizer)),
         image_token_id=token_id(tokenizer, "<image>"),
         scale_factor=2,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=token_id(tokenizer, "<pad>"),
     )
     return Twin(Idefics3ForConditionalGeneration(config), processor, templates.IDEFICS3.template())
