@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from align.trainers.dpo_trainer import SharedPrefixDPOTrainer
+    from align.trainers.sft_trainer import SharedImageSFTTrainer
     from align.trainers.sharing import SharingConfig
 
-__all__ = ["SharedPrefixDPOTrainer", "SharingConfig"]
+__all__ = ["SharedImageSFTTrainer", "SharedPrefixDPOTrainer", "SharingConfig"]
 
 _MODULES = {
+    "SharedImageSFTTrainer": "align.trainers.sft_trainer",
     "SharedPrefixDPOTrainer": "align.trainers.dpo_trainer",
     "SharingConfig": "align.trainers.sharing",
 }
