@@ -5,7 +5,6 @@ Answers come in batches, each whole before the next is asked, so a kill costs at
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -108,7 +107,7 @@ def _start(checkpoint: str | Path, settings: ServeSettings) -> Any:
 
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser(conflict_handler="resolve"))
     try:
-        words: argparse.Namespace = parser.parse_args(engine_args(checkpoint, settings))
+        words: Any = parser.parse_args(engine_args(checkpoint, settings))
     except SystemExit as error:
         raise AlignError(
             "vLLM's engine knows not all of these arguments (it says which above)",

@@ -25,7 +25,7 @@ from align.trainers.objective_collator import Extras, Negative, ObjectiveCollato
 from align.trainers.objectives.objective import Objective, Scoring, negative_scoring
 from align.trainers.objectives.recipe import Conditional, ObjectiveSection
 from align.trainers.objectives.terms import Branch, Pair
-from align.trainers.remembered import LogProbStore, RememberedReference
+from align.trainers.remembered import LogProbLookup, RememberedReference
 from align.trainers.shared_forward import FEATURE_STORE
 from align.trainers.token_scores import Scored, answers_of, model_inputs, realigned, scored
 
@@ -47,13 +47,15 @@ class ObjectiveDPOTrainer(SharedPrefixDPOTrainer):
         super().__init__(*args, **kwargs)
         section = objective or ObjectiveSection()
         _check(section, self.loss_types, self.use_weighting)
-        self.objective = Objective(section, gather=self.accelerator.gather)
+        gather: Any = self.accelerator.gather  # its stubs know of nested batches too
+        self.objective = Objective(section, gather=gather)
         self.loss_weights = [weight * section.preference_weight for weight in self.loss_weights]
         self.add_callback(_AtCheckpoints(self))
         if section.is_plain:
             return
-        own = self.data_collator
-        pairs = own if self.shares else pair_collator(own, self.model.config, None)
+        own: Any = self.data_collator
+        model: Any = self.model
+        pairs = own if self.shares else pair_collator(own, model.config, None)
         if pairs is None or getattr(self.args, "truncation_mode", "keep_start") == "keep_end":
             raise AlignError(
                 "an objective needs TRL's own data collator, truncating at the end",
@@ -90,7 +92,7 @@ class ObjectiveDPOTrainer(SharedPrefixDPOTrainer):
         reference = self._reference(asked, scoring)
         sums = self._sums(_weighted(reference, extras.weights), batch["completion_mask"]).chunk(2)
         policy = _Policy(model, extras.weights, scoring)
-        betas = self.objective.betas(self.beta, extras.gaps)
+        betas = self.objective.betas(float(self.beta), extras.gaps)
         known = {"ref_chosen_logps": sums[0], "ref_rejected_logps": sums[1]}
         known["completion_mask"] = batch["completion_mask"]
         del asked["labels"]
@@ -119,9 +121,10 @@ class ObjectiveDPOTrainer(SharedPrefixDPOTrainer):
             for name, negative in extras.negatives.items()
         }
         total, means = self.objective.losses(Pair(chosen, rejected, negatives, betas))
-        mode = "train" if self.model.training else "eval"
+        mode = "train" if model.training else "eval"
+        gather: Any = self.accelerator.gather
         for name, mean in means.items():
-            self._metrics[mode][f"terms/{name}"].append(self.accelerator.gather(mean).mean().item())
+            self._metrics[mode][f"terms/{name}"].append(gather(mean).mean().item())
         return total
 
     def _negative(self, model: Any, settings: Conditional, negative: Negative, chosen: Branch) -> Branch:
@@ -156,7 +159,9 @@ class ObjectiveDPOTrainer(SharedPrefixDPOTrainer):
     @contextmanager
     def _reference_model(self) -> Iterator[Any]:
         """What TRL takes for the reference: a model of its own, else the policy's with its adapter off."""
-        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+        model: Any = self.model
+        kwargs: Any = self.args.gradient_checkpointing_kwargs
+        with disable_gradient_checkpointing(model, kwargs):
             if self.ref_model is not None:
                 yield self.ref_model
                 return
@@ -211,7 +216,7 @@ class _Policy:
 class _Named:
     """A reference store whose keys also say what is scored."""
 
-    def __init__(self, store: LogProbStore, scoring: Scoring) -> None:
+    def __init__(self, store: LogProbLookup, scoring: Scoring) -> None:
         self.get, self.put = store.get, store.put
         self._key, self._scoring = store.key, scoring
 

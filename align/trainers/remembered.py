@@ -15,11 +15,8 @@ from torch import Tensor
 from align.trainers.shared_row import SharedRow, array_places
 
 
-class LogProbStore(Protocol):
-    """What keeps reference log-probs; `align.trainers.reference_store.ReferenceStore` is one."""
-
-    hits: int
-    misses: int
+class LogProbLookup(Protocol):
+    """Reference log-probs by content."""
 
     def key(
         self, prompt_ids: Sequence[int], completions: Sequence[Sequence[int]], images: Sequence[str]
@@ -34,6 +31,13 @@ class LogProbStore(Protocol):
     def put(self, key: str, logps: Sequence[Tensor]) -> None:
         """Keep the log-probs of each completion."""
         ...
+
+
+class LogProbStore(LogProbLookup, Protocol):
+    """What keeps reference log-probs; `align.trainers.reference_store.ReferenceStore` is one."""
+
+    hits: int
+    misses: int
 
     def flush(self) -> None:
         """Make what is kept durable."""
@@ -71,7 +75,7 @@ class RememberedReference:
         store: where log-probs are kept, one entry a pair.
     """
 
-    def __init__(self, model: Any, store: LogProbStore) -> None:
+    def __init__(self, model: Any, store: LogProbLookup) -> None:
         self._model = model
         self._store = store
 

@@ -211,4 +211,5 @@ def test_where_a_condition_fails_trl_trains_and_it_is_said(
     )
     assert not trainer.shares
     assert words in capsys.readouterr().out
-    assert "shared_row" not in trainer.data_collator(list(vision_pairs(2)))
+    collate: Any = trainer.data_collator
+    assert "shared_row" not in collate(list(vision_pairs(2)))
