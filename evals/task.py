@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -297,6 +297,25 @@ def load_tasks(config: Mapping[str, Any], where: str = "tasks") -> dict[str, Tas
     if faults:
         raise RecipeError("\n".join(faults))
     return tasks
+
+
+def make_samples(rows: Iterable[Any], make: Callable[[Any], Sample], what: str, path: Path) -> list[Sample]:
+    """A benchmark file's rows as samples.
+
+    Args:
+        make: makes one sample of one row.
+        what: what the file should be, for the message: `MMHal's template`.
+
+    Raises:
+        AlignError: a row that is not such a file's, or no row at all.
+    """
+    try:
+        found = [make(row) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise AlignError(f"not {what}: {error}", where=str(path)) from error
+    if not found:
+        raise AlignError("no questions", where=str(path))
+    return found
 
 
 def index_samples(samples: Iterable[Sample]) -> dict[str, Sample]:

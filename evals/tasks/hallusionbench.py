@@ -27,7 +27,6 @@ from pydantic import Field
 from typing_extensions import override
 
 from align.coco import read_json
-from align.errors import AlignError
 from align.schema import Message, Prediction, Score
 from evals.answers import (
     TEXT_FIELDS,
@@ -42,7 +41,7 @@ from evals.data_folder import find_file
 from evals.groups import add_group_values
 from evals.judge import told
 from evals.judged import JudgedConfig, JudgedTask
-from evals.task import MODE_PREFIXES, MODES, Card, Mark, Metric, Mode, Sample
+from evals.task import MODE_PREFIXES, MODES, Card, Mark, Metric, Mode, Sample, make_samples
 from evals.yes_no import parse_strict
 
 ANSWER_FORMAT = (
@@ -104,14 +103,8 @@ class HallusionBench(JudgedTask):
     @cached_property
     def _samples(self) -> list[Sample]:
         path = self.config.data
-        try:
-            rows = [row for row in read_json(path) if self.config.questions == "all" or _has_image(row)]
-            found = [self._sample(row) for row in rows]
-        except (KeyError, TypeError, ValueError) as error:
-            raise AlignError(f"not HallusionBench's questions: {error}", where=str(path)) from error
-        if not found:
-            raise AlignError("no questions", where=str(path))
-        return found
+        rows = (row for row in read_json(path) if self.config.questions == "all" or _has_image(row))
+        return make_samples(rows, self._sample, "HallusionBench's questions", path)
 
     def _sample(self, row: dict[str, Any]) -> Sample:
         figure, question = (f"{_set_of(row)}_{row[name]}" for name in ("figure_id", "question_id"))

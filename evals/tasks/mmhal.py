@@ -38,7 +38,7 @@ from evals.data_folder import find_file
 from evals.join import join_keys, join_lines, plain_question
 from evals.judge import Judgement, told
 from evals.judged import JudgedConfig, JudgedTask
-from evals.task import MODE_PREFIXES, MODES, Card, Mark, Metric, Mode, Sample
+from evals.task import MODE_PREFIXES, MODES, Card, Mark, Metric, Mode, Sample, make_samples
 
 ANSWER_FORMAT = (
     "MMHal's answer template ([{image_id, question, model_answer}]), with the judge's text as `gpt4_review` "
@@ -111,13 +111,7 @@ class MmHal(JudgedTask):
     @cached_property
     def _samples(self) -> list[Sample]:
         path = self.config.template
-        try:
-            found = [self._sample(row) for row in read_json(path)]
-        except (KeyError, TypeError) as error:
-            raise AlignError(f"not MMHal's template: {error}", where=str(path)) from error
-        if not found:
-            raise AlignError("no questions", where=str(path))
-        return found
+        return make_samples(read_json(path), self._sample, "MMHal's template", path)
 
     def _sample(self, row: dict[str, Any]) -> Sample:
         image = self.config.file_name.replace("{image_src}", Path(str(row["image_src"])).name)

@@ -33,7 +33,7 @@ from evals.answers import (
 from evals.data_folder import find_file
 from evals.groups import add_group_values
 from evals.join import join_keys, join_lines, plain_question
-from evals.task import MODES, Card, Mark, Metric, Mode, Sample, Task, TaskConfig
+from evals.task import MODES, Card, Mark, Metric, Mode, Sample, Task, TaskConfig, make_samples
 from evals.yes_no import Answer, parse_official, parse_strict, yes_no_metrics, yes_no_values
 
 ANSWER_FORMAT = (
@@ -76,14 +76,7 @@ class PopeV2(Task):
     @cached_property
     def _samples(self) -> list[Sample]:
         path = self.config.annotations
-        rows = read_json(path)
-        try:
-            found = [self._sample(row) for row in rows]
-        except (KeyError, TypeError) as error:
-            raise AlignError(f"not POPEv2's annotations: {error}", where=str(path)) from error
-        if not found:
-            raise AlignError("no questions", where=str(path))
-        return found
+        return make_samples(read_json(path), self._sample, "POPEv2's annotations", path)
 
     def _sample(self, row: dict[str, Any]) -> Sample:
         label, image = str(row["label"]).lower(), str(row["image_name"]).lstrip("/")
