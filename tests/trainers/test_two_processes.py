@@ -33,7 +33,6 @@ def launched(processes: int, folder: Path, out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.skip(reason="this launch without a GPU has not been run to its end yet")
 def test_two_processes_equal_one(twins: Twins, tmp_path: Path) -> None:
     one = launched(1, twins("llava"), tmp_path / "one.json")
     two = launched(2, twins("llava"), tmp_path / "two.json")
