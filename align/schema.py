@@ -149,6 +149,23 @@ class Verdict(BaseRow):
     meta: dict[str, Any] = {}
 
 
+class Comparison(BaseRow):
+    """A judge's choice between two answers to one prompt, asked in both orders.
+
+    `winner` is None where a reply is none of the verdicts, with the reason; `meta` has the `letters` and the
+    `replies` of both orders, the first one with `first_id` in the first place.
+    """
+
+    prompt_id: str
+    first_id: str
+    second_id: str
+    judge: str
+    prompt_sha256: str
+    winner: Literal["first", "second", "tie"] | None
+    unscored_reason: str = ""
+    meta: dict[str, Any] = {}
+
+
 class Prediction(BaseRow):
     """A model's answer to one evaluation sample. Exactly one of `text` and `error` is set.
 

@@ -7,7 +7,7 @@ invention. So the pairs stage refuses a judge whose balanced accuracy may be nea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,17 +104,30 @@ def measure_agreement(claims: Sequence[tuple[str, bool, bool]], seed: int) -> di
 
 
 def show_agreement(found: Mapping[str, Any]) -> None:
-    """Print the measures as a small table."""
+    """Print the measures on claims as a small table."""
     say(f"  judge against the annotations: {found['n']} claims on {found['clusters']} dev images")
-    for name, title in _NAMES.items():
+    _show_measures(found, _NAMES)
+    counts = found["confusion"]
+    say(f"    {'':<24} judge: there  judge: absent")
+    say(f"    {'truly there':<24} {counts['true_kept']:>12} {counts['true_denied']:>14}")
+    say(f"    {'invented':<24} {counts['invented_kept']:>12} {counts['invented_caught']:>14}")
+
+
+def show_decisions(found: Mapping[str, Any], what: str) -> None:
+    """Print the measures of a judge's yes-or-no decisions, such as which answer is the better one."""
+    if not found["n"]:
+        say(f"  judge not measured: no labels, and no annotated dev images with {what}")
+        return
+    say(f"  judge against the labels: {found['n']} {what} on {found['clusters']} images")
+    _show_measures(found, ("accuracy", "balanced_accuracy", "kappa"))
+
+
+def _show_measures(found: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in names:
         item = found[name]
         text = (
             "undefined"
             if item is None
             else f"{item['value']:.3f}  [{item['ci_low']:.3f}, {item['ci_high']:.3f}]"
         )
-        say(f"    {title:<24} {text}")
-    counts = found["confusion"]
-    say(f"    {'':<24} judge: there  judge: absent")
-    say(f"    {'truly there':<24} {counts['true_kept']:>12} {counts['true_denied']:>14}")
-    say(f"    {'invented':<24} {counts['invented_kept']:>12} {counts['invented_caught']:>14}")
+        say(f"    {_NAMES[name]:<24} {text}")

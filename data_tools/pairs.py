@@ -27,7 +27,7 @@ from align.progress import say
 from align.run import RunFolder
 from align.schema import Candidate, Message, PreferenceRow, Verdict, read_rows, write_rows
 from data_tools.claims import split_objects
-from data_tools.judge import read_candidates
+from data_tools.judged import read_candidates
 from data_tools.length_balance import Balanced, Pair, balance
 from data_tools.tally import Tally
 from data_tools.truth import Annotations, load_truth, truth_inputs

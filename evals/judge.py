@@ -8,33 +8,24 @@ judge's verdicts, those are the reference that the judge is measured against.
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 from pydantic import Field
 
 from align.answer_store import AnswerStore, ask_stored
 from align.client import ChatRequest, Failure, Reply, Sampling, content_key
-from align.config import Strict
 from align.digest import digest_json
-from align.errors import AlignError
+from align.endpoint import Endpoint, connect
+from align.kappa import agreement_of
 from align.schema import BaseRow, Message
-from align.serve import Server
 
 
-class JudgeSettings(Strict):
+class JudgeSettings(Endpoint):
     """Which judge, and how often it is asked."""
 
-    endpoint: str = Field(description="base URL of an OpenAI-compatible server, such as http://host:8000/v1")
-    model: str | None = Field(default=None, description="name to ask for; null takes the server's first")
-    api_key_env: str = Field(
-        default="ALIGN_JUDGE_KEY", description="environment variable with the key; unset sends none"
-    )
     repeats: int = Field(default=1, ge=1, description="times each answer is judged; the mean counts")
     temperature: float = Field(default=0.0, ge=0, description="0 gives equal repeats; raise it with repeats")
     max_tokens: int = Field(default=512, ge=1, description="longest reply in tokens")
@@ -84,7 +75,7 @@ def ask_judge(
     Raises:
         AlignError: no server answers at the endpoint, or it stops answering.
     """
-    server = connect(settings)
+    server = connect(settings, "judge.endpoint")
     digest = digest_json([wording])
     asked: dict[tuple[str, int], str] = {}
     requests: dict[str, ChatRequest] = {}
@@ -103,32 +94,6 @@ def ask_judge(
         judgement = _judgement(sample_id, repeat, server.model, digest, replies[key], read)
         found.setdefault(sample_id, []).append(judgement)
     return found
-
-
-def connect(settings: JudgeSettings) -> Server:
-    """The judge's server.
-
-    Raises:
-        AlignError: nobody answers there.
-    """
-    url = settings.endpoint.rstrip("/")
-    url = url if url.endswith("/v1") else url + "/v1"
-    key = os.environ.get(settings.api_key_env, "")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        reply = httpx.get(f"{url}/models", timeout=10, trust_env=False, headers=headers)
-        reply.raise_for_status()
-        cards = reply.json()["data"]
-        model = settings.model or str(cards[0]["id"])
-        is_vllm = any(card.get("owned_by") == "vllm" for card in cards)
-    except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise AlignError(
-            f"no OpenAI-compatible judge answers at {url}: {error}",
-            where="judge.endpoint",
-            fix="start one (`align serve CHECKPOINT`), or name another; a key goes into the environment "
-            f"variable {settings.api_key_env}",
-        ) from error
-    return Server(url=url, model=model, digest=f"judge:{model}", is_vllm=is_vllm, api_key=key)
 
 
 def told(sample_id: str, reply: str | None, verdict: Any, reason: str = "") -> Judgement:
@@ -164,10 +129,10 @@ def summarise(judgements: Judgements) -> dict[str, Any]:
 
 
 def agreement(judgements: Judgements, reference: Judgements) -> dict[str, Any]:
-    """How often a judge says what a reference says; kappa (Cohen 1960) is the part beyond chance, 1 is full.
+    """How often a judge says what a reference says, see `align.kappa.agreement_of`.
 
     Each of a sample's judgements is compared with the reference's first; pairs where either is unscored are
-    left out. Kappa is None where one verdict is all there is.
+    left out.
     """
     pairs = [
         (str(row.verdict), str(reference[sample_id][0].verdict))
@@ -175,13 +140,7 @@ def agreement(judgements: Judgements, reference: Judgements) -> dict[str, Any]:
         for row in rows
         if sample_id in reference and row.verdict is not None and reference[sample_id][0].verdict is not None
     ]
-    if not pairs:
-        return {"n": 0}
-    share = sum(ours == theirs for ours, theirs in pairs) / len(pairs)
-    sides = [Counter(side) for side in zip(*pairs, strict=True)]
-    chance = sum(sides[0][verdict] * sides[1][verdict] for verdict in sides[0]) / len(pairs) ** 2
-    kappa = None if chance == 1 else round((share - chance) / (1 - chance), 4)
-    return {"n": len(pairs), "agreement": round(100 * share, 4), "kappa": kappa}
+    return agreement_of(pairs)
 
 
 def _judgement(

@@ -155,7 +155,7 @@ def test_without_a_judge_it_refuses(tmp_path: Path, capsys: pytest.CaptureFixtur
     said = capsys.readouterr().err
     assert "4 answers need a judge, and there is none" in said and "judge.endpoint" in said
     assert main(["score", "mmhal", *words, "--option", "judge.endpoint=http://127.0.0.1:9/v1"]) == 1
-    assert "no OpenAI-compatible judge answers" in capsys.readouterr().err
+    assert "no OpenAI-compatible server answers" in capsys.readouterr().err
 
 
 def test_a_judge_under_bad_luck(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,12 +13,18 @@ from align.stages import load_stage, stage_names
 RECIPES = Path(__file__).parent.parent / "recipes"
 ACCELERATE = RECIPES / "accelerate"  # launcher configs, see test_accelerate_configs.py
 FILES = sorted(path for path in RECIPES.rglob("*.yaml") if path.parent != ACCELERATE)
-STAGE_OF = {"eval": "generate"}
+STAGE_OF = {"eval": "generate", "keep_rated_4_5": "judge"}
 
 
 def test_the_walk_finds_the_tree() -> None:
-    assert {path.parent.name for path in FILES} == {"quickstart", "llava_1_5_7b", "qwen2_5_vl_7b", "evals"}
-    assert len(FILES) == 14
+    assert {path.parent.name for path in FILES} == {
+        "quickstart",
+        "llava_1_5_7b",
+        "qwen2_5_vl_7b",
+        "evals",
+        "data",
+    }
+    assert len(FILES) == 15
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))
