@@ -44,6 +44,7 @@ from align.training import (
     manifest_metrics,
     quiet_libraries,
     save_adapter,
+    sharing_config,
     train,
     trainer_arguments,
     wait_for_main,
@@ -80,7 +81,8 @@ class Recipe(StageRecipe):
     )
     sharing: Sharing = Field(
         default="auto",
-        description="auto: chosen and rejected share prompt and image where that is exact; off: never",
+        description="auto: chosen and rejected share prompt and image where that is exact; "
+        "flex: with FlexAttention, on a GPU; off: never",
     )
     objective: ObjectiveSection = Field(
         default=ObjectiveSection(), description="terms beside TRL's preference loss"
@@ -167,7 +169,6 @@ def _trainer(
     from trl.trainer.dpo_config import DPOConfig
 
     from align.trainers.objective_trainer import ObjectiveDPOTrainer
-    from align.trainers.sharing import SharingConfig
 
     plain = recipe.objective.is_plain
 
@@ -191,7 +192,7 @@ def _trainer(
         train_dataset=lazy_dataset(checked.rows, recipe.data, for_objective=not plain),
         processing_class=processor,
         peft_config=lora_config(recipe.lora, model),
-        sharing=SharingConfig(mode=recipe.sharing),
+        sharing=sharing_config(recipe.sharing),
         objective=recipe.objective,
         **_stores(recipe, model, processor, options),
     )

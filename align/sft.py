@@ -39,6 +39,7 @@ from align.training import (
     manifest_metrics,
     quiet_libraries,
     save_adapter,
+    sharing_config,
     train,
     trainer_arguments,
     wait_for_main,
@@ -68,7 +69,7 @@ class Recipe(StageRecipe):
     sharing: Sharing = Field(
         default="auto",
         description="auto: rows in a batch share their image and what stands before it where that is exact; "
-        "off: never",
+        "flex: with FlexAttention, on a GPU; off: never",
     )
 
 
@@ -105,7 +106,6 @@ def _trainer(
     from trl.trainer.sft_config import SFTConfig
 
     from align.trainers.sft_trainer import SharedImageSFTTrainer
-    from align.trainers.sharing import SharingConfig
 
     class Trainer(SharedImageSFTTrainer):
         def create_model_card(self, *_: Any, **__: Any) -> None:
@@ -122,7 +122,7 @@ def _trainer(
         train_dataset=lazy_dataset(checked.rows, recipe.data),
         processing_class=processor,
         peft_config=lora_config(recipe.lora, model),
-        sharing=SharingConfig(mode=recipe.sharing),
+        sharing=sharing_config(recipe.sharing),
         image_keys=[tuple(row.images) or None for row in checked.rows],
     )
     if trainer.shares:

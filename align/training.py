@@ -29,16 +29,37 @@ from align.trainer_args import Passthrough
 if TYPE_CHECKING:
     from transformers import Trainer
 
+    from align.trainers.sharing import SharingConfig
+
 TRAIN_LOG = "train_log.jsonl"
 ADAPTER = "adapter"
 BASE_RECORD = "base.json"
 SAVE_STEPS = 50
 
 # YAML reads a bare `off` as false.
-Sharing = Annotated[Literal["auto", "off"], BeforeValidator(lambda given: "off" if given is False else given)]
+Sharing = Annotated[
+    Literal["auto", "flex", "off"], BeforeValidator(lambda given: "off" if given is False else given)
+]
 
 # Log entries that differ from run to run, or that a resumed trainer counts from zero.
 _NOT_LOGGED = {"epoch", "num_tokens", "step", "total_flos"}
+
+
+def sharing_config(sharing: Sharing) -> SharingConfig:
+    """What a recipe's `sharing` means to a trainer.
+
+    Raises:
+        AlignError: `flex` without a GPU.
+    """
+    import torch
+
+    from align.trainers.sharing import SharingConfig
+
+    if sharing == "flex" and not torch.cuda.is_available():
+        raise AlignError("FlexAttention trains on GPUs only", where="sharing", fix="set sharing: auto")
+    return SharingConfig(
+        mode="off" if sharing == "off" else "auto", attention="flex" if sharing == "flex" else "auto"
+    )
 
 
 def quiet_libraries() -> None:

@@ -27,6 +27,8 @@ from data_tools.scenes.language import (
 from data_tools.scenes.render import SceneObject
 
 NUM_ITEMS = 12
+BRIEF_SUFFIX = " Answer briefly."
+"""Asks the base for bare words; VQAv2's own suffix gets phrases, so that SFT has something to teach."""
 SAME_CONTEXT_SHARE = 0.7
 Turn = tuple[str, str]
 
@@ -79,6 +81,11 @@ def phrased(question: Question) -> str:
     else:
         return question.answer.capitalize()
     return f"{said.capitalize()}."
+
+
+def bare(question: Question) -> str:
+    """The answer as VQAv2 writes it, but for existence, where the base always says Yes or No."""
+    return question.answer.capitalize() if question.kind == "exists" else question.answer
 
 
 def branch_inputs(rows: Sequence[Row], length: int) -> dict[str, torch.Tensor]:
@@ -195,11 +202,17 @@ class RowMaker:
         return [(exists_wording(name, rng) + suffix, answer) for name, answer in order]
 
     def asked(self, context: str, objects: Sequence[SceneObject], rng: np.random.Generator) -> list[Turn]:
-        """Questions of every kind, answered in phrases: ``Two dogs.``, ``Left side.``, ``A zebra.``"""
-        suffix = SHORT_ANSWER_SUFFIX if rng.random() < 0.35 else ""
+        """Questions of every kind, answered in phrases (``Two dogs.``, ``Left side.``, ``A zebra.``).
+
+        After `BRIEF_SUFFIX` in bare words (``2``, ``left``, ``zebra``): LoRA trains no embeddings, so SFT can
+        only begin an answer with words that the base has begun one with.
+        """
+        way = rng.random()
+        brief = way < 0.4
+        suffix = BRIEF_SUFFIX if brief else SHORT_ANSWER_SUFFIX if way < 0.7 else ""
         found = questions(context, objects, rng)
         order = [found[i] for i in rng.permutation(len(found))]
-        return [(question.text + suffix, phrased(question)) for question in order]
+        return [(q.text + suffix, bare(q) if brief else phrased(q)) for q in order]
 
     def described(self, context: str, objects: Sequence[SceneObject], rng: np.random.Generator) -> list[Turn]:
         """One description prompt with a web caption, noise included."""

@@ -14,8 +14,8 @@ Needs ``vision.pt`` from `assets.train_vision`, or takes the tower of a finished
 4. *look*: dense yes/no on real features.
 5. *speak*: web captions by the thousand, and existence dialogues, in chat form; dense yes/no kept in.
 6. *settle*: the same at half the learning rate. 7. *clean*: the same with fewer noisy captions.
-8. *ask*: how many, where and what as well, answered in phrases (``Two dogs.``, ``Left side.``). To answer
-   as VQAv2 does (``2``, ``left``) is left to SFT.
+8. *ask*: how many, where and what as well, answered in phrases (``Two dogs.``, ``Left side.``), and in bare
+   words where asked to be brief. To answer VQAv2's prompt as VQAv2 does (``2``, ``left``) is left to SFT.
 
 Features are computed once (the tower is frozen). ``language.pt`` is resumed stage by stage.
 """
@@ -40,7 +40,7 @@ from assets.image_bank import ImageBank, build_bank, load_tower
 from assets.muon import Muon
 from assets.train_vision import BACKGROUND, PatchLabeller
 from data_tools.scenes.categories import CATEGORIES
-from data_tools.scenes.language import NOISE_SHARE
+from data_tools.scenes.language import NOISE_SHARE, PLACES
 
 FILLER = "."
 NUM_LISTING_SLOTS = 14
@@ -112,6 +112,17 @@ class Trainer:
         table = self.embedding.weight
         names = [f" {category.name}" for category in CATEGORIES] + [FILLER]
         return torch.stack([table[self.maker.encode(name)].mean(0) for name in names])
+
+    def begin_with_words(self) -> None:
+        """Give words at the start of an answer the embedding that they have behind a space.
+
+        ``zebra`` and `` zebra`` are two tokens, and captions only ever teach the second.
+        """
+        with torch.no_grad():
+            for word in [category.name.split()[0] for category in CATEGORIES] + list(PLACES):
+                first, spaced = self.maker.encode(word), self.maker.encode(f" {word}")
+                if len(first) == len(spaced):
+                    self.embedding.weight[first] = self.embedding.weight[spaced]
 
     def logits(self, ids: torch.Tensor, slots: torch.Tensor, rows: list[Row]) -> torch.Tensor:
         """Logits [B, L, V]; `slots` [B * I, 256] go where `ids` has the image token."""
@@ -292,6 +303,8 @@ class Trainer:
         """
         rng = np.random.default_rng([self.seed, stage.stream])
         maker = self.maker
+        if stage.asks:
+            self.begin_with_words()
         maker.noise_share = stage.noise_share
 
         def batch(step: int) -> list:
@@ -338,7 +351,7 @@ def main() -> None:
     parser.add_argument("--speak_steps", type=int, default=400)
     parser.add_argument("--settle_steps", type=int, default=240)
     parser.add_argument("--clean_steps", type=int, default=100)
-    parser.add_argument("--ask_steps", type=int, default=160)
+    parser.add_argument("--ask_steps", type=int, default=300)
     parser.add_argument("--tower", type=Path, help="take the vision tower of this checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_threads", type=int, default=2)

@@ -228,6 +228,9 @@ def test_shared_images_train_the_same_adapter(
 def test_sharing_is_switched_off_as_one_writes_it(
     base_checkpoint: Path, tiny_world: Path, tmp_path: Path
 ) -> None:
+    """And FlexAttention is refused where it cannot train."""
+    import torch
+
     recipe = sft_recipe(tmp_path, base_checkpoint, tiny_world)
     assert load_recipe(sft.Recipe, recipe).sharing == "auto"
     assert load_recipe(sft.Recipe, recipe, ["sharing=off"]).sharing == "off"
@@ -235,6 +238,9 @@ def test_sharing_is_switched_off_as_one_writes_it(
     assert load_recipe(sft.Recipe, recipe).sharing == "off"
     with pytest.raises(AlignError, match="sharing"):
         load_recipe(sft.Recipe, recipe, ["sharing=sometimes"])
+    if not torch.cuda.is_available():
+        with pytest.raises(AlignError, match="GPUs only"):
+            sft.run(load_recipe(sft.Recipe, recipe, ["sharing=flex"]))
 
 
 def test_qlora_trains_on_a_4_bit_base(base_checkpoint: Path, tiny_world: Path, tmp_path: Path) -> None:

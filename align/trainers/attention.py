@@ -4,15 +4,17 @@
 `shared_row=SharedRow` keyword (the model's forward hands it down to every layer) it attends inside
 each group as `SharedRow.mask` says; called without, it is transformers' SDPA, masks and all.
 
-Two ways that compute the same:
+Three ways that compute the same:
 
 - `dense`: one SDPA call a group with the whole mask. (P + sum C)^2 scores, P prefix tokens, C a branch.
 - `split`: the prefix causally with itself, which kernels do in half the time, then the branches
   against prefix and themselves. About P^2/2 + sum C (P + C) scores. The branches go in one masked
   call where little is wasted on each other's tokens, else one by one.
 
+- `flex`: all groups in one FlexAttention call, see `align.trainers.flex`. For GPUs; never chosen by `auto`.
+
 `split` won in every shape but the smallest (below about 300 tokens a group) when measured in fp32 on
-a CPU; both ran on CPU only.
+a CPU; it and `dense` ran on CPU only.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from align.trainers.flex import flex_shared_row
 from align.trainers.shared_row import SharedRow
 
-Method = Literal["auto", "dense", "split"]
+Method = Literal["auto", "dense", "split", "flex"]
 
 ATTENTION = "align_shared_row"
 _SMALL_GROUP = 300
@@ -40,7 +43,7 @@ def use_shared_rows(model: PreTrainedModel, method: Method = "auto") -> None:
 
     Args:
         model: a causal language model or a vision-language model whose decoder uses SDPA.
-        method: which of the two ways; `auto` chooses by the group's length.
+        method: which of the ways; `auto` chooses between `dense` and `split` by the group's length.
 
     Raises:
         ValueError: the decoder does not take its attention from transformers' interface.
@@ -86,6 +89,8 @@ def shared_row_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+    if method == "flex":
+        return flex_shared_row(query, key, value, shared_row, sliding_window, scaling).transpose(1, 2), None
     heads = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, heads), repeat_kv(value, heads)
     lengths = [span.length for span in shared_row.spans]
@@ -158,6 +163,10 @@ def _dense(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
     return shared_row_attention(*args, method="dense", **kwargs)
 
 
+def _flex(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    return shared_row_attention(*args, method="flex", **kwargs)
+
+
 def _always_split(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
     return shared_row_attention(*args, method="split", **kwargs)
 
@@ -166,6 +175,7 @@ for _name, _attention in (
     (ATTENTION, shared_row_attention),
     (f"{ATTENTION}_dense", _dense),
     (f"{ATTENTION}_split", _always_split),
+    (f"{ATTENTION}_flex", _flex),
 ):
     AttentionInterface.register(_name, _attention)
     AttentionMaskInterface.register(_name, sdpa_mask)

@@ -89,6 +89,21 @@ def test_attention_and_gradients_equal_separate_sequences(
         assert torch.allclose(mine, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("name", GROUPS)
+def test_flex_attention_equals_separate_sequences(name: str, window: int | None) -> None:
+    """Forward only: FlexAttention has no backward on a CPU."""
+    row = pack(GROUPS[name])
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, heads, len(row), 16) for heads in (4, 2, 2))
+    ours, _ = shared_row_attention(
+        torch.nn.Module(), q, k, v, None, scaling=0.3, sliding_window=window, shared_row=row, method="flex"
+    )
+    theirs = _separately(q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1), row, window)
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    assert len(row.memo) == 1  # the plan of blocks is there for the next layer
+
+
 def _separately(q: Tensor, k: Tensor, v: Tensor, row: SharedRow, window: int | None) -> Tensor:
     """Each sequence by itself with a mask made from its places alone; prefixes from the first branch."""
     out = torch.zeros(1, len(row), q.shape[1], q.shape[3])
