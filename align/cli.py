@@ -18,7 +18,7 @@ from align import __version__
 from align.config import load_recipe, validate
 from align.errors import AlignError, RecipeError
 from align.progress import say
-from align.stages import Stage, load_stage, stage_names
+from align.stages import Stage, command_names, load_command, load_stage, stage_names
 from align.trainer_args import Passthrough
 
 _OVERVIEW = """\
@@ -31,6 +31,8 @@ align: turn a vision-language model that invents objects into one that doesn't, 
                                                  a hallucination report one can believe
   align score pope --predictions answers.jsonl --data data/pope
                                                  anyone's answers to a benchmark, without a GPU
+  align import rlaif_v openbmb/RLAIF-V-Dataset pairs.parquet
+                                                 a published dataset as rows
   align doctor                                   what works on this machine, and what to do
 
 Override any key on the command line: `align sft RECIPE trainer.learning_rate=1e-4`.
@@ -65,9 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        say(
-            _OVERVIEW + "\nstages:   " + "  ".join(stage_names()) + "\nothers:   run  doctor  schema  serve\n"
-        )
+        others = sorted([*command_names(), "run", "doctor", "schema", "serve"])
+        say(f"{_OVERVIEW}\nstages:   {'  '.join(stage_names())}\nothers:   {'  '.join(others)}\n")
         return 0
     if words[0] in ("-V", "--version"):
         say(f"align {__version__}")
@@ -83,6 +84,8 @@ def _dispatch(words: list[str]) -> int:
         from align.doctor import main as doctor
 
         return doctor(rest)
+    if command in command_names():
+        return load_command(command)(rest)
     return _stage(load_stage(command), rest)
 
 

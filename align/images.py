@@ -100,7 +100,7 @@ def _open_header(source: Path | bytes, where: str, max_pixels: int) -> Image.Ima
         size = f"{image.width}x{image.height}"
         image.close()
         raise AlignError(
-            f"image of {size} pixels is larger than {max_pixels} pixels", where=where, fix="scale it down"
+            f"image too large: {size} pixels, more than {max_pixels}", where=where, fix="scale it down"
         )
     return image
 

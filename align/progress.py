@@ -21,7 +21,7 @@ def say(text: str) -> None:
 
 
 class Bar:
-    """A progress bar: `with Bar("sampling", total) as bar: bar.step()`."""
+    """A progress bar: `with Bar("sampling", total) as bar: bar.step()`; `total` 0 is unknown."""
 
     def __init__(self, title: str, total: int, unit: str = "it", done: int = 0) -> None:
         self.title, self.total, self.unit = title, total, unit
@@ -49,10 +49,10 @@ class Bar:
         seconds = max(time.monotonic() - self._start, 1e-6)
         rate = (self.done - self._first) / seconds
         left = (self.total - self.done) / rate if rate > 0 else 0.0
-        share = self.done / self.total if self.total else 1.0
-        clock = f"took {_clock(seconds)}" if final else f"{_clock(left)} left"
-        pace = f"{self.done}/{self.total} {self.unit}, {rate:.1f} {self.unit}/s, {clock}"
-        text = f"  {self.title} {share:4.0%} {pace} {note}"
+        share = min(self.done / self.total, 1.0) if self.total else float(final)
+        clock = f"took {_clock(seconds)}" if final else f"{_clock(left)} left" if self.total else "so far"
+        count = f"{share:4.0%} {self.done}/{self.total}" if self.total else f"{self.done}"
+        text = f"  {self.title} {count} {self.unit}, {rate:.1f} {self.unit}/s, {clock} {note}"
         if self._live:
             width = 24
             bar = "#" * int(share * width)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -244,8 +245,8 @@ def _raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
                 where = f"{path}:{number}"
                 try:
                     yield where, json.loads(line)
-                except json.JSONDecodeError as error:
-                    yield where, AlignError(f"not JSON: {error.msg}", where=where)
+                except (ValueError, RecursionError) as error:
+                    yield where, AlignError(f"not JSON: {error}", where=where)
     elif path.suffix == ".parquet":
         import pyarrow.parquet as pq
         from pyarrow import ArrowException
@@ -255,10 +256,14 @@ def _raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
             number = 0
             for batch in batches:
                 for raw in batch.to_pylist():
-                    if isinstance(raw.get("meta"), str):
-                        raw["meta"] = json.loads(raw["meta"])
-                    yield f"{path} row {number}", raw
+                    where = f"{path} row {number}"
                     number += 1
+                    try:
+                        if isinstance(raw.get("meta"), str):
+                            raw["meta"] = json.loads(raw["meta"])
+                    except (ValueError, RecursionError) as error:
+                        raw = AlignError(f"meta is not JSON: {error}", where=where)
+                    yield where, raw
         except (ArrowException, OSError) as error:
             raise AlignError(f"not a readable Parquet file: {error}", where=str(path)) from error
     else:
@@ -266,25 +271,18 @@ def _raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def write_rows(path: Path, rows: Iterable[BaseRow]) -> int:
-    """Write rows to `.jsonl` or `.parquet` (byte-deterministic for the same rows); returns the count.
+    """Write rows of one class to `.jsonl` or `.parquet` (byte-deterministic for the same rows); the count.
 
-    In Parquet `meta` is a JSON string: Arrow would otherwise give every row every other row's keys.
+    Raises:
+        AlignError: no rows, for Parquet, which could not tell their columns.
     """
-    if path.suffix == ".jsonl":
-        count = 0
-        with path.open("w", encoding="utf-8") as out:
-            for row in rows:
-                out.write(row.model_dump_json() + "\n")
-                count += 1
-        return count
-    from datasets import Dataset, disable_progress_bars
+    from align.row_writer import RowWriter
 
-    disable_progress_bars()
-    plain = [row.model_dump() for row in rows]
-    for row in plain:
-        if "meta" in row:
-            row["meta"] = json.dumps(row["meta"], sort_keys=True)
-    if not plain:
+    stream = iter(rows)
+    first = next(stream, None)
+    if first is None and path.suffix == ".parquet":
         raise AlignError("no rows to write", where=str(path), fix="see the table of dropped rows above")
-    Dataset.from_list(plain).to_parquet(str(path))
-    return len(plain)
+    with RowWriter(type(first) if first else BaseRow, path) as out:
+        for row in chain([first] if first else [], stream):
+            out.write(row)
+    return out.count

@@ -2,8 +2,11 @@
 
 A stage is a module with a docstring, a class `Recipe(StageRecipe)` and `run(recipe) -> RunFolder`. It may
 also have `direct(words) -> int | None`: a form of its command without a recipe, which returns the exit code,
-or None where the words name a recipe after all. The registry keeps `align` free of imports from the packages
-that build on it.
+or None where the words name a recipe after all.
+
+What has no recipe and no run folder is a command (entry-point group `align.commands`): a module with a
+docstring and `main(words) -> int`. Both registries keep `align` free of imports from the packages that build
+on it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from align.config import StageRecipe, nearest
 from align.errors import AlignError, RecipeError
@@ -30,7 +34,21 @@ class Stage:
 
 def stage_names() -> list[str]:
     """Names of all registered stages."""
-    return sorted(_entries())
+    return sorted(_entries("align.stages"))
+
+
+def command_names() -> list[str]:
+    """Names of all registered commands."""
+    return sorted(_entries("align.commands"))
+
+
+def load_command(name: str) -> Callable[[Sequence[str]], int]:
+    """Import a command's module; its `main` returns the exit code.
+
+    Raises:
+        AlignError: the registered module cannot be imported.
+    """
+    return _load(_entries("align.commands")[name]).main
 
 
 def load_stage(name: str) -> Stage:
@@ -40,18 +58,22 @@ def load_stage(name: str) -> Stage:
         RecipeError: no stage of that name.
         AlignError: the registered module cannot be imported.
     """
-    entry = _entries().get(name)
+    entry = _entries("align.stages").get(name)
     if entry is None:
-        raise RecipeError(f"unknown stage {name!r}{nearest(name, stage_names())}")
-    try:
-        module = entry.load()
-    except ImportError as error:
-        raise AlignError(
-            f"cannot load stage {name!r}: {error}", fix="`align doctor` shows what is missing"
-        ) from error
+        raise RecipeError(f"unknown stage {name!r}{nearest(name, [*stage_names(), *command_names()])}")
+    module = _load(entry)
     direct = getattr(module, "direct", None)
     return Stage(name, module.Recipe, module.run, (module.__doc__ or "").strip(), direct)
 
 
-def _entries() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group="align.stages")}
+def _load(entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except ImportError as error:
+        raise AlignError(
+            f"cannot load {entry.name!r}: {error}", fix="`align doctor` shows what is missing"
+        ) from error
+
+
+def _entries(group: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=group)}
