@@ -287,8 +287,10 @@ def _disk_error(error: OSError, where: Path) -> AlignError:
 
 def _git() -> dict[str, Any]:
     def git(*words: str) -> str:
+        # Without locks: a `git status` that is stopped half-way must not keep the user from committing.
+        command = ["git", "--no-optional-locks", *words]
         return subprocess.run(
-            ["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=True
+            command, capture_output=True, text=True, cwd=Path(__file__).parent, check=True
         ).stdout
 
     try:

@@ -11,7 +11,8 @@ import pytest
 from align.config import validate
 from align.errors import AlignError
 from align.schema import PromptRow, SFTRow, read_rows
-from data_tools.instructions import SHORT_ANSWER_SUFFIX, Recipe, run, written_answer
+from data_tools.instructions import Recipe, run
+from data_tools.vqa_rows import SHORT_ANSWER_SUFFIX, written_answer
 
 
 def values(world: Path, run_dir: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What is wrong with preference pairs before anyone trains on them."""

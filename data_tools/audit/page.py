@@ -1,0 +1,115 @@
+"""The audit's page: findings, histograms, and pairs to look at with their pictures, in one file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from align.errors import AlignError
+from align.images import open_image, resolve_image
+from align.schema import PreferenceRow
+from data_tools.audit.findings import Finding
+from data_tools.audit.histogram import histogram
+from data_tools.audit.text_checks import answers
+from data_tools.edit_spans import edit_spans
+
+_THUMBNAIL = 240
+_STATES = {"good": "fine", "look": "look at it", "bad": "mend it", "unknown": "not measured"}
+
+
+def render_page(
+    title: str,
+    findings: Sequence[Finding],
+    rows: Mapping[str, PreferenceRow],
+    root: Path | None,
+    examples: int,
+) -> str:
+    """The page's HTML; all text of the data is escaped.
+
+    Args:
+        rows: pairs by id.
+        root: of the pictures; None shows none.
+        examples: most pairs shown for one finding.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(_read("page.html.j2"))
+    style = _read("page.css")
+    sections = [
+        {
+            "finding": finding,
+            "state": _STATES[finding.state],
+            "chart": histogram(finding.values, finding.unit) if finding.values else None,
+            "pairs": [_pair(rows[row_id], root) for row_id in finding.rows[:examples] if row_id in rows],
+        }
+        for finding in findings
+    ]
+    counts = {state: sum(finding.state == state for finding in findings) for state in _STATES}
+    return template.render(
+        title=title,
+        headline=_headline(counts),
+        num_pairs=len(rows),
+        sections=sections,
+        style=Markup(style),
+        csp="default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"style-src '{_hash(style)}'",
+    )
+
+
+def _headline(counts: Mapping[str, int]) -> str:
+    if counts["bad"]:
+        more = f", {counts['look']} worth a look" if counts["look"] else ""
+        return f"{counts['bad']} to mend before training{more}"
+    return f"{counts['look']} worth a look" if counts["look"] else "Nothing speaks against training"
+
+
+def _pair(row: PreferenceRow, root: Path | None) -> dict[str, Any]:
+    chosen, rejected = answers(row)
+    spans = edit_spans(chosen, rejected, 1.0)
+    return {
+        "id": row.id,
+        "prompt": row.prompt[-1].content,
+        "chosen": _marked(chosen, [(span.start, span.end) for span in spans.chosen]),
+        "rejected": _marked(rejected, [(span.start, span.end) for span in spans.rejected]),
+        "pictures": [_thumbnail(root, name) for name in row.images[:2]] if root is not None else [],
+        "margin": row.meta.get("margin"),
+    }
+
+
+def _marked(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[bool, str]]:
+    """The text in pieces: (differs from the other answer, piece)."""
+    pieces, done = [], 0
+    for start, end in spans:
+        pieces += [(False, text[done:start]), (True, text[start:end])]
+        done = end
+    return [piece for piece in [*pieces, (False, text[done:])] if piece[1]]
+
+
+def _thumbnail(root: Path, name: str) -> dict[str, str]:
+    """A small JPEG as a data URL; for a picture that cannot be read, why."""
+    try:
+        image = open_image(resolve_image(root, name))
+    except AlignError as error:
+        return {"name": name, "fault": error.what}
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=80)
+    return {"name": name, "url": "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()}
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _read(name: str) -> str:
+    return files("data_tools.audit").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,53 @@
+"""The recipe of `align pairs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from align.config import StageRecipe
+from align.objects import Mode
+from data_tools.edit_spans import DEFAULT_WEIGHT
+from data_tools.truth import Annotations
+
+
+class Recipe(StageRecipe):
+    """The recipe of `align pairs`."""
+
+    name: str = "pairs"
+    candidates: Path = Field(description="candidates.jsonl of the sample stage")
+    verdicts: Path = Field(description="verdicts.jsonl of the judge stage")
+    agreement: Path = Field(description="agreement.json of the judge stage")
+    strategy: Literal["best_worst", "all", "minimal_edit"] = Field(
+        default="all",
+        description="best_worst: only a prompt's best score against its worst; minimal_edit: each answer "
+        "against itself without the objects that the judge denies",
+    )
+    min_gap: float = Field(default=1.0, gt=0, description="smallest difference of scores (denied claims)")
+    max_pairs_per_prompt: int = Field(default=2, ge=1, description="most pairs of one prompt")
+    max_confirmed_loss: int | None = Field(
+        default=0, ge=0, description="confirmed claims that chosen may have fewer than rejected; null: any"
+    )
+    length_tolerance: float | None = Field(
+        default=0.25, gt=0, description="largest mean length gap, tokens; null: lengths are not balanced"
+    )
+    style_tolerance: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest gap of a style feature (sentence length, commas, lists, hedging) in standard "
+        "deviations, such as 0.1; null: style is not balanced",
+    )
+    span_weight: float = Field(
+        default=DEFAULT_WEIGHT, gt=0, description="minimal_edit: weight of what is denied, for dense DPO"
+    )
+    max_trimmed: float = Field(
+        default=0.5, ge=0, le=1, description="share of pairs that each balancing may drop"
+    )
+    min_pairs: int = Field(default=1, ge=1, description="fewer train pairs are an error")
+    min_balanced_accuracy: float = Field(
+        default=0.6, ge=0, le=1, description="lower bound of the judge's balanced accuracy; 0.5 is chance"
+    )
+    truth: list[Annotations] = Field(default=[], description="annotations of the dev images, for the check")
+    objects_mode: Mode = Field(default="strict", description="how objects are found in texts (the check)")

@@ -1,0 +1,211 @@
+"""Each check of the audit on pairs whose fault is known, and the page."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from align.chat import render
+from align.cli import main
+from align.config import validate
+from align.modeling import ModelSection, load_model, load_processor
+from align.schema import Message, PreferenceRow, write_rows
+from data_tools.audit.findings import interval
+from data_tools.audit.histogram import histogram
+from data_tools.audit.judge_check import check_judge
+from data_tools.audit.label_noise import check_noise, expected_order
+from data_tools.audit.reference_check import Scored, check_blind, check_reach, score_pairs
+from data_tools.audit.stage import Recipe, run
+from data_tools.audit.style_check import check_style
+from data_tools.audit.text_checks import check_duplicates, check_length, check_prefix
+
+
+def pair(number: int, chosen: str, rejected: str, **meta: Any) -> PreferenceRow:
+    return PreferenceRow(
+        id=f"p{number}",
+        images=[f"{number}.png"],
+        prompt=[Message(role="user", content="Describe.")],
+        chosen=[Message(role="assistant", content=chosen)],
+        rejected=[Message(role="assistant", content=rejected)],
+        meta=meta,
+    )
+
+
+def test_length_by_hand() -> None:
+    # Words: 2-4, 3-3, 1-4: gaps -2, 0, -3. Longer wins in none but the tie's half.
+    rows = [pair(1, "a b", "a b c d"), pair(2, "a b c", "c b a"), pair(3, "a", "a b c d")]
+    found = check_length(rows, seed=0)
+    assert found.values == [-2, 0, -3] and found.numbers["gap"]["value"] == pytest.approx(-5 / 3, abs=1e-4)
+    assert found.numbers["longer_wins"] == pytest.approx(0.5 / 3, abs=1e-4)
+    spread = math.sqrt(sum((n - 17 / 6) ** 2 for n in (2, 4, 3, 3, 1, 4)) / 6)
+    assert found.numbers["standard_deviations"] == pytest.approx(5 / 3 / spread, abs=1e-4)
+    assert found.state == "bad" and "shorter" in found.advice and found.rows[0] == "p3"
+    told = pair(1, "a b", "a b c d", chosen_tokens=7, rejected_tokens=7)
+    assert check_length([told], seed=0).state == "good"
+
+
+def test_shared_beginnings_by_hand() -> None:
+    rows = [pair(1, "A dog sits.", "a dog runs far"), pair(2, "A dog!", "a dog.")]
+    found = check_prefix(rows)  # 2 of 4 words, and all of 2
+    assert (found.numbers["mean_words"], found.numbers["mean_share"]) == (2.0, 0.75)
+    assert found.rows == ["p2"] and found.state == "look"
+
+
+def test_repeats_and_cycles() -> None:
+    def about_one(number: int, chosen: str, rejected: str) -> PreferenceRow:
+        return pair(number, chosen, rejected).model_copy(update={"images": ["same.png"]})
+
+    rows = [about_one(1, "a", "b"), about_one(2, "b", "c"), about_one(3, "c", "a"), about_one(4, "a", "d")]
+    rows += [about_one(5, "a", "d"), pair(6, "b", "a")]  # another picture: no contradiction
+    found = check_duplicates(rows)
+    assert found.numbers["contradicting"] == 3 and found.numbers["repeated"] == 1
+    assert found.rows == ["p1", "p2", "p3", "p5"] and found.state == "bad"
+    assert found.numbers["most_pairs_of_a_picture"] == 5
+    assert check_duplicates(rows[3:4]).state == "good"
+
+
+def test_a_classifier_without_eyes_finds_the_telling_word_and_nothing_in_objects() -> None:
+    nouns = ["dog", "cat", "bus", "car", "cup", "fork"]
+    told = [pair(n, f"A {nouns[n % 6]}, surely.", f"A {nouns[n % 5]}, perhaps.") for n in range(60)]
+    found = check_style(told, seed=0)
+    assert found.state == "bad" and found.numbers["without_objects"]["auc"] > 0.99
+    assert found.numbers["without_objects"]["chosen_words"][0] == "surely"
+    assert found.numbers["without_objects"]["rejected_words"][0] == "perhaps"
+    by_object = [pair(n, "There is a dog.", "There is a cat.") for n in range(60)]
+    found = check_style(by_object, seed=0)
+    assert found.numbers["words"]["auc"] > 0.99 and found.numbers["without_objects"]["auc"] == 0.5
+    assert found.state == "good" and check_style(told[:20], seed=0).state == "unknown"
+
+
+def test_expected_order_of_independent_claims() -> None:
+    """Chosen has one confirmed claim (invented with 0.1), rejected one denied (0.8); `dog` is in both."""
+    meta = {
+        "chosen_confirmed": ["dog", "cat"],
+        "chosen_denied": [],
+        "rejected_confirmed": ["dog"],
+        "rejected_denied": ["car"],
+    }
+    more, equal, fewer = expected_order(meta, 0.1, 0.8)
+    assert (more, equal, fewer) == pytest.approx((0.1 * 0.2, 0.1 * 0.8 + 0.9 * 0.2, 0.9 * 0.8))
+    two = expected_order(meta | {"rejected_denied": ["car", "bus"]}, 0.1, 0.8)
+    assert two[0] == pytest.approx(0.1 * 0.2**2)
+
+
+def test_label_noise_is_counted_or_estimated() -> None:
+    truth = {1: {"dog"}}
+    rows = [
+        pair(1, "A dog.", "A dog and a cat.", image_id=1),
+        pair(2, "A dog and a cat.", "A dog.", image_id=1),
+        pair(3, "A dog.", "A dog", image_id=1),
+    ]
+    found = check_noise(rows, truth, None, "strict", 0)
+    assert found.state == "bad" and found.rows == ["p2"]
+    assert {key: found.numbers[key] for key in ("right", "tied", "wrong")} == {
+        "right": 1,
+        "tied": 1,
+        "wrong": 1,
+    }
+    judge = {
+        "kind": "claims",
+        "confusion": {"true_kept": 9, "invented_kept": 1, "true_denied": 2, "invented_caught": 8},
+    }
+    claims = {
+        "chosen_confirmed": ["cat"],
+        "chosen_denied": [],
+        "rejected_confirmed": [],
+        "rejected_denied": ["car"],
+    }
+    found = check_noise([pair(1, "a", "b", **claims)], {}, judge, "strict", 0)
+    # P(invented | confirmed) = 1/10, P(invented | denied) = 8/10: wrong 0.02, right 0.72.
+    assert found.numbers["share"] == pytest.approx(0.02 / 0.74, abs=1e-4) and found.numbers["estimated"]
+    assert check_noise(rows, {}, None, "strict", 0).state == "unknown"
+
+
+def test_the_judge_is_called_bad_at_chance() -> None:
+    measured = {"balanced_accuracy": {"value": 0.55, "ci_low": 0.48, "ci_high": 0.62}}
+    assert check_judge(measured).state == "bad" and check_judge(None).state == "unknown"
+    good = {"balanced_accuracy": {"value": 0.9, "ci_low": 0.85, "ci_high": 0.95}}
+    assert check_judge(good).state == "good"
+    assert check_judge(good | {"order_bias": {"inconsistent": 0.5}}).state == "look"
+
+
+def test_blindness_and_reach_by_hand() -> None:
+    same = [Scored(f"p{n}", (-4.0, -6.0), (-4.1, -6.0), (2, 3)) for n in range(4)]
+    found = check_blind(same, seed=0)
+    assert found.state == "bad" and found.numbers["moved"]["value"] == 0.1
+    assert check_reach(same, seed=0).numbers["gap_a_token"]["value"] == 0.0  # -2 a token each
+    seeing = [Scored(f"p{n}", (-4.0, -9.0), (-8.0, -6.0), (2, 2)) for n in range(4)]
+    assert check_blind(seeing, seed=0).state == "good"
+    far = check_reach([Scored("p", (-9.0, -2.0), (-9.0, -2.0), (3, 2))], seed=0)
+    assert far.numbers["gap_a_token"]["value"] == 2.0 and far.state == "bad"
+
+
+def test_the_reference_scores_what_its_forward_says(base_checkpoint: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(tmp_path / "1.png")
+    row = pair(1, "A dog.", "A cat and a dog.")
+    section = ModelSection(path=str(base_checkpoint), dtype="float32")
+    (scored,) = score_pairs(section, [row], tmp_path, most=5, seed=0)
+    import torch
+
+    processor: Any = load_processor(section)
+    model: Any = load_model(section)
+    text = render(processor, [*row.prompt, *row.chosen], 1, add_generation_prompt=False)
+    image = Image.open(tmp_path / "1.png")
+    inputs = processor(text=[text], images=[image], return_tensors="pt", add_special_tokens=False)
+    with torch.no_grad():
+        logps = model(**inputs).logits[0].log_softmax(-1)
+    ids = inputs["input_ids"][0].tolist()
+    start = len(ids) - scored.tokens[0]
+    by_hand = sum(float(logps[place - 1, ids[place]]) for place in range(start, len(ids)))
+    assert scored.seen[0] == pytest.approx(by_hand, abs=1e-4)
+    assert processor.tokenizer.decode(ids[start:]).startswith(("A dog", " A dog"))
+    assert scored.seen != scored.blind and scored.tokens[1] > scored.tokens[0]
+
+
+def test_intervals_and_histograms() -> None:
+    assert interval([1.0, 1.0], 0) == {"value": 1.0, "ci_low": 1.0, "ci_high": 1.0, "n": 2}
+    svg = histogram([-1.0, 0.5, 0.5, 2.0], "words <b>")
+    assert svg.count("<rect") == 28 and 'class="zero"' in svg and "<b>" not in svg and "style=" not in svg
+    whole = histogram([-1.0, 0.0, 0.0, 2.0], "words")  # a bin for each of -1, 0, 1, 2
+    assert [part.split("<")[0].split(": ")[1] for part in whole.split("<title>")[1:]] == ["1", "2", "0", "1"]
+
+
+def test_the_command_writes_json_and_an_escaped_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (32, 24), (10, 200, 30)).save(tmp_path / "1.png")
+    rows = [pair(1, "<script>alert(1)</script> yes", "no " * 30), pair(2, "A dog", "A dog.")]
+    write_rows(tmp_path / "pairs.jsonl", rows)
+    words = [
+        "audit",
+        str(tmp_path / "pairs.jsonl"),
+        "--image_root",
+        str(tmp_path),
+        "--run_dir",
+        str(tmp_path / "r"),
+    ]
+    assert main(words) == 0, capsys.readouterr().err
+    record = json.loads((tmp_path / "r" / "audit" / "audit.json").read_text())
+    assert record["pairs"] == 2 and record["findings"]["blind"]["state"] == "unknown"
+    page = (tmp_path / "r" / "audit" / "audit.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page and "Content-Security-Policy" in page
+    assert page.count("data:image/jpeg;base64,") >= 1 and "missing image: 2.png" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "MEND  Length" in capsys.readouterr().out
+
+
+def test_an_audit_is_the_same_every_time(tmp_path: Path) -> None:
+    rows = [pair(n, f"word{n} yes", f"word{n} no no") for n in range(60)]
+    write_rows(tmp_path / "pairs.jsonl", rows)
+
+    def made(name: str) -> dict[str, str]:
+        fields = {"run_dir": tmp_path, "name": name, "pairs": tmp_path / "pairs.jsonl"}
+        outputs = run(validate(Recipe, fields, "t")).manifest()["outputs"]
+        return {name: item["sha256"] for name, item in outputs.items()}
+
+    assert made("a") == made("b")
