@@ -24,12 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from align.row_writer import RowWriter
 from pydantic import Field, model_validator
 
 from align.config import StageRecipe, validate
 from align.errors import AlignError
 from align.progress import say
+from align.row_writer import RowWriter
 from align.run import RunFolder
 from align.schema import BaseRow, PreferenceRow, PromptRow, SFTRow, read_rows
 from data_tools.hash_list import HashList, image_records, load_reference

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 STEP = 0.02
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     """An eligible pair of answers to one prompt.
 
@@ -35,6 +35,11 @@ class Pair:
     def key(self) -> tuple[str, str, str]:
         """What sorts pairs the same way on every machine."""
         return (self.prompt_id, self.chosen_id, self.rejected_id)
+
+    @property
+    def rank(self) -> tuple[float, int, tuple[str, str, str]]:
+        """Sorts a prompt's pairs: by margin, then by smallest length gap."""
+        return (-self.margin, abs(self.gap), self.key)
 
 
 @dataclass(frozen=True)
@@ -104,16 +109,25 @@ def trim(pairs: Sequence[Pair], tolerance: float, max_trimmed: float) -> tuple[l
     Returns:
         (kept, taken away).
     """
-    kept = sorted(pairs, key=lambda pair: pair.key)
-    taken: list[Pair] = []
-    total = sum(pair.gap for pair in kept)
-    while kept and abs(total) > tolerance * len(kept) and len(taken) < int(max_trimmed * len(pairs)):
-        sign = 1 if total > 0 else -1
-        worst = max(kept, key=lambda pair: (sign * pair.gap, pair.key))
-        kept.remove(worst)
+    order = sorted(pairs, key=lambda pair: pair.key)
+    # The widest gap of either sign stands last; what was taken from one list is skipped in the other.
+    widest = {
+        sign: sorted(range(len(order)), key=lambda place: (sign * order[place].gap, order[place].key))
+        for sign in (1, -1)
+    }
+    taken: list[int] = []
+    gone: set[int] = set()
+    total, most = sum(pair.gap for pair in order), int(max_trimmed * len(pairs))
+    while len(gone) < min(most, len(order)) and abs(total) > tolerance * (len(order) - len(gone)):
+        side = widest[1 if total > 0 else -1]
+        while side[-1] in gone:
+            side.pop()
+        worst = side.pop()
         taken.append(worst)
-        total -= worst.gap
-    return kept, taken
+        gone.add(worst)
+        total -= order[worst].gap
+    kept = [pair for place, pair in enumerate(order) if place not in gone]
+    return kept, [order[place] for place in taken]
 
 
 def mean_gap(pairs: Sequence[Pair]) -> float:
@@ -127,7 +141,7 @@ def _take(eligible: Mapping[str, Sequence[Pair]], most: int, rank: Callable[[str
     for prompt_id in sorted(eligible):
         order = sorted(
             eligible[prompt_id],
-            key=lambda pair: (rank(pair.prompt_id, pair), -pair.margin, abs(pair.gap), pair.key),
+            key=lambda pair: (rank(pair.prompt_id, pair), *pair.rank),
         )
         taken += order[:most]
     return taken

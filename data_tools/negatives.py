@@ -26,7 +26,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from align.config import StageRecipe
+from align.config import StageRecipe, Strict
 from align.errors import AlignError
 from align.modeling import ModelSection
 from align.objects import Mode
@@ -42,15 +42,13 @@ from data_tools.worse_images import MADE, ImageSettings, made_images, retrieved_
 Kind = Literal["swap", "noisy", "cropped", "masked", "retrieved"]
 
 
-class Swap(ImageSettings):
-    """Kind swap, and the settings of the image kinds."""
+class Swap(Strict):
+    """Kind swap."""
 
-    num_swaps: int = Field(default=1, ge=1, description="kind swap: objects swapped in one answer")
-    among: int = Field(
-        default=3, ge=1, description="kind swap: drawn from so many of the likeliest absent objects"
-    )
+    num_swaps: int = Field(default=1, ge=1, description="objects swapped in one answer")
+    among: int = Field(default=3, ge=1, description="drawn from so many of the likeliest absent objects")
     span_weight: float = Field(
-        default=DEFAULT_WEIGHT, gt=0, description="kind swap: weight of swapped words, for dense DPO"
+        default=DEFAULT_WEIGHT, gt=0, description="weight of swapped words, for dense DPO"
     )
 
 
@@ -64,7 +62,8 @@ class Recipe(StageRecipe):
     image_root: Path = Field(description="folder that image paths are relative to")
     truth: list[Annotations] = Field(default=[], description="annotations of the pictures (kind swap)")
     objects_mode: Mode = Field(default="strict", description="how objects are found in texts (kind swap)")
-    settings: Swap = Swap()
+    swap: Swap = Swap()
+    image: ImageSettings = ImageSettings()
     model: ModelSection | None = Field(
         default=None, description="kind retrieved: compare pictures by this checkpoint's image features"
     )
@@ -132,7 +131,7 @@ def _swapped(recipe: Recipe, source: Path, tally: Tally) -> Iterator[PreferenceR
 def _swapped_pair(
     recipe: Recipe, row: SFTRow, present: set[str], table: CoOccurrence
 ) -> PreferenceRow | None:
-    settings, text = recipe.settings, row.messages[-1].content
+    settings, text = recipe.swap, row.messages[-1].content
     found = swap_objects(
         text,
         present,
@@ -165,10 +164,10 @@ def _with_images(recipe: Recipe, folder: RunFolder, source: Path, tally: Tally) 
             tally.drop("no image", row.id)
     worse: Mapping[str, Sequence[str]]
     if recipe.kind == "retrieved":
-        worse = retrieved_images(rows, recipe.image_root, recipe.model, recipe.settings.duplicate_bits)
+        worse = retrieved_images(rows, recipe.image_root, recipe.model, recipe.image.duplicate_bits)
     else:
         worse = made_images(
-            rows, recipe.image_root, folder.work / "images", recipe.kind, recipe.settings, recipe.seed
+            rows, recipe.image_root, folder.work / "images", recipe.kind, recipe.image, recipe.seed
         )
     kept = []
     for row in rows:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from align.errors import AlignError
 from align.objects import find_objects
-from align.schema import Candidate, Message, PreferenceRow, Span, Spans, Verdict, read_rows
+from align.schema import Message, PreferenceRow, Span, Spans
 from data_tools.claims import split_objects
+from data_tools.judged_answers import Answer, JudgedAnswers
 from data_tools.length_balance import Balanced, Pair, balance, mean_gap
 from data_tools.minimal_edit import without_objects
 from data_tools.pairs_recipe import Recipe
@@ -18,89 +17,89 @@ from data_tools.style_balance import balance_style
 from data_tools.tally import Tally
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A candidate with its verdict."""
+@dataclass
+class Eligible:
+    """The pairs of one split that may be taken, as few a prompt as balancing can need.
 
-    row: Candidate
-    verdict: Verdict
-
-    @property
-    def score(self) -> float:
-        """The judge's score; only scored answers become `Answer`s."""
-        return self.verdict.score or 0.0
-
-    @property
-    def confirmed(self) -> int:
-        """Claims that the judge finds in the picture."""
-        return sum(claim.supported is True for claim in self.verdict.claims)
-
-
-def join(
-    candidates: Sequence[Candidate], verdicts: Path, tallies: Mapping[str, tuple[Tally, Tally]]
-) -> dict[str, dict[str, list[Answer]]]:
-    """Split -> prompt id -> its usable answers; the others are counted with a reason.
-
-    Raises:
-        AlignError: a candidate without verdict: the two files are not of the same run.
+    Attributes:
+        pairs: prompt id -> pairs, best first.
+        possible: how many there were before all but the best of each prompt were forgotten.
     """
-    judged = {row.candidate_id: row for row in read_rows(Verdict, verdicts)}
-    found: dict[str, dict[str, list[Answer]]] = {split: {} for split in tallies}
-    for row in candidates:
-        if row.id not in judged:
-            raise AlignError(
-                f"no verdict on candidate {row.id}", where=str(verdicts), fix="run the judge again"
-            )
-        split = "dev" if row.meta.get("split") == "dev" else "train"
-        tally, verdict = tallies[split][0], judged[row.id]
-        if not row.text.strip():
-            tally.drop("empty answer", row.id)
-        elif verdict.score is None:
-            tally.drop(f"unscored: {verdict.unscored_reason.split(':')[0]}", row.id)
-        else:
-            tally.keep()
-            found[split].setdefault(row.prompt_id, []).append(Answer(row, verdict))
-    return found
+
+    pairs: dict[str, list[Pair]] = field(default_factory=dict)
+    possible: int = 0
+
+    def add(self, prompt_id: str, pairs: Sequence[Pair], most: int) -> None:
+        """Keep the `most` best pairs that shorten and the `most` best that don't: balancing prefers one kind
+        or the other, and takes no more than `most`."""
+        self.possible += len(pairs)
+        best = sorted(pairs, key=lambda pair: pair.rank)
+        shorter, others = ([pair for pair in best if (pair.gap < 0) is side] for side in (True, False))
+        self.pairs[prompt_id] = shorter[:most] + others[:most]
 
 
 @dataclass(frozen=True)
-class Built:
+class Selected:
     """The pairs of one split.
 
     Attributes:
-        prompts: how many prompts they come from.
-        balanced: how lengths were balanced; None for minimal edits.
+        balanced: how lengths were balanced.
         style: gaps by style feature before and after balancing; None where style was not balanced.
     """
 
-    rows: list[PreferenceRow]
-    prompts: int
-    balanced: Balanced | None = None
+    balanced: Balanced
     style: dict[str, dict[str, float]] | None = None
 
 
-def build(recipe: Recipe, answers: Mapping[str, Sequence[Answer]], tally: Tally) -> Built:
-    """The pairs of one split by the recipe's strategy."""
-    if recipe.strategy == "minimal_edit":
-        rows = [row for items in answers.values() for row in edited_pairs(recipe, items, tally)]
-        return Built(rows, len({row.meta["prompt_id"] for row in rows}))
-    found = select(recipe, answers, tally)
-    by_id = {answer.row.id: answer for items in answers.values() for answer in items}
-    pairs, style = found.pairs, None
-    if recipe.style_tolerance is not None and pairs:
-        texts = [(by_id[pair.chosen_id].row.text, by_id[pair.rejected_id].row.text) for pair in pairs]
-        most = int(recipe.max_trimmed * len(pairs))
-        alike = balance_style(
-            texts, [pair.gap for pair in pairs], recipe.style_tolerance, recipe.length_tolerance, most
-        )
-        for place in alike.taken:
-            tally.drop("style balance", f"{pairs[place].chosen_id}>{pairs[place].rejected_id}")
-        pairs = [pairs[place] for place in alike.kept]
-        found = replace(found, pairs=pairs, after=mean_gap(pairs))
-        style = {"before": alike.before, "after": alike.after}
-    tally.keep(len(pairs))
-    rows = [preference_row(pair, by_id) for pair in pairs]
-    return Built(rows, len({pair.prompt_id for pair in pairs}), found, style)
+def select(recipe: Recipe, found: Eligible, answers: JudgedAnswers, tally: Tally) -> Selected:
+    """The pairs of one split, balanced in length, and in style if the recipe wants it."""
+    tolerance = float("inf") if recipe.length_tolerance is None else recipe.length_tolerance
+    balanced = balance(found.pairs, recipe.max_pairs_per_prompt, tolerance, recipe.max_trimmed, recipe.seed)
+    for pair in balanced.trimmed:
+        tally.drop("length balance", f"{pair.chosen_id}>{pair.rejected_id}")
+    surplus = found.possible - len(balanced.pairs) - len(balanced.trimmed)
+    if surplus:
+        tally.drop("more than max_pairs_per_prompt", "", surplus)
+    if recipe.style_tolerance is None or not balanced.pairs:
+        tally.keep(len(balanced.pairs))
+        return Selected(balanced)
+    pairs = balanced.pairs
+    alike = balance_style(
+        _texts(pairs, answers),
+        [pair.gap for pair in pairs],
+        recipe.style_tolerance,
+        recipe.length_tolerance,
+        int(recipe.max_trimmed * len(pairs)),
+    )
+    for place in alike.taken:
+        tally.drop("style balance", f"{pairs[place].chosen_id}>{pairs[place].rejected_id}")
+    kept = [pairs[place] for place in alike.kept]
+    tally.keep(len(kept))
+    return Selected(
+        replace(balanced, pairs=kept, after=mean_gap(kept)), {"before": alike.before, "after": alike.after}
+    )
+
+
+def selected_rows(pairs: Sequence[Pair], answers: JudgedAnswers) -> Iterator[tuple[str, str, PreferenceRow]]:
+    """(split, prompt id, training row) of each pair, prompt by prompt."""
+    wanted: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        wanted.setdefault(pair.prompt_id, []).append(pair)
+    for split, prompt_id, found in answers.prompts():
+        by_id = {answer.row.id: answer for answer in found}
+        for pair in wanted.get(prompt_id, ()):
+            yield split, prompt_id, preference_row(pair, by_id)
+
+
+def _texts(pairs: Sequence[Pair], answers: JudgedAnswers) -> list[tuple[str, str]]:
+    ids = {name for pair in pairs for name in (pair.chosen_id, pair.rejected_id)}
+    texts = {
+        answer.row.id: answer.row.text
+        for _, _, found in answers.prompts()
+        for answer in found
+        if answer.row.id in ids
+    }
+    return [(texts[pair.chosen_id], texts[pair.rejected_id]) for pair in pairs]
 
 
 def edited_pairs(recipe: Recipe, answers: Sequence[Answer], tally: Tally) -> list[PreferenceRow]:
@@ -129,7 +128,6 @@ def _edited_row(recipe: Recipe, answer: Answer, text: str, denied: Sequence[str]
     meta |= {
         "margin": float(len(denied)),
         "judge": answer.verdict.judge,
-        "prompt_id": answer.row.prompt_id,
         "edit": "objects removed",
         "rejected_tokens": answer.row.num_tokens,
         "rejected_denied": list(denied),
@@ -150,22 +148,6 @@ def _edited_row(recipe: Recipe, answer: Answer, text: str, denied: Sequence[str]
         ),
         meta=meta,
     )
-
-
-def select(recipe: Recipe, answers: Mapping[str, Sequence[Answer]], tally: Tally) -> Balanced:
-    """The pairs of one split, balanced in length; those that stay are counted by the caller."""
-    eligible = {
-        prompt_id: eligible_pairs(recipe, items, tally) for prompt_id, items in sorted(answers.items())
-    }
-    possible = sum(len(pairs) for pairs in eligible.values())
-    tolerance = float("inf") if recipe.length_tolerance is None else recipe.length_tolerance
-    found = balance(eligible, recipe.max_pairs_per_prompt, tolerance, recipe.max_trimmed, recipe.seed)
-    for pair in found.trimmed:
-        tally.drop("length balance", f"{pair.chosen_id}>{pair.rejected_id}")
-    surplus = possible - len(found.pairs) - len(found.trimmed)
-    if surplus:
-        tally.drop("more than max_pairs_per_prompt", "", surplus)
-    return found
 
 
 def eligible_pairs(recipe: Recipe, answers: Sequence[Answer], tally: Tally) -> list[Pair]:

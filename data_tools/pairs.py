@@ -17,16 +17,19 @@ Next: `align dpo`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from align.errors import AlignError
 from align.progress import say
+from align.row_writer import RowWriter
 from align.run import RunFolder
-from align.schema import Message, PreferenceRow, write_rows
+from align.schema import Message, PreferenceRow
 from data_tools.claims import split_objects
-from data_tools.judged import read_candidates
-from data_tools.pair_selection import Built, build, join
+from data_tools.judged_answers import JudgedAnswers
+from data_tools.pair_selection import Eligible, Selected, edited_pairs, eligible_pairs, select, selected_rows
 from data_tools.pairs_recipe import Recipe
 from data_tools.tally import Tally
 from data_tools.truth import load_truth, truth_inputs
@@ -45,24 +48,40 @@ def run(recipe: Recipe) -> RunFolder:
         return folder
     with folder:
         check_judge(recipe)
-        tallies = {split: (Tally(f"{split} answers"), Tally(f"{split} pairs")) for split in ("train", "dev")}
-        answers = join(read_candidates(recipe.candidates), recipe.verdicts, tallies)
-        built = {split: build(recipe, found, tallies[split][1]) for split, found in answers.items()}
-        train = built["train"]
+        splits = ("train", "dev")
+        tallies = {split: (Tally(f"{split} answers"), Tally(f"{split} pairs")) for split in splits}
+        answers = JudgedAnswers.open(recipe.candidates, recipe.verdicts)
+        if recipe.strategy == "minimal_edit":
+            selected, rows = None, _edited(recipe, answers, tallies)
+        else:
+            chosen = _select(recipe, answers, tallies)
+            selected = chosen["train"]
+            rows = selected_rows([pair for item in chosen.values() for pair in item.balanced.pairs], answers)
+        sums, dev = PairSums(), []
+        with RowWriter(PreferenceRow, folder.work / "pairs.parquet") as out:
+            for split, prompt_id, row in rows:
+                if split == "dev":
+                    dev.append(row)
+                    continue
+                out.write(row)
+                sums.add(prompt_id, row)
         for tally in tallies["train"]:
             tally.show()
-        _show_balance(recipe, train)
-        if len(train.rows) < recipe.min_pairs:
+        if selected is not None:
+            _show_balance(recipe, selected)
+        if sums.pairs < recipe.min_pairs:
             raise AlignError(
-                f"{len(train.rows)} train pairs, at least {recipe.min_pairs} are wanted",
+                f"{sums.pairs} train pairs, at least {recipe.min_pairs} are wanted",
                 where=str(recipe.verdicts),
                 fix="sample more prompts or more answers each, or at a higher temperature",
             )
-        write_rows(folder.work / "pairs.parquet", train.rows)
-        check = check_on_dev(recipe, built["dev"].rows)
+        check = check_on_dev(recipe, dev)
         dropped = {tally.what: tally.to_json() for split in tallies.values() for tally in split}
         (folder.work / "dropped.json").write_text(json.dumps(dropped, indent=1, sort_keys=True) + "\n")
-        folder.complete(metrics=_metrics(train, check), next_step="align dpo RECIPE")
+        metrics = sums.metrics() | {"dev_check": check}
+        if selected is not None:
+            metrics |= _balance_metrics(selected)
+        folder.complete(metrics=metrics, next_step="align dpo RECIPE")
     return folder
 
 
@@ -120,10 +139,27 @@ def check_on_dev(recipe: Recipe, rows: Sequence[PreferenceRow]) -> dict[str, Any
     return {"pairs": len(known), "right": right, "tied": tied, "wrong": wrong, "right_share": share}
 
 
-def _show_balance(recipe: Recipe, built: Built) -> None:
-    found = built.balanced
-    if found is None:
-        return
+def _select(
+    recipe: Recipe, answers: JudgedAnswers, tallies: Mapping[str, tuple[Tally, Tally]]
+) -> dict[str, Selected]:
+    """The pairs of both splits: one pass over the files for what may be taken, then the balance."""
+    eligible = {split: Eligible() for split in tallies}
+    for split, prompt_id, found in answers.prompts({split: both[0] for split, both in tallies.items()}):
+        pairs = eligible_pairs(recipe, found, tallies[split][1])
+        eligible[split].add(prompt_id, pairs, recipe.max_pairs_per_prompt)
+    return {split: select(recipe, found, answers, tallies[split][1]) for split, found in eligible.items()}
+
+
+def _edited(
+    recipe: Recipe, answers: JudgedAnswers, tallies: Mapping[str, tuple[Tally, Tally]]
+) -> Iterator[tuple[str, str, PreferenceRow]]:
+    for split, prompt_id, found in answers.prompts({split: both[0] for split, both in tallies.items()}):
+        for row in edited_pairs(recipe, found, tallies[split][1]):
+            yield split, prompt_id, row
+
+
+def _show_balance(recipe: Recipe, selected: Selected) -> None:
+    found = selected.balanced
     say(
         f"  mean length of chosen minus rejected, tokens: {found.before:+.2f} by margin alone, "
         f"{found.searched:+.2f} at shortening ratio {found.ratio:.2f}, {found.after:+.2f} after trimming "
@@ -131,31 +167,54 @@ def _show_balance(recipe: Recipe, built: Built) -> None:
     )
     if recipe.length_tolerance is not None and abs(found.after) > recipe.length_tolerance:
         say(f"  WARNING: not within {recipe.length_tolerance} tokens: DPO may learn length from these pairs")
-    if built.style is None or recipe.style_tolerance is None:
+    if selected.style is None or recipe.style_tolerance is None:
         return
-    for name, after in built.style["after"].items():
-        before = built.style["before"][name]
+    for name, after in selected.style["after"].items():
+        before = selected.style["before"][name]
         say(f"  style, {name.replace('_', ' ')}: {before:+.2f} before, {after:+.2f} after")
-    if max(map(abs, built.style["after"].values())) > recipe.style_tolerance:
+    if max(map(abs, selected.style["after"].values())) > recipe.style_tolerance:
         say(f"  WARNING: style is not within {recipe.style_tolerance}: raise max_trimmed, or sample more")
 
 
-def _metrics(built: Built, check: dict[str, Any] | None) -> dict[str, Any]:
-    def mean(values: list[int]) -> float:
-        return round(sum(values) / max(len(values), 1), 3)
+def _balance_metrics(selected: Selected) -> dict[str, Any]:
+    found = selected.balanced
+    gaps = {"by_margin": found.before, "searched": found.searched, "after": found.after}
+    metrics: dict[str, Any] = {
+        "shortening_ratio": found.ratio,
+        "length_gap": {name: round(gap, 3) for name, gap in gaps.items()},
+        "trimmed": len(found.trimmed),
+    }
+    return metrics | ({} if selected.style is None else {"style_gap": selected.style})
 
-    metrics: dict[str, Any] = {"pairs": len(built.rows), "prompts": built.prompts, "dev_check": check}
-    if (found := built.balanced) is not None:
-        metrics["shortening_ratio"] = found.ratio
-        gaps = {"by_margin": found.before, "searched": found.searched, "after": found.after}
-        metrics["length_gap"] = {name: round(gap, 3) for name, gap in gaps.items()}
-        metrics["trimmed"] = len(found.trimmed)
-    if built.style is not None:
-        metrics["style_gap"] = built.style
-    for side in ("chosen", "rejected"):
-        texts = [(row.chosen if side == "chosen" else row.rejected)[-1].content for row in built.rows]
-        metrics[f"{side}_words"] = mean([len(text.split()) for text in texts])
-        if built.balanced is not None:
-            metrics[f"{side}_tokens"] = mean([row.meta[f"{side}_tokens"] for row in built.rows])
-            metrics[f"{side}_confirmed"] = mean([len(row.meta[f"{side}_confirmed"]) for row in built.rows])
-    return metrics
+
+@dataclass
+class PairSums:
+    """Means over the train pairs, added up while they are written.
+
+    Attributes:
+        totals: by side and measure: words, and tokens and confirmed claims where the rows know them.
+    """
+
+    pairs: int = 0
+    prompts: set[str] = field(default_factory=set)
+    totals: Counter[str] = field(default_factory=Counter)
+    known: set[str] = field(default_factory=set)
+
+    def add(self, prompt_id: str, row: PreferenceRow) -> None:
+        """Count one pair."""
+        self.pairs += 1
+        self.prompts.add(prompt_id)
+        for side, messages in (("chosen", row.chosen), ("rejected", row.rejected)):
+            self.totals[f"{side}_words"] += len(messages[-1].content.split())
+            self.known.add(f"{side}_words")
+            if f"{side}_tokens" in row.meta:
+                self.totals[f"{side}_tokens"] += row.meta[f"{side}_tokens"]
+                self.known.add(f"{side}_tokens")
+            if f"{side}_confirmed" in row.meta:
+                self.totals[f"{side}_confirmed"] += len(row.meta[f"{side}_confirmed"])
+                self.known.add(f"{side}_confirmed")
+
+    def metrics(self) -> dict[str, Any]:
+        """Counts and means, for the manifest."""
+        means = {name: round(self.totals[name] / max(self.pairs, 1), 3) for name in sorted(self.known)}
+        return {"pairs": self.pairs, "prompts": len(self.prompts), **means}

@@ -7,8 +7,10 @@ brightness and 3 of each colour. With a checkpoint, by the mean of its image fea
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +50,16 @@ def image_features(section: ModelSection) -> Describe:
 
     from align.modeling import load_model, load_processor
 
-    processor, model = load_processor(section), load_model(section)
+    processor: Any = load_processor(section)
+    model: Any = load_model(section)
+    accepted = set(inspect.signature(model.get_image_features).parameters)
 
     def describe(image: Image.Image) -> NDArray[np.float32]:
-        inputs = getattr(processor, "image_processor")(images=[image], return_tensors="pt")  # noqa: B009
+        made = processor.image_processor(images=[image], return_tensors="pt")
+        inputs = {name: value for name, value in made.items() if name in accepted}
+        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
         with torch.no_grad():
-            found = getattr(model, "get_image_features")(**inputs)  # noqa: B009
+            found = model.get_image_features(**inputs)
         features = getattr(found, "pooler_output", found)
         pieces = features if isinstance(features, list | tuple) else [features]
         mean = torch.cat([piece.reshape(-1, piece.shape[-1]) for piece in pieces]).float().mean(dim=0)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from align.config import validate
 from align.errors import AlignError, RecipeError
+from align.modeling import ModelSection
 from align.schema import Message, PreferenceRow, SFTRow, read_rows, write_rows
 from align.trainers.image_negatives import image_negative
 from align.trainers.objectives.recipe import TokenWeights
@@ -23,9 +24,11 @@ from data_tools.edit_spans import edit_spans
 from data_tools.minimal_edit import without_objects
 from data_tools.object_swaps import CoOccurrence, plural, swap_objects
 from data_tools.pairs import run as build_pairs
-from data_tools.similar_images import colour_layout, neighbours
+from data_tools.similar_images import colour_layout, describe_all, image_features, neighbours
 from data_tools.style_balance import balance_style, style_of
+from data_tools.worse_images import ImageSettings
 from tests.test_pairs import candidate, recipe, verdict
+from tests.twins import Twins
 
 
 @pytest.mark.parametrize(
@@ -202,10 +205,10 @@ def negative_rows(tmp_path: Path, kind: str, **fields: Any) -> tuple[list[Prefer
 def test_made_pictures_are_those_of_training(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", (200, 30, 30), 1)
     rows, folder = negative_rows(
-        tmp_path, "noisy", pairs=pairs_file(tmp_path, ["a.png"]), settings={"step": 300}
+        tmp_path, "noisy", pairs=pairs_file(tmp_path, ["a.png"]), image={"step": 300}
     )
     (worse,) = rows[0].rejected_images
-    conditional = negatives.Swap(step=300).conditional("noisy")
+    conditional = ImageSettings(step=300).conditional("noisy")
     expected = image_negative(conditional, Image.open(tmp_path / "a.png"), 0, "a.png", 0)
     assert np.array_equal(np.asarray(Image.open(folder / "images" / worse)), np.asarray(expected))
     assert (folder / "images" / "a.png").read_bytes() == (tmp_path / "a.png").read_bytes()
@@ -225,6 +228,18 @@ def test_the_retrieved_picture_is_alike_but_not_the_same(tmp_path: Path) -> None
     assert found["red.png"] == found["red.jpg"] == "rose.png" and found["rose.png"].startswith("red.")
     features = np.stack([colour_layout(Image.open(tmp_path / name)) for name in names])
     assert neighbours(features, np.array([0]), 5).tolist() == [[3, 1, 2, -1, -1]]
+
+
+@pytest.mark.parametrize("name", ["base", "qwen2_vl"])
+def test_a_checkpoint_describes_pictures(
+    name: str, base_checkpoint: Path, twins: Twins, tmp_path: Path
+) -> None:
+    section = ModelSection(path=str(base_checkpoint if name == "base" else twins(name)), dtype="float32")
+    for seed, colour in enumerate(((200, 30, 30), (20, 30, 200))):
+        picture(tmp_path / f"{seed}.png", colour, seed)
+    features = describe_all([tmp_path / f"{n}.png" for n in (0, 1, 0)], image_features(section))
+    assert np.allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
+    assert np.array_equal(features[0], features[2]) and not np.allclose(features[0], features[1], atol=1e-4)
 
 
 def test_an_only_picture_has_no_neighbour(tmp_path: Path) -> None:

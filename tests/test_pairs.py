@@ -157,3 +157,25 @@ def test_trimming_takes_the_widest_gaps_of_the_offending_side() -> None:
 def test_trimming_stops_at_its_limit() -> None:
     kept, taken = trim([pair(i, -4) for i in range(10)], tolerance=0.25, max_trimmed=0.3)
     assert len(taken) == 3 and mean_gap(kept) == -4
+
+
+def test_trimming_turns_round_when_it_went_too_far() -> None:
+    # Sum 9 over 3: the 10 goes first, then the sum is -1 over 2: more than 0.25, so the -2 goes.
+    kept, taken = trim([pair(1, 10), pair(2, -2), pair(3, 1)], tolerance=0.25, max_trimmed=1.0)
+    assert [item.gap for item in taken] == [10, -2, 1] and kept == []
+    kept, taken = trim([pair(1, 10), pair(2, -2), pair(3, 1), pair(4, 0)], tolerance=1.0, max_trimmed=1.0)
+    assert [item.gap for item in taken] == [10] and len(kept) == 3
+
+
+def test_files_in_another_order_give_the_same_pairs(tmp_path: Path) -> None:
+    """Side by side where both files rise, loaded and sorted where they do not."""
+    second = [(candidate("train-2", n, f"text {n}", 5), f"{'car ' * n}".strip()) for n in range(3)]
+    judged = [*one_prompt(), *((row, verdict(row, "dog", no)) for row, no in second)]
+    stage = recipe(tmp_path, judged, length_tolerance=None)
+    rising = (run(stage).final / "pairs.parquet").read_bytes()
+    write_rows(tmp_path / "candidates.jsonl", [row for row, _ in reversed(judged)])
+    shuffled = stage.model_copy(update={"name": "again"})
+    assert (run(shuffled).final / "pairs.parquet").read_bytes() == rising
+    write_rows(tmp_path / "verdicts.jsonl", [row for _, row in judged[1:]])
+    with pytest.raises(AlignError, match="no verdict on candidate train-1#0"):
+        run(stage.model_copy(update={"name": "third"}))
