@@ -24,7 +24,7 @@ def test_the_walk_finds_the_tree() -> None:
         "evals",
         "data",
     }
-    assert len(FILES) == 15
+    assert len(FILES) == 16
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))
