@@ -178,9 +178,11 @@ def _refusal(recipe: Recipe, chosen: Answer, rejected: Answer, best: float, wors
         return "chosen answer is truncated"
     if recipe.strategy == "best_worst" and (chosen.score < best or rejected.score > worst):
         return "not best against worst"
-    allowed = recipe.max_confirmed_loss
-    if allowed is not None and chosen.confirmed < rejected.confirmed - allowed:
-        return "chosen answer confirms less"
+    wanted = recipe.min_confirmed_gain
+    if wanted is not None and chosen.confirmed - rejected.confirmed < wanted * (
+        chosen.score - rejected.score
+    ):
+        return "chosen answer confirms too little"
     return ""
 
 

@@ -1,7 +1,8 @@
 """Build preference pairs from judged answers: the truer answer is chosen, lengths kept equal.
 
 A pair needs a score gap, a chosen answer that ended by itself, and (by default) a chosen answer that
-says at least as much that the judge confirms: otherwise DPO learns to name fewer objects. Lengths
+says at least as much that the judge confirms: otherwise DPO learns to name fewer objects. Of two such
+answers the better one mostly still names fewer, so where recall counts set `min_confirmed_gain: 0.5`. Lengths
 are balanced over the set, and style if `style_tolerance` is set. A judge near chance is refused. Writes
 `pairs.parquet` (train prompts only) and `dropped.json`; pairs built the same way on dev images are compared
 with the annotations. The gap of scores stays in `meta.margin`, for a beta of its own for each pair.

@@ -27,8 +27,11 @@ class Recipe(StageRecipe):
     )
     min_gap: float = Field(default=1.0, gt=0, description="smallest difference of scores (denied claims)")
     max_pairs_per_prompt: int = Field(default=2, ge=1, description="most pairs of one prompt")
-    max_confirmed_loss: int | None = Field(
-        default=0, ge=0, description="confirmed claims that chosen may have fewer than rejected; null: any"
+    min_confirmed_gain: float | None = Field(
+        default=0.0,
+        ge=0,
+        description="confirmed claims that chosen must have more than rejected, for each point of their gap; "
+        "0: as many will do, 0.5: half of what is left out is made up for; null: fewer will do",
     )
     length_tolerance: float | None = Field(
         default=0.25, gt=0, description="largest mean length gap, tokens; null: lengths are not balanced"

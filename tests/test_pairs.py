@@ -50,6 +50,11 @@ def recipe(tmp_path: Path, judged: list[tuple[Candidate, Verdict]], low: float =
     return Recipe(run_dir=tmp_path / "run", agreement=tmp_path / "agreement.json", **files, **fields)
 
 
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def built(stage: Recipe) -> list[str]:
     return [row.id for row in read_rows(PreferenceRow, run(stage).final / "pairs.parquet")]
 
@@ -73,7 +78,7 @@ def test_who_is_chosen_and_why_the_others_are_not(tmp_path: Path) -> None:
     assert built(stage) == ["train-1#0>train-1#1"]
     dropped = json.loads((stage.stage_dir / "dropped.json").read_text())
     counts = {reason: item["count"] for reason, item in dropped["train pairs"]["dropped"].items()}
-    assert counts == {"tie": 3, "chosen answer confirms less": 1, "chosen answer is truncated": 1}
+    assert counts == {"tie": 3, "chosen answer confirms too little": 1, "chosen answer is truncated": 1}
     unusable = {reason: item["count"] for reason, item in dropped["train answers"]["dropped"].items()}
     assert unusable == {"empty answer": 1, "unscored: no claim to check": 1}
     row = next(iter(read_rows(PreferenceRow, stage.stage_dir / "pairs.parquet")))
@@ -82,10 +87,24 @@ def test_who_is_chosen_and_why_the_others_are_not(tmp_path: Path) -> None:
 
 
 def test_losing_confirmed_claims_can_be_allowed(tmp_path: Path) -> None:
-    assert built(recipe(tmp_path, one_prompt(), length_tolerance=None, max_confirmed_loss=1)) == [
+    assert built(recipe(tmp_path, one_prompt(), length_tolerance=None, min_confirmed_gain=None)) == [
         "train-1#0>train-1#1",
         "train-1#2>train-1#1",
     ]
+
+
+def test_what_is_left_out_has_to_be_made_up_for(tmp_path: Path) -> None:
+    texts = [("a", "dog cat", ""), ("b", "dog", ""), ("c", "dog", "car bus")]
+    rows = [candidate("train-1", number, text, 5) for number, (text, _, _) in enumerate(texts)]
+    judged = [(row, verdict(row, yes, no)) for row, (_, yes, no) in zip(rows, texts, strict=True)]
+    # Both beat #2 by 2: #0 confirms one more, #1 none.
+    kept = {}
+    for gain in (0.0, 0.5):
+        stage = recipe(_made(tmp_path / str(gain)), judged, length_tolerance=None, min_confirmed_gain=gain)
+        kept[gain] = built(stage)
+    assert kept == {0.0: ["train-1#0>train-1#2", "train-1#1>train-1#2"], 0.5: ["train-1#0>train-1#2"]}
+    with pytest.raises(AlignError, match="0 train pairs"):
+        run(recipe(_made(tmp_path / "1"), judged, length_tolerance=None, min_confirmed_gain=1.0))
 
 
 def test_at_most_max_pairs_a_prompt_and_best_against_worst(tmp_path: Path) -> None:
