@@ -5,41 +5,50 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from align.errors import AlignError
+from align.image_tokens import ImageTokens, Size
+
+_TEXTS_AT_ONCE = 1024
+
+TokenSequence = tuple[Sequence[str], Sequence[Size]]
+"""Text segments that are tokenized apart, and the sizes of the images in their placeholders, in order."""
 
 
 class TokenBudget:
     """Counts tokens as the processor will, image placeholders expanded.
 
     Args:
-        processor: a vision-language processor of transformers >= 5.
+        processor: a vision-language processor of transformers >= 5, or a tokenizer.
 
     Raises:
-        AlignError: the processor cannot tell an image's tokens from its size.
+        AlignError: no rule how many tokens an image takes in this processor.
     """
 
     def __init__(self, processor: Any) -> None:
-        if not hasattr(processor, "_get_num_multimodal_tokens"):
-            raise AlignError(
-                f"{type(processor).__name__} cannot count image tokens", fix="set trainer.max_length: null"
-            )
-        self._processor = processor
-        self._by_size: dict[tuple[int, int], int] = {}
+        self._tokenizer = getattr(processor, "tokenizer", processor)
+        sees = getattr(processor, "image_processor", None) is not None
+        self._images = ImageTokens(processor) if sees else None
 
-    def image(self, size: tuple[int, int]) -> int:
-        """Tokens that an image of (height, width) pixels takes."""
-        if size not in self._by_size:
-            counted = self._processor._get_num_multimodal_tokens(image_sizes=[list(size)])
-            self._by_size[size] = int(counted.num_image_tokens[0])
-        return self._by_size[size]
+    def lengths(self, sequences: Sequence[TokenSequence]) -> list[int]:
+        """Tokens of each sequence, without the special tokens that a tokenizer would put around a text.
 
-    def texts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, an image placeholder counted as one."""
-        if not texts:
-            return []
-        encoded = self._processor.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return [len(ids) for ids in encoded]
+        Raises:
+            AlignError: a sequence whose text has not one placeholder an image.
+        """
+        expanded = [
+            self._images.expand(segments, sizes) if self._images and sizes else (segments, 0)
+            for segments, sizes in sequences
+        ]
+        tokens = self._count(sorted({text for segments, _ in expanded for text in segments}))
+        return [sum(tokens[text] for text in segments) + extra for segments, extra in expanded]
 
-    def row(self, num_text_tokens: int, sizes: Sequence[tuple[int, int]]) -> int:
-        """Length of a sequence whose text holds one placeholder for each image of `sizes`."""
-        return num_text_tokens + sum(self.image(size) - 1 for size in sizes)
+    def image(self, size: Size, alone: bool = True) -> int:
+        """Image tokens that an image of this size takes, tags and line breaks around them left out."""
+        return self._images.of(size, alone).extra + 1 if self._images else 0
+
+    def _count(self, texts: Sequence[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            batch = list(texts[start : start + _TEXTS_AT_ONCE])
+            encoded = self._tokenizer(batch, add_special_tokens=False)["input_ids"]
+            found.update(zip(batch, map(len, encoded), strict=True))
+        return found

@@ -10,6 +10,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -19,6 +20,7 @@ from align.errors import AlignError
 # Raster formats decoded in this process; EPS and the like would start other programs on untrusted input.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _MIME = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"BM": "image/bmp"}
+_MOST_CHUNKS = 100_000
 # What Pillow's plugins raise on damaged data.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
@@ -65,7 +67,8 @@ def image_size(source: Path | bytes, max_pixels: int = 50_000_000) -> tuple[int,
     where = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     try:
         with _open_header(source, where, max_pixels) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            # Pillow gives a TIFF's size as it will be shown
+            turned = image.format != "TIFF" and _exif(image).get(0x0112, 1) in (5, 6, 7, 8)
             return (image.width, image.height) if turned else (image.height, image.width)
     except _DAMAGED as error:
         raise AlignError(f"truncated or damaged image: {error}", where=where) from error
@@ -103,6 +106,30 @@ def _open_header(source: Path | bytes, where: str, max_pixels: int) -> Image.Ima
             f"image too large: {size} pixels, more than {max_pixels}", where=where, fix="scale it down"
         )
     return image
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    """The picture's EXIF. Pillow decodes a PNG whole to find what may stand behind its pixels; here that
+    happens only to one that has something there."""
+    if image.format == "PNG" and not _has_late_chunks(vars(image)["fp"]):
+        return Image.Image.getexif(image)
+    return image.getexif()
+
+
+def _has_late_chunks(file: Any) -> bool:
+    """Whether EXIF or text stands behind a PNG's pixels, by the names of its chunks."""
+    file.seek(8)
+    pixels = False
+    for _ in range(_MOST_CHUNKS):
+        head = file.read(8)
+        name = head[4:]
+        if len(head) < 8 or name == b"IEND":
+            return False
+        if pixels and name in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+            return True
+        pixels = pixels or name == b"IDAT"
+        file.seek(int.from_bytes(head[:4]) + 4, 1)
+    return True
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -220,7 +220,7 @@ def read_rows(
         AlignError: missing or unreadable file, unknown format, or (without `quarantine`) a bad row.
     """
     path = Path(path)
-    for where, raw in _raw_rows(path):
+    for where, raw in raw_rows(path):
         if isinstance(raw, AlignError):
             if quarantine is None:
                 raise raw
@@ -234,7 +234,12 @@ def read_rows(
             quarantine(where, error.what, raw)
 
 
-def _raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """(place, row or the error that it is) of each row of a file, unvalidated.
+
+    Raises:
+        AlignError: missing or unreadable file, or an unknown format.
+    """
     if not path.is_file():
         raise AlignError(f"no such file: {path}", fix="check the path, or run the stage that writes it")
     if path.suffix == ".jsonl":

@@ -237,14 +237,15 @@ def _lengths(
     processor: Any, kept: Sequence[tuple[str, Any, list[tuple[str, ...]]]], sizes: dict[str, tuple[int, int]]
 ) -> list[tuple[int, int]]:
     """Tokens of each row's longest sequence: with its images, and with whichever images take more."""
-    budget = TokenBudget(processor)
-    segments = sorted({segment for _, _, sequences in kept for sequence in sequences for segment in sequence})
-    tokens = dict(zip(segments, budget.texts(segments), strict=True))
-    lengths = []
+    asked = []
     for _, row, sequences in kept:
-        text = max(sum(tokens[segment] for segment in sequence) for sequence in sequences)
         worse = row.rejected_images if isinstance(row, PreferenceRow) else []
-        own, other = (budget.row(text, [sizes[name] for name in names]) for names in (row.images, worse))
+        for names in (row.images, worse or row.images):
+            asked += [(sequence, [sizes[name] for name in names]) for sequence in sequences]
+    counted = iter(TokenBudget(processor).lengths(asked))
+    lengths = []
+    for _, _, sequences in kept:
+        own, other = (max(next(counted) for _ in sequences) for _ in range(2))
         lengths.append((own, max(own, other)))
     return lengths
 

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from align.errors import AlignError
 from align.images import image_size, mime_type, open_image, resolve_image
@@ -33,6 +33,32 @@ def test_exif_orientation_turns_the_image_and_its_size() -> None:
     image.save(buffer, "JPEG", exif=exif)
     assert open_image(buffer.getvalue()).size == (2, 4)
     assert image_size(buffer.getvalue()) == (4, 2)  # (height, width)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM"])
+def test_a_size_is_read_without_decoding(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = {"exif": exif} if kind in ("PNG", "JPEG", "WEBP", "TIFF") else {}
+    Image.new("RGB", (4, 2)).save(buffer, kind, **turned)
+    shown = open_image(buffer.getvalue()).size
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("decoded"))
+    assert image_size(buffer.getvalue()) == shown[::-1] == ((4, 2) if turned else (2, 4))
+
+
+def test_exif_behind_a_pngs_pixels_turns_it_too() -> None:
+    """The chunk moved from before IDAT to before IEND, which the format allows."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 2)).save(buffer, "PNG", exif=exif)
+    data = buffer.getvalue()
+    start = data.index(b"eXIf") - 4
+    length = int.from_bytes(data[start : start + 4]) + 12
+    chunk, rest = data[start : start + length], data[:start] + data[start + length :]
+    late = rest[: rest.index(b"IEND") - 4] + chunk + rest[rest.index(b"IEND") - 4 :]
+    assert open_image(late).size == (2, 4) and image_size(late) == (4, 2)
 
 
 @pytest.mark.parametrize(

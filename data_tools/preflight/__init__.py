@@ -1,0 +1,1 @@
+"""Whether a dataset fits a model, known before training: exact lengths from image headers alone."""
