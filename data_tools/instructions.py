@@ -112,7 +112,8 @@ def _held_out(recipe: Recipe, pools: Pools, folder: RunFolder) -> set[str]:
         pools[kind] = [row for row in rows if not held & set(row.images)]
     if not kept_out:
         raise AlignError("no image was held out", where="holdout.share", fix="raise it, or leave it out")
-    write_rows(folder.work / "holdout.parquet", sorted(kept_out, key=lambda row: row.id))
+    kept_out.sort(key=lambda row: row.id)
+    write_rows(folder.work / "holdout.parquet", kept_out)
     say(f"  {len(kept_out)} rows of {len(held)} images held out")
     return held
 

@@ -106,11 +106,9 @@ def template_dialogues(
         turns = turns[: section.turns]
         if not turns:
             continue
-        messages = [
-            Message(role=role, content=text)
-            for _, question, answer in turns
-            for role, text in (("user", question), ("assistant", answer))
-        ]
+        messages = []
+        for _, question, answer in turns:
+            messages += [Message(role="user", content=question), Message(role="assistant", content=answer)]
         meta = {"kind": "templates", "image_id": image_id, "tasks": [task for task, _, _ in turns]}
         yield SFTRow(id=f"template-{image_id}", images=[paths[image_id]], messages=messages, meta=meta)
 

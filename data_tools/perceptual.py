@@ -42,10 +42,10 @@ def window_hashes(image: Image.Image) -> Hash:
     grey = image.convert("L")
     small = grey.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
     whole = grey.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    pieces = [
-        small.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS, box=box)
-        for box in (tuple(_THUMBNAIL * edge for edge in box) for box in windows()[1:])
-    ]
+    pieces = []
+    for left, top, right, bottom in windows()[1:]:
+        box = (_THUMBNAIL * left, _THUMBNAIL * top, _THUMBNAIL * right, _THUMBNAIL * bottom)
+        pieces.append(small.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS, box=box))
     mirrored = _coefficients([whole, *pieces])[:, None] * _SIGNS
     return _bits(mirrored.reshape(-1, _KEPT, _KEPT)).reshape(-1, len(_SIGNS), BITS // 64)
 
@@ -75,7 +75,7 @@ def _coefficients(pieces: list[Image.Image]) -> NDArray[np.float64]:
     from scipy.fft import dctn
 
     pixels = np.stack([np.asarray(piece, dtype=np.float64) for piece in pieces])
-    return dctn(pixels, axes=(1, 2))[:, :_KEPT, :_KEPT]
+    return np.asarray(dctn(pixels, axes=(1, 2)))[:, :_KEPT, :_KEPT]
 
 
 def _bits(coefficients: NDArray[np.float64]) -> Hash:

@@ -36,11 +36,10 @@ def colour_layout(image: Image.Image) -> NDArray[np.float32]:
 
     small = image.convert("YCbCr").resize((_GRID, _GRID), Image.Resampling.BOX)
     planes = np.asarray(small, dtype=np.float32)
-    found = [
-        dctn(planes[:, :, plane], norm="ortho")[row, column]
-        for plane, kept in enumerate(_KEPT)
-        for row, column in _ZIGZAG[:kept]
-    ]
+    found = []
+    for plane, kept in enumerate(_KEPT):
+        coefficients = np.asarray(dctn(planes[:, :, plane], norm="ortho"))
+        found += [coefficients[row, column] for row, column in _ZIGZAG[:kept]]
     return np.asarray(found, dtype=np.float32) * _WEIGHTS
 
 

@@ -76,7 +76,7 @@ def _sum_of_coins(chances: Sequence[float]) -> NDArray[np.float64]:
     found = np.ones(1)
     for chance in chances:
         found = np.convolve(found, [1 - chance, chance])
-    return found
+    return np.asarray(found, dtype=np.float64)
 
 
 def _error_rates(judge: Mapping[str, Any] | None) -> tuple[float, float] | None:
