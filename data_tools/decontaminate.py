@@ -130,12 +130,18 @@ def run(recipe: Recipe) -> RunFolder:
                 reference.write(folder.work / HASHES)
             if recipe.data is not None:
                 metrics |= clean(recipe, recipe.data, reference, folder.work)
-            folder.complete(metrics=metrics, next_step="align audit PAIRS" if recipe.data else "")
+            folder.complete(metrics=metrics, next_step=_next_step(recipe))
     if recipe.write_hashes is not None:
         recipe.write_hashes.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder.final / HASHES, recipe.write_hashes)
         say(f"  hash list: {recipe.write_hashes}")
     return folder
+
+
+def _next_step(recipe: Recipe) -> str:
+    if recipe.data is None:
+        return ""
+    return "align audit PAIRS" if row_class(recipe.data) is PreferenceRow else "align sft RECIPE"
 
 
 def clean(recipe: Recipe, data: Path, reference: HashList, out: Path) -> dict[str, Any]:

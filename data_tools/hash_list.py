@@ -104,8 +104,15 @@ class HashList:
             what = f"not a hash list ({version or 'no version in the file'})"
             fix = "make it again: align decontaminate --against FOLDER --write_hashes FILE"
             raise AlignError(what, where=str(path), fix=fix)
+        try:
+            return cls._of_rows(table.to_pylist())
+        except (ValueError, LookupError, TypeError) as error:
+            raise AlignError(f"a damaged hash list: {error}", where=str(path)) from error
+
+    @classmethod
+    def _of_rows(cls, rows: list[dict[str, Any]]) -> HashList:
         found = cls()
-        for row in table.to_pylist():
+        for row in rows:
             values = np.frombuffer(row["hashes"], dtype=np.uint64)
             if row["kind"] == "text":
                 found.texts.append(TextRecord(row["name"], values))
@@ -187,5 +194,5 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             tree = [json.loads(line) for line in text.splitlines() if line.strip()]
         except ValueError as error:
             raise AlignError(f"neither JSON nor JSON lines: {error}", where=str(path)) from error
-    lists = [tree] if isinstance(tree, list) else [part for part in tree.values() if isinstance(part, list)]
-    return [row for part in lists for row in part if isinstance(row, dict)]
+    parts = tree.values() if isinstance(tree, dict) else [tree]
+    return [row for part in parts if isinstance(part, list) for row in part if isinstance(row, dict)]

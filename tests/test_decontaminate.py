@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
@@ -157,6 +158,11 @@ def test_a_hash_list_stands_for_the_folder(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "other.parquet").write_bytes((tmp_path / "rows.jsonl").read_bytes())
     with pytest.raises(AlignError, match="not a hash list"):
         cleaned(values, against=[tmp_path / "other.parquet"])
+    table = pq.read_table(hashes)
+    short = table.set_column(4, "hashes", [[value.as_py()[:-1] for value in table["hashes"]]])
+    pq.write_table(short, tmp_path / "short.parquet")
+    with pytest.raises(AlignError, match="damaged hash list"):
+        cleaned(values, against=[tmp_path / "short.parquet"])
 
 
 def test_a_phrasing_that_many_rows_repeat_is_no_leak(tmp_path: Path) -> None:
