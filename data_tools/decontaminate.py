@@ -29,12 +29,12 @@ from pydantic import Field, model_validator
 from align.config import StageRecipe, validate
 from align.errors import AlignError
 from align.progress import say
+from align.row_kinds import file_class
 from align.row_writer import RowWriter
 from align.run import RunFolder
 from align.schema import BaseRow, PreferenceRow, PromptRow, SFTRow, read_rows
 from data_tools.hash_list import HashList, image_records, load_reference
 from data_tools.image_matches import MAX_BITS, ImageIndex, ImageMatch
-from data_tools.row_kind import row_class
 from data_tools.shingles import TextIndex, shingle_hashes, words_of
 from data_tools.tally import Tally
 
@@ -141,7 +141,7 @@ def run(recipe: Recipe) -> RunFolder:
 def _next_step(recipe: Recipe) -> str:
     if recipe.data is None:
         return ""
-    return "align audit PAIRS" if row_class(recipe.data) is PreferenceRow else "align sft RECIPE"
+    return "align audit PAIRS" if row_kind(recipe.data) is PreferenceRow else "align sft RECIPE"
 
 
 def clean(recipe: Recipe, data: Path, reference: HashList, out: Path) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def clean(recipe: Recipe, data: Path, reference: HashList, out: Path) -> dict[st
     Raises:
         AlignError: no row is left.
     """
-    cls = row_class(data)
+    cls = row_kind(data)
     bad_images = match_images(
         recipe, sorted({n for row in read_rows(cls, data) for n in _images(row)}), reference
     )
@@ -176,6 +176,21 @@ def clean(recipe: Recipe, data: Path, reference: HashList, out: Path) -> dict[st
         raise AlignError("no row left", where=str(data), fix="is the benchmark itself the training data?")
     rows = tally.kept + tally.dropped.total()
     return {"rows": rows, "kept": tally.kept, "dropped": dict(tally.dropped)}
+
+
+def row_kind(data: Path) -> type[SFTRow] | type[PreferenceRow] | type[PromptRow]:
+    """The class of the rows to clean.
+
+    Raises:
+        AlignError: neither instruction rows, nor pairs, nor prompts.
+    """
+    cls = file_class(data)
+    for known in (SFTRow, PreferenceRow, PromptRow):
+        if cls is known:
+            return known
+    raise AlignError(
+        f"cannot clean {cls.__name__} rows", where=str(data), fix="give instruction rows, pairs or prompts"
+    )
 
 
 def match_images(recipe: Recipe, names: Sequence[str], reference: HashList) -> dict[str, ImageMatch]:
