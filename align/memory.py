@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import psutil
 
 _SAMPLE_SECONDS = 1.0
+_PAUSE_PER_COST = 50
+"""A sample of a large process tree takes 0.1 s and more: sampling may take one part in so many."""
 
 
 class MemoryPeak:
@@ -32,8 +35,11 @@ class MemoryPeak:
         return self.bytes
 
     def _watch(self) -> None:
-        while not self._stop.wait(_SAMPLE_SECONDS):
+        pause = _SAMPLE_SECONDS
+        while not self._stop.wait(pause):
+            started = time.perf_counter()
             self.bytes = max(self.bytes, _tree_bytes())
+            pause = max(_SAMPLE_SECONDS, _PAUSE_PER_COST * (time.perf_counter() - started))
 
 
 def _tree_bytes() -> int:

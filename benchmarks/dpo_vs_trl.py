@@ -2,6 +2,7 @@
 
     python -m benchmarks.dpo_vs_trl                  # one point: P=600, C=90, V=32k
     python -m benchmarks.dpo_vs_trl --full           # P x C x V, 18 points
+    python -m benchmarks.dpo_vs_trl --full --ends    # without the steps in between
     python -m benchmarks.dpo_vs_trl -P 200 -C 400 -V 2048 --repeats 5
 
 All variants train the same random LLaVA (benchmarks/synthetic_vlm.py) in float32 with the same LoRA
@@ -28,6 +29,7 @@ from benchmarks.dpo_variant import VARIANTS
 
 PROMPTS, COMPLETIONS, VOCABULARIES = (200, 600, 1240), (50, 100, 400), (2048, 32768)
 DEFAULT_POINT = (600, 90, 32768)
+ENDS = ("TRL, default", "TRL, tuned: compact head", "ours: and split attention", "ours: and feature store")
 TUNED, DEFAULT = "TRL, tuned: compact head", "TRL, default"
 
 
@@ -74,10 +76,10 @@ def _measure(point: tuple[int, int, int], arguments: argparse.Namespace) -> dict
     prompt, completion, vocabulary = point
     order: dict[str, Any] = {"P": prompt, "C": completion, "V": vocabulary, "epochs": 2}
     order |= {"pairs": arguments.pairs, "batch": arguments.batch}
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in (ENDS if arguments.ends else VARIANTS)}
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder), prompt, vocabulary)
-        for repeat, name in itertools.product(range(arguments.repeats), VARIANTS):
+        for repeat, name in itertools.product(range(arguments.repeats), found):
             print(f"P={prompt} C={completion} V={vocabulary}, repeat {repeat + 1}: {name}", file=sys.stderr)
             found[name].append(_run({**order, "variant": name, "model": folder}))
     return {**order, "repeats": arguments.repeats, "machine": _machine(), "variants": found}
@@ -132,6 +134,7 @@ def _arguments() -> argparse.Namespace:
     ):
         parser.add_argument(flag, type=int, default=default, help=f"{meaning} size in tokens")
     parser.add_argument("--full", action="store_true", help="all points of the sweep instead of one")
+    parser.add_argument("--ends", action="store_true", help="only TRL's two and ours without and with stores")
     parser.add_argument("--pairs", type=int, default=4, help="pairs in the data set")
     parser.add_argument("--batch", type=int, default=2, help="pairs a step")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each variant")
