@@ -42,7 +42,7 @@ class StageRecipe(Strict):
 
 
 def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read one YAML file, apply dotted `key=value` overrides, resolve `${...}`.
+    """Read one YAML file and its `base`, apply dotted `key=value` overrides, resolve `${...}`.
 
     Raises:
         RecipeError: missing file, broken YAML, an override that is not `key=value`, or a reference
@@ -54,14 +54,35 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         if "=" not in text or text.startswith("="):
             raise RecipeError(f"not an override: {text!r}", fix="write section.key=value")
     try:
-        tree = OmegaConf.load(path)
-        if not isinstance(tree, DictConfig):
-            raise RecipeError("a recipe is a mapping of keys to values", where=str(path))
-        merged = OmegaConf.merge(tree, OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.merge(load_tree(path), OmegaConf.from_dotlist(list(overrides)))
         plain = cast(dict[Any, Any], OmegaConf.to_container(merged, resolve=True))
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read the recipe: {error}", where=str(path)) from error
     return {str(key): value for key, value in plain.items()}
+
+
+def load_tree(path: Path) -> DictConfig:
+    """One YAML file, laid over the file that its key `base` names (relative to it), if it names one.
+
+    Raises:
+        RecipeError: not a mapping, or a base that does not exist or leads back to this file.
+        OmegaConfBaseException, YAMLError, UnicodeDecodeError: broken YAML.
+    """
+    trees: list[DictConfig] = []
+    seen: list[Path] = []
+    following: Path | None = path
+    while following is not None:
+        if not following.is_file() or following.resolve() in seen:
+            what = "leads back to itself" if following.is_file() else "does not exist"
+            raise RecipeError(f"base: {following} {what}", where=str(seen[-1] if seen else path))
+        seen.append(following.resolve())
+        tree = OmegaConf.load(following)
+        if not isinstance(tree, DictConfig):
+            raise RecipeError("a recipe is a mapping of keys to values", where=str(following))
+        base = tree.pop("base", None)
+        trees.insert(0, tree)
+        following = None if base is None else following.parent / str(base)
+    return cast(DictConfig, OmegaConf.merge(*trees))
 
 
 def validate(cls: type[R], values: dict[str, Any], where: str) -> R:

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from align.config import StageRecipe, nearest, validate
+from align.config import StageRecipe, load_tree, nearest, validate
 from align.errors import RecipeError
 from align.progress import say
 from align.run import RunFolder, read_status
@@ -163,7 +163,7 @@ def _load_step(path: Path, tree: DictConfig, name: str) -> Step:
         file = path.parent / section["recipe"]
         if not file.is_file():
             raise RecipeError(f"{name}.recipe = {section['recipe']!r}: no such file", where=str(path))
-        base = OmegaConf.load(file)
+        base = load_tree(file)
     try:
         merged = OmegaConf.merge(base, {"name": name}, shared, inline)
         values = cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))

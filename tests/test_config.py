@@ -61,3 +61,17 @@ def test_missing_file_and_bad_override(tmp_path: Path) -> None:
         load_recipe(Recipe, tmp_path / "none.yaml")
     with pytest.raises(RecipeError, match="not an override"):
         load_recipe(Recipe, write(tmp_path, "run_dir: r\n"), ["=3"])
+
+
+def test_a_recipe_lies_over_its_base(tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text("run_dir: r\ntrainer: {learning_rate: 1e-3, steps: 9}\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "big.yaml").write_text("base: ../all.yaml\ntrainer: {steps: 2}\n")
+    path = write(tmp_path, "base: mine/big.yaml\nseed: 4\n")
+    recipe = load_recipe(Recipe, path, ["trainer.steps=3"])
+    assert (recipe.seed, recipe.trainer.steps, recipe.trainer.learning_rate) == (4, 3, 1e-3)
+    (tmp_path / "all.yaml").write_text("base: recipe.yaml\n")
+    with pytest.raises(RecipeError, match="leads back to itself"):
+        load_recipe(Recipe, path)
+    with pytest.raises(RecipeError, match="does not exist"):
+        load_recipe(Recipe, write(tmp_path, "base: gone.yaml\n"))

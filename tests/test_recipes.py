@@ -12,19 +12,38 @@ from align.stages import load_stage, stage_names
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 ACCELERATE = RECIPES / "accelerate"  # launcher configs, see test_accelerate_configs.py
-FILES = sorted(path for path in RECIPES.rglob("*.yaml") if path.parent != ACCELERATE)
-STAGE_OF = {"eval": "generate", "keep_rated_4_5": "judge"}
+BASE = RECIPES / "base"  # what other recipes lie over
+FILES = sorted(path for path in RECIPES.rglob("*.yaml") if path.parent not in (ACCELERATE, BASE))
+STAGE_OF = {"eval": "generate", "keep_rated_4_5": "judge", "sft_qlora": "sft", "dpo_qlora": "dpo"}
+MODELS = {
+    "gemma3_12b",
+    "gemma3_4b",
+    "idefics2_8b",
+    "idefics3_8b",
+    "internvl3_2b",
+    "internvl3_8b",
+    "llava_1_5_7b",
+    "llava_next_7b",
+    "llava_onevision_7b",
+    "paligemma2_3b",
+    "qwen2_5_vl_3b",
+    "qwen2_5_vl_7b",
+    "qwen2_vl_2b",
+    "qwen2_vl_7b",
+    "qwen3_vl_2b",
+    "qwen3_vl_4b",
+    "qwen3_vl_8b",
+    "smolvlm_2b",
+}
 
 
 def test_the_walk_finds_the_tree() -> None:
-    assert {path.parent.name for path in FILES} == {
-        "quickstart",
-        "llava_1_5_7b",
-        "qwen2_5_vl_7b",
-        "evals",
-        "data",
-    }
-    assert len(FILES) == 16
+    others = {"quickstart", "evals", "data"}
+    assert {path.parent.name for path in FILES} == MODELS | others
+    for model in MODELS:
+        found = {path.stem for path in FILES if path.parent.name == model}
+        assert found >= {"sft", "dpo", "sft_qlora", "dpo_qlora"}, model
+    assert len(FILES) == 16 + 4 * len(MODELS) - 4
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))
