@@ -5,15 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from align.schema import Prediction, Score
-from evals.stats import Array, Comparison, compare, ratios
-from evals.task import Metric, Task
+from evals.stats import Array, Comparison, compare, holm, intervals, ratios
+from evals.task import Aim, Metric
 
 Parts = Mapping[str | None, Sequence[Score]]
+
+
+class Measured(Protocol):
+    """What a comparison needs of a task; a record of one will do."""
+
+    @property
+    def name(self) -> str:
+        """See `Task`."""
+        ...
+
+    @property
+    def measures(self) -> Aim:
+        """See `Task`."""
+        ...
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """See `Task`."""
+        ...
+
+    def combine(self, scores: Sequence[Score], /) -> Sequence[Score]:
+        """See `Task`."""
+        ...
 
 
 @dataclass
@@ -51,13 +74,16 @@ class Health:
 
 
 def compare_task(
-    task: Task,
+    task: Measured,
     scores: Mapping[str, Sequence[Score]],
     resamples: int,
     seed: Sequence[int],
     margin: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """One line a metric: each checkpoint's value and each step's paired difference.
+    """One line a metric: each checkpoint's value with its interval (`ci`), and the paired differences.
+
+    The last checkpoint minus the one before stands in the line itself; every earlier step, and each
+    checkpoint against the first, under `<before>_to_<after>`.
 
     Args:
         margin: the loss that still counts as kept, in the metric's unit (points of a share).
@@ -82,18 +108,42 @@ def compare_task(
     names = list(scores)
     if not common:
         return rows
-    for before, after in pairwise(names):
+    for name in names:
+        found = intervals(sums[name], resamples=resamples, seed=seed)
+        for row, metric, ends in zip(rows, metrics, found, strict=True):
+            row["ci"][name] = [_rounded(end * metric.scale) for end in ends]
+    for before, after in steps_of(names):
         binary = [is_binary(metric, shared[before], shared[after]) for metric in metrics]
         losses = [_too_great_a_loss(metric, margin) for metric in metrics]
         steps = compare(sums[before], sums[after], binary, losses=losses, resamples=resamples, seed=seed)
         for row, metric, step in zip(rows, metrics, steps, strict=True):
-            if after == names[-1]:
-                row |= _difference(step, metric.scale)
+            change = _difference(step, metric.scale)
+            if (before, after) == (*names[-2:],):
+                row |= change
             else:
-                row[f"{before}_to_{after}"] = {
-                    key: value for key, value in _difference(step, metric.scale).items() if key != "p_method"
-                }
+                del change["p_method"]
+                row[step_key(before, after)] = change
     return rows
+
+
+def steps_of(names: Sequence[str]) -> list[tuple[str, str]]:
+    """What is compared with what: each checkpoint with the one before, and the later ones with the first."""
+    return [*pairwise(names), *((names[0], name) for name in names[2:])]
+
+
+def step_key(before: str, after: str) -> str:
+    """Where a line of `metrics.json` keeps the difference of two checkpoints, but for the last two."""
+    return f"{before}_to_{after}"
+
+
+def correct(rows: Sequence[dict[str, Any]], checkpoints: Sequence[str]) -> None:
+    """Set `p_holm` on the primary lines: Holm's correction over all of them, for each step by itself."""
+    primary = [row for row in rows if row["primary"]]
+    steps = [[row.get(step_key(*step)) for row in primary] for step in steps_of(checkpoints)]
+    for changes in (primary, *steps):
+        tested = [change for change in changes if change is not None and change["p"] is not None]
+        for change, p in zip(tested, holm([change["p"] for change in tested]), strict=True):
+            change["p_holm"] = float(f"{p:.6g}")
 
 
 def cluster_sums(metric: Metric, parts: Parts, clusters: Mapping[str, int]) -> Array:
@@ -139,7 +189,7 @@ def _cluster_index(scores: Sequence[Score]) -> dict[str, int]:
     return {name: index for index, name in enumerate(sorted({score.cluster for score in scores}))}
 
 
-def _row(task: Task, metric: Metric, sums: Mapping[str, Array], parts: Parts) -> dict[str, Any]:
+def _row(task: Measured, metric: Metric, sums: Mapping[str, Array], parts: Parts) -> dict[str, Any]:
     members = [score for subset in metric.subsets or (None,) for score in parts.get(subset, ())]
     asked = {score.sample_id: score.cluster for score in members}
     totals = {name: values.sum(axis=0) for name, values in sums.items()}
@@ -151,8 +201,11 @@ def _row(task: Task, metric: Metric, sums: Mapping[str, Array], parts: Parts) ->
         "mode": metric.mode,
         "higher_is_better": metric.higher_is_better,
         "primary": metric.primary,
+        "measures": metric.measures or task.measures,
         "scale": metric.scale,
+        "points": metric.points,
         **{name: _rounded(float(ratios(total, k)) * metric.scale) for name, total in totals.items()},
+        "ci": {},
         "delta": None,
         "ci_low": None,
         "ci_high": None,

@@ -1,12 +1,13 @@
 """Score every checkpoint's answers and compare the checkpoints, with paired intervals.
 
 Reads the folders that `align generate` wrote for the checkpoints, scores each answer in the official
-and the strict way, and compares each checkpoint with the one before: paired cluster bootstrap intervals,
-an exact or permutation test, Holm's correction over the primary metrics, and the smallest difference
-that the data could have shown.
+and the strict way, and compares each checkpoint with the one before and with the first: paired cluster
+bootstrap intervals, an exact or permutation test, Holm's correction over the primary metrics, and the
+smallest difference that the data could have shown.
 
 Writes `metrics.json` (shares in percent, `scale` says so), `health.json` (what could not be scored),
-`tasks.json` (the protocols) and `rows/<checkpoint>/<task>.jsonl` (one scored answer a line).
+`tasks.json` (the protocols), `definitions.json` (the metrics as ratios of sums), `notes.json` (who judged)
+and `rows/<checkpoint>/<task>.jsonl` (one scored answer a line).
 
 Somebody's answers to one benchmark, in the format it is published in, without a recipe (a JSON of the paper's
 metrics; `align score TASK --help` tells the formats):
@@ -20,7 +21,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,12 @@ from align.errors import AlignError, RecipeError
 from align.progress import say
 from align.run import RunFolder
 from align.schema import Prediction, Score, read_rows, write_rows
-from evals.comparison import Health, compare_task
-from evals.stats import holm
+from evals.comparison import Health, compare_task, correct, step_key, steps_of
 from evals.task import TASK_TYPES, Sample, Task, index_samples, load_tasks
 
 _FIELDS = """
-task metric split mode higher_is_better primary scale description delta ci_low ci_high p p_holm p_method
-p_not_worse mde n clusters undefined
+task metric split mode higher_is_better primary measures scale points description ci delta ci_low ci_high p
+p_holm p_method p_not_worse mde n clusters undefined
 """
 """Fields of a line of `metrics.json`; checkpoints stand beside them and must be called otherwise."""
 
@@ -51,7 +51,7 @@ class Recipe(StageRecipe):
     checkpoints: dict[str, Path] = Field(
         min_length=1,
         description="name -> folder that `align generate` wrote, in training order; each is compared with "
-        "the one before, and the last difference is the headline",
+        "the one before and with the first, and the last step is the headline",
     )
     resamples: int = Field(default=10_000, ge=100, description="bootstrap resamples, and swaps of the test")
     margin_points: float = Field(
@@ -63,18 +63,21 @@ class Recipe(StageRecipe):
     @field_validator("checkpoints")
     @classmethod
     def _names(cls, checkpoints: dict[str, Path]) -> dict[str, Path]:
+        steps = {step_key(*step) for step in steps_of(list(checkpoints))}
         for name in checkpoints:
-            if name in _FIELDS.split() or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            if name in {*_FIELDS.split(), *steps} or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
                 raise ValueError(f"{name!r} is a field of metrics.json, or no plain word")
         return checkpoints
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One checkpoint's answers to one task: scores in the order of the samples, and what went wrong."""
+    """One checkpoint's answers to one task: scores in the order of the samples, what went wrong, and what
+    else a reader must know (see `Task.notes`)."""
 
     scores: list[Score]
     health: Health
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def run(recipe: Recipe) -> RunFolder:
@@ -90,14 +93,9 @@ def run(recipe: Recipe) -> RunFolder:
         scored = {name: score_folder(tasks, path) for name, path in recipe.checkpoints.items()}
         write_scores(folder.work, scored)
         metrics = compare_checkpoints(tasks, scored, recipe.resamples, recipe.seed, recipe.margin_points)
-        health = {
-            name: {task: part.health.to_json() for task, part in found.items()}
-            for name, found in scored.items()
-        }
         _write_json(folder.work / "metrics.json", metrics)
-        _write_json(folder.work / "health.json", health)
-        _write_json(folder.work / "tasks.json", {name: task.card.to_json() for name, task in tasks.items()})
-        _show(metrics, list(recipe.checkpoints))
+        write_about(folder.work, tasks, scored)
+        show_metrics(metrics, list(recipe.checkpoints))
         headline = {
             f"{row['task']}/{row['split']}/{row['metric']}": row[list(recipe.checkpoints)[-1]]
             for row in metrics
@@ -186,7 +184,7 @@ def score_predictions(
         health.add(prediction, score)
         if score is not None:
             scores.append(score)
-    return Scored(task.combine(scores), health)
+    return Scored(task.combine(scores), health, task.notes())
 
 
 def compare_checkpoints(
@@ -201,10 +199,27 @@ def compare_checkpoints(
     for name, task in tasks.items():
         scores = {checkpoint: parts[name].scores for checkpoint, parts in scored.items()}
         rows += compare_task(task, scores, resamples, [seed, zlib.crc32(name.encode())], margin_points)
-    tested = [row for row in rows if row["primary"] and row["p"] is not None]
-    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
-        row["p_holm"] = float(f"{p:.6g}")
+    correct(rows, list(scored))
     return rows
+
+
+def write_about(folder: Path, tasks: Mapping[str, Task], scored: Mapping[str, Mapping[str, Scored]]) -> None:
+    """What a reader of the numbers must know: health, protocols, the metrics' definitions, notes."""
+    health = {
+        name: {task: part.health.to_json() for task, part in found.items()} for name, found in scored.items()
+    }
+    notes = {
+        name: {task: part.notes for task, part in found.items() if part.notes}
+        for name, found in scored.items()
+    }
+    definitions = {
+        name: [asdict(metric) | {"measures": metric.measures or task.measures} for metric in task.metrics]
+        for name, task in tasks.items()
+    }
+    _write_json(folder / "health.json", health)
+    _write_json(folder / "tasks.json", {name: task.card.to_json() for name, task in tasks.items()})
+    _write_json(folder / "definitions.json", definitions)
+    _write_json(folder / "notes.json", {name: found for name, found in notes.items() if found})
 
 
 def write_scores(folder: Path, scored: Mapping[str, Mapping[str, Scored]]) -> None:
@@ -232,7 +247,8 @@ def _index(
     return answers
 
 
-def _show(metrics: Sequence[Mapping[str, Any]], checkpoints: Sequence[str]) -> None:
+def show_metrics(metrics: Sequence[Mapping[str, Any]], checkpoints: Sequence[str]) -> None:
+    """Print the official and the primary lines as a table."""
     shown = [row for row in metrics if row["mode"] == "official" or row["primary"]]
     titles = ["task", "split", "metric", *checkpoints, "delta", "95% interval", "p (Holm)"]
     table = [titles, *([*_cells(row, checkpoints)] for row in shown)]

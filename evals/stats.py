@@ -112,6 +112,16 @@ def compare(
     return found
 
 
+def intervals(
+    sums: Sequence[Array], *, resamples: int = 10_000, seed: int | Sequence[int] = 0, level: float = 0.95
+) -> list[tuple[float, float]]:
+    """Percentile bootstrap intervals of one checkpoint's metrics, each from its sums [C, 2K]."""
+    drawn = bootstrap_sums(np.concatenate(sums, axis=1), resamples, np.random.default_rng(seed))
+    ends = np.cumsum([side.shape[1] for side in sums])
+    parts = np.split(drawn, ends[:-1], axis=1)
+    return [percentile_interval(ratios(part, part.shape[1] // 2), level) for part in parts]
+
+
 def bootstrap_sums(values: Array, resamples: int, rng: np.random.Generator) -> Array:
     """Column sums of `resamples` draws of C rows with replacement: [C, M] -> [resamples, M].
 

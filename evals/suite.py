@@ -38,9 +38,7 @@ class Recipe(StageRecipe):
     concurrency: int = Field(default=64, description="as `align generate`'s")
     max_failed: float = Field(default=0.02, description="as `align generate`'s")
     score: dict[str, Any] = Field(default={}, description="keys of `align score`, but for its checkpoints")
-    report: dict[str, Any] = Field(
-        default={}, description="keys of `align report`, but for its scores; there is none of one checkpoint"
-    )
+    report: dict[str, Any] = Field(default={}, description="keys of `align report`, but for its scores")
 
     @model_validator(mode="after")
     def _stages_agree(self) -> Recipe:
@@ -67,9 +65,8 @@ def steps(recipe: Recipe) -> list[Step]:
     ]
     scored = {name: str(folder / f"generate_{name}") for name in recipe.checkpoints}
     found.append(_step("score", "score", recipe, recipe.score | {"checkpoints": scored, "seed": recipe.seed}))
-    if len(recipe.checkpoints) > 1:
-        stages = {"scores": str(folder / "score"), "stages": [*scored.values(), str(folder / "score")]}
-        found.append(_step("report", "report", recipe, stages | recipe.report))
+    stages = {"scores": str(folder / "score"), "stages": [*scored.values(), str(folder / "score")]}
+    found.append(_step("report", "report", recipe, stages | recipe.report))
     return found
 
 

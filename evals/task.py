@@ -22,6 +22,9 @@ from align.schema import Message, Prediction, Score
 from evals.answers import OWN_FORMAT, is_own, own_predictions, read_answer_rows
 
 Mode = Literal["official", "strict"]
+Aim = Literal["invention", "probing", "ability"]
+"""What a number is about: what a model says of its own accord that is not there, whether it is fooled when
+asked, or how well it answers questions that alignment must not cost."""
 MODES: tuple[Mode, ...] = ("official", "strict")
 MODE_PREFIXES: tuple[tuple[Mode, str], ...] = (("official", ""), ("strict", "strict_"))
 """Each mode, and what its values' names begin with."""
@@ -89,6 +92,8 @@ class Metric:
         scale: 100 for percentages, 1 for plain numbers; values and deltas are on this scale.
         subsets: empty for all samples; one name for that subset; several for the unweighted mean of
             the subsets' ratios.
+        measures: where it is not what the task as a whole measures.
+        points: the values are points on the benchmark's own scale, not shares.
     """
 
     name: str
@@ -101,6 +106,8 @@ class Metric:
     description: str = ""
     mode: Mode = "official"
     subsets: tuple[str, ...] = ()
+    measures: Aim | None = None
+    points: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,9 +162,11 @@ class Task(ABC):
         answer_format: the published answer files that `read_answers` takes, for help and errors.
         all_expected: whether a file of answers that lacks some is incomplete (a caption metric takes any
             pictures that the truth knows).
+        measures: what its numbers are about, see `Aim`.
     """
 
     type: ClassVar[str]
+    measures: ClassVar[Aim] = "ability"
     answer_format: ClassVar[str] = OWN_FORMAT
     all_expected: ClassVar[bool] = True
 

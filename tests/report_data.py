@@ -136,6 +136,7 @@ def line(
 ) -> dict[str, Any]:
     """A line of `metrics.json` by hand, with base, sft and dpo values and a chosen interval of dpo - sft."""
     better = {"chair_i": False, "chair_s": False, "yes_ratio": None}.get(metric, True)
+    measures = {"chair": "invention", "pope": "probing"}.get(task, "ability")
     low_p = not low <= 0 <= high
     found = {
         "task": task,
@@ -144,6 +145,7 @@ def line(
         "mode": "official",
         "higher_is_better": better,
         "primary": metric != "recall",
+        "measures": measures,
         "scale": 100.0,
         **dict(zip(("base", "sft", "dpo"), values, strict=True)),
         "delta": values[2] - values[1],

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from report_data import THREE, caption_row, hand_made, line, write_scores
 
-from align.errors import AlignError
 from evals.report.captions import match_lengths, read_captions
 from evals.report.stage import Recipe, run
 from evals.report.svg import fit
@@ -264,11 +263,30 @@ def test_two_checkpoints_of_any_name(tmp_path: Path) -> None:
     assert "round-2 − round-1" in markdown
 
 
-def test_one_checkpoint_is_refused(tmp_path: Path) -> None:
-    scores = write_scores(tmp_path, {"base": THREE["base"]}, num_images=12)
-    with pytest.raises(AlignError, match="two checkpoints or more"):
-        report(scores, tmp_path)
-    assert not (tmp_path / "report").exists()
+def test_one_checkpoint_is_described_and_not_compared(tmp_path: Path) -> None:
+    scores = write_scores(tmp_path, {"base": THREE["base"]}, num_images=20)
+    found, text, markdown = report(scores, tmp_path)
+    assert found["verdict"]["status"] == "single" and found["verdict"]["headline"] == "What base scores."
+    line = next(item for item in found["metrics"] if item["metric"] == "chair_i")
+    low, high = line["ci"]["base"]
+    assert low < line["base"] < high and line["delta"] is None
+    assert f"[{low:.1f}, {high:.1f}]" in text and f"\\[{low:.1f}, {high:.1f}\\]" in markdown
+    assert 'id="step"' not in text and "MDE" not in text
+
+
+def test_four_checkpoints_each_against_the_one_before_and_the_first(tmp_path: Path) -> None:
+    names = {"base": "base", "sft": "sft", "round-1": "dpo", "round-2": "dpo"}
+    scores = write_scores(tmp_path, {name: THREE[like] for name, like in names.items()}, num_images=20)
+    found, text, _ = report(scores, tmp_path)
+    steps = ["base_to_sft", "sft_to_round-1", "base_to_round-1", "base_to_round-2"]
+    for item in found["metrics"]:
+        assert [key for key in item if "_to_" in key] == sorted(steps, key=steps.index)
+        for key in steps:
+            before, after = key.split("_to_")
+            assert item[key]["delta"] == pytest.approx(item[after] - item[before], abs=2e-6)
+            assert ("p_holm" in item[key]) == item["primary"]
+    options = [f"{two} − {one}" for one, two in (("SFT", "round-1"), ("base", "round-2"))]
+    assert all(f">{option}</option>" in text for option in options)
 
 
 def test_curves_judge_and_pairs_are_drawn(scores: Path, tmp_path: Path) -> None:

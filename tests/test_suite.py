@@ -58,10 +58,10 @@ def test_one_recipe_generates_scores_and_reports(tmp_path: Path) -> None:
     assert f1["base"] == f1["dpo"] == pytest.approx(100 * 12 / 17, abs=1e-4)
 
 
-def test_one_checkpoint_has_scores_and_no_report(tmp_path: Path) -> None:
+def test_one_checkpoint_has_a_report_of_its_own(tmp_path: Path) -> None:
     with ChatServer(lambda _: "yes") as server:
         folder = run(recipe(tmp_path, server.url, ("mine",)))
-    assert folder.final.name == "score"
+    assert folder.final.name == "report"
     assert folder.manifest()["metrics"] == {"mine/test/f1": pytest.approx(200 / 3, abs=1e-4)}
 
 

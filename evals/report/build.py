@@ -9,17 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from evals.report import provenance, sides, table
 from evals.report.captions import Caption, Matched, match_lengths, mean_words, read_captions
-from evals.report.examples import STRATA, Example, choose_examples
+from evals.report.examples import STRATA, Example, choose_examples, stratum_name
 from evals.report.flips import count_flips
-from evals.report.load import (
-    Results,
-    load_results,
-    read_manifest_if_any,
-    read_training_log,
-    shown_name,
-    task_label,
-)
+from evals.report.load import Results, load_results, read_manifest_if_any, read_training_log
 from evals.report.markdown import render_markdown
+from evals.report.metric import GUARDS, shown_name, task_label
 from evals.report.page import render_page
 from evals.report.plots import forest, objects, pope, position, questions, tradeoff, training
 from evals.report.source import read_json
@@ -34,8 +28,10 @@ _GATES = {
     "not_only_shorter": "not just shorter",
     "recall_kept": "recall kept",
     "vqa_not_inferior": "question answering kept",
+    "not_fooled_more": "not fooled more when asked",
     "answers_healthy": "answers usable",
 }
+_QUIET_GATES = ("answers_healthy", "not_fooled_more")
 _GATE_LOOKS = {True: ("✓", "yes", ""), False: ("✕", "no", "no"), None: ("?", "open", "not shown")}
 
 
@@ -59,19 +55,21 @@ def build_report(recipe: Recipe) -> Report:
     captions = {name: found for name, found in captions.items() if found}
     words = {name: mean_words(found) for name, found in captions.items()}
     matched: list[Matched] = []
-    if results.before in captions and results.after in captions:
+    if not results.is_single and results.before in captions and results.after in captions:
         matched = match_lengths(captions[results.before], captions[results.after], recipe.seed)
     margins = Margins(vqa=recipe.vqa_margin_points, recall=recipe.recall_margin_points)
     verdict = judge_results(results, matched, words, margins)
     examples = choose_examples(results, recipe.num_examples, recipe.seed, _roots(recipe, results))
     folders = dict.fromkeys([*recipe.stages, *results.source.folders.values(), recipe.scores])
     stages = provenance.read_stages(list(folders))
-    record = provenance.collect(stages, results.cards, results.source.to_json())
+    record = provenance.collect(
+        stages, results.cards, {**results.source.to_json(), "judges": dict(results.notes)}
+    )
     figures = _figures(recipe, results, captions, words, matched, margins)
     context = {
         **_head(recipe, results, verdict),
         "figures": figures,
-        **_examples(recipe, examples),
+        **_examples(results, examples),
         "provenance": provenance.blocks(record, stages),
         "next_steps": _next_steps(results, verdict),
         "sections": _sections(bool(figures), bool(examples)),
@@ -91,6 +89,8 @@ def build_report(recipe: Recipe) -> Report:
 
 def _json(results: Results, verdict: Verdict, record: Mapping[str, Any]) -> dict[str, Any]:
     return {
+        **({"not_comparable": dict(results.apart)} if results.apart else {}),
+        **({"remarks": list(results.remarks)} if results.remarks else {}),
         "checkpoints": list(results.checkpoints),
         "metrics": [dict(line) for line in results.raw_metrics],
         "health": results.raw_health,
@@ -103,29 +103,34 @@ def _head(recipe: Recipe, results: Results, verdict: Verdict) -> dict[str, Any]:
     rows = table.main_rows(results)
     has_primary = any(row.primary for row in rows)
     health_header, health_rows = table.health(results)
-    clusters = max(line.clusters for line in results.metrics)
-    tasks = ", ".join(dict.fromkeys(task_label(line.task, line.type) for line in results.metrics))
+    names = [task_label(task, kind) for task, kind in results.tasks.items()]
+    tasks = ", ".join(names) if len(names) <= 6 else f"{len(names)} tasks"
     path = " → ".join(map(shown_name, results.checkpoints))
+    samples = sum(max(line.n for line in results.metrics if line.task == task) for task in results.tasks)
     gates = [
         (*_GATE_LOOKS[passed][:2], _GATES[key], _GATE_LOOKS[passed][2])
         for key, passed in verdict.gates.items()
     ]
     return {
         "title": recipe.title,
-        "subtitle": f"{path} · {clusters:,} pictures · {tasks}",
+        "subtitle": f"{path} · {samples:,} answers each · {tasks}",
         "verdict": verdict,
         "gates": [
             gate
             for gate, key in zip(gates, verdict.gates, strict=True)
-            if key != "answers_healthy" or verdict.gates[key] is not None
+            if key not in _QUIET_GATES or verdict.gates[key] is not None
         ],
         "tiles": table.tiles(results),
-        "columns": table.columns(results),
+        "checkpoints": [shown_name(name) for name in results.checkpoints],
+        "steps": table.step_names(results),
         "table_rows": rows,
         "num_secondary": sum(not row.primary for row in rows) if has_primary else 0,
         "before": shown_name(results.before),
         "after": shown_name(results.after),
-        "cluster_word": "picture",
+        "apart": [
+            (task_label(task, results.tasks.get(task, task)), why) for task, why in results.apart.items()
+        ],
+        "remarks": results.remarks,
         "health_header": health_header,
         "health_rows": health_rows,
         "bad_rows": results.bad_rows,
@@ -141,14 +146,14 @@ def _figures(
     matched: Sequence[Matched],
     margins: Margins,
 ) -> list[Figure]:
-    losses = {("chair", "recall"): margins.recall, ("vqa", "accuracy"): margins.vqa}
+    losses = {(kind, name): margins.recall for kind, name in GUARDS.items()} | {("ability", ""): margins.vqa}
     figures = [
         forest.forest(results, losses),
-        tradeoff.chair_against_recall(results),
+        *tradeoff.against_recall(results),
         tradeoff.chair_against_length(results, words, matched),
         position.by_sentence(results, captions),
-        objects.top_invented(results, captions),
-        pope.yes_ratio(results),
+        objects.top_invented(results),
+        *pope.yes_ratios(results),
         questions.flips_chart(results, count_flips(results)),
         questions.by_kind(results),
     ]
@@ -161,11 +166,12 @@ def _figures(
     return [figure for figure in figures if figure] + training.training_curves(logs)
 
 
-def _examples(recipe: Recipe, examples: Sequence[Example]) -> dict[str, Any]:
+def _examples(results: Results, examples: Sequence[Example]) -> dict[str, Any]:
     counts = {key: sum(item.stratum == key for item in examples) for key in STRATA}
     strata = [("all", "all", len(examples))]
-    strata += [(key, name, counts[key]) for key, name in STRATA.items() if counts[key]]
-    return {"examples": examples, "strata": strata}
+    strata += [(key, stratum_name(key, results), counts[key]) for key in STRATA if counts[key]]
+    tasks = list(dict.fromkeys(item.task for item in examples))
+    return {"examples": examples, "strata": strata, "example_tasks": tasks if len(tasks) > 1 else []}
 
 
 def _roots(recipe: Recipe, results: Results) -> dict[str, Path]:
@@ -186,7 +192,9 @@ def _next_steps(results: Results, verdict: Verdict) -> list[str]:
         "then take more pairs, or more test pictures (see MDE).",
         "worse": "Look at the examples and the judge's agreement before training again: "
         "the pairs may teach the wrong thing.",
+        "fooled_more": "Mix yes-or-no questions about what is there into the instructions and the pairs.",
         "no_captions": "Add the CHAIR task to the evaluation recipe.",
+        "single": "Give the report a second checkpoint: `align score` takes as many as you have.",
     }
     return [steps[verdict.status], "Read some of the examples yourself: no metric sees everything."]
 

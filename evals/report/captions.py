@@ -7,13 +7,12 @@ the annotations nor the object vocabulary again.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from align.schema import Score
-from evals.report.flips import mentions_of
+from evals.report.inventions import mentions_of
 
 _WORD = re.compile(r"\S+")
 
@@ -171,16 +170,6 @@ def by_position(captions: Sequence[Caption], num_bins: int = 6) -> tuple[str, li
     while len(counts) > 1 and counts[-1][1] == 0:
         counts.pop()
     return ("mention" if single else "sentence"), [(invented, total) for invented, total in counts]
-
-
-def invented_objects(captions: Sequence[Caption]) -> Counter[str]:
-    """How often each category was named without being there."""
-    return Counter(
-        str(mention["category"])
-        for caption in captions
-        for mention in caption.mentions
-        if mention["invented"]
-    )
 
 
 def _equal_words(one: Caption, other: Caption) -> tuple[Caption, Caption]:

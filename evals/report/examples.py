@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import random
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,23 +15,32 @@ from markupsafe import Markup
 
 from align.errors import AlignError
 from align.schema import Score
-from evals.report.flips import is_right, mentions_of
-from evals.report.load import Results, task_label
-from evals.report.plots.series import all_series
+from evals.report.flips import right_in
+from evals.report.inventions import Mark, invented_in, marks_in
+from evals.report.load import Results
+from evals.report.metric import task_label
+from evals.report.plots.series import Series, all_series
 from evals.report.text import Span, mark_spans, short
 
 STRATA = {
     "improved": "fewer inventions",
     "still_bad": "still inventing",
     "worsened": "more inventions",
-    "good": "good before and after",
+    "good": "nothing invented",
     "gained": "answer gained",
     "lost": "answer lost",
+    "still_wrong": "still wrong",
+    "right": "right",
 }
+"""Groups of samples by what the last two checkpoints made of them, in the order of the page."""
+_ALONE = {"still_bad": "inventing", "still_wrong": "wrong"}
 _CAPTION_STRATA = ("improved", "still_bad", "worsened", "good")
 # Pictures larger than this are scaled down; smaller ones are shown pixel by pixel.
 _MAX_SIDE = 384
 _PIXELATED_BELOW = 160
+
+Groups = dict[tuple[str, str], list[str]]
+"""(stratum, task) -> ids of its samples."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,8 @@ class Example:
     """A sample with its picture as a data URI and every checkpoint's answer."""
 
     stratum: str
+    stratum_name: str
+    task: str
     sample_id: str
     prompt: str
     truth: str
@@ -59,40 +71,40 @@ class Example:
     answers: Sequence[Answer]
 
     @property
-    def stratum_name(self) -> str:
-        """The group's name for readers."""
-        return STRATA[self.stratum]
-
-    @property
     def pixel(self) -> bool:
         """Whether the picture is so small that it is shown pixel by pixel."""
         return max(self.width, self.height) < _PIXELATED_BELOW
 
 
 def choose_examples(results: Results, count: int, seed: int, roots: Mapping[str, Path]) -> list[Example]:
-    """About three captions for each question, spread evenly over the groups that occur.
+    """About two captions for each question, spread evenly over the groups and tasks that occur.
 
     Args:
         count: examples in all.
         roots: task -> folder of its images; a task without one is shown without pictures.
     """
-    caption_groups: dict[str, list[tuple[str, str]]] = {}
-    question_groups: dict[str, list[tuple[str, str]]] = {}
+    caption_groups: Groups = {}
+    question_groups: Groups = {}
     for task in sorted(results.rows):
         for row in results.rows[task].get(results.before, []):
             other = _row(results, task, results.after, row.sample_id)
-            stratum = _stratum(row, other, results.mode_of(task)) if other else None
+            stratum = _stratum(results, task, row, other) if other else None
             if stratum:
                 groups = caption_groups if stratum in _CAPTION_STRATA else question_groups
-                groups.setdefault(stratum, []).append((task, row.sample_id))
+                groups.setdefault((stratum, task), []).append(row.sample_id)
     rng = random.Random(seed)
-    num_questions = min(count // 4, sum(map(len, question_groups.values()))) if caption_groups else count
+    num_questions = min(count // 3, sum(map(len, question_groups.values()))) if caption_groups else count
     chosen = _spread(caption_groups, count - num_questions, rng) + _spread(
         question_groups, num_questions, rng
     )
     order = list(STRATA)
     chosen.sort(key=lambda item: order.index(item[0]))
     return [_example(results, stratum, task, sample, roots.get(task)) for stratum, task, sample in chosen]
+
+
+def stratum_name(stratum: str, results: Results) -> str:
+    """A group's name for readers."""
+    return _ALONE.get(stratum, STRATA[stratum]) if results.is_single else STRATA[stratum]
 
 
 def embed_image(path: Path) -> tuple[str, int, int]:
@@ -117,34 +129,47 @@ def embed_image(path: Path) -> tuple[str, int, int]:
     return f"data:image/{kind.lower()};base64,{data}", image.width, image.height
 
 
-def _spread(groups: Mapping[str, list[Any]], count: int, rng: random.Random) -> list[tuple[str, str, str]]:
-    """Up to `count` members, one a group in turn, each group in random order."""
-    shuffled = {name: rng.sample(groups[name], len(groups[name])) for name in STRATA if name in groups}
+def _spread(groups: Groups, count: int, rng: random.Random) -> list[tuple[str, str, str]]:
+    """Up to `count` (stratum, task, sample), one a stratum in turn, its tasks in turn, else at random."""
+    by_stratum = {
+        stratum: [rng.sample(ids, len(ids)) for (name, _), ids in groups.items() if name == stratum]
+        for stratum in STRATA
+    }
+    tasks = {stratum: [task for name, task in groups if name == stratum] for stratum in STRATA}
     found: list[tuple[str, str, str]] = []
-    while len(found) < count and any(shuffled.values()):
-        for name, members in shuffled.items():
-            if members and len(found) < count:
-                found.append((name, *members.pop()))
+    turns = {stratum: deque(range(len(lists))) for stratum, lists in by_stratum.items()}
+    while len(found) < count and any(turns.values()):
+        for stratum, turn in turns.items():
+            if not turn or len(found) == count:
+                continue
+            place = turn.popleft()
+            members = by_stratum[stratum][place]
+            found.append((stratum, tasks[stratum][place], members.pop()))
+            if members:
+                turn.append(place)
     return found
 
 
-def _stratum(before: Score, after: Score, mode: str) -> str | None:
-    if mentions_of(before, mode) is not None and mentions_of(after, mode) is not None:
-        old, new = _num_invented(before, mode), _num_invented(after, mode)
-        if old == new:
-            return "still_bad" if old else "good"
-        return "improved" if new < old else "worsened"
-    one, two = is_right(before, mode), is_right(after, mode)
-    if one is None or two is None or one == two:
+def _stratum(results: Results, task: str, before: Score, after: Score) -> str | None:
+    mode = results.mode_of(task)
+    one, two = (invented_in(row, mode) for row in (before, after))
+    if one is not None and two is not None:
+        if len(one) == len(two):
+            return "still_bad" if one else "good"
+        return "improved" if len(two) < len(one) else "worsened"
+    was, now = (right_in(results, task, row) for row in (before, after))
+    if was is None or now is None:
         return None
-    return "gained" if two else "lost"
+    if was == now:
+        return "right" if was else "still_wrong"
+    return "gained" if now else "lost"
 
 
 def _example(results: Results, stratum: str, task: str, sample_id: str, root: Path | None) -> Example:
     series = all_series(results.checkpoints)
     rows = [(item, _row(results, task, item.key, sample_id)) for item in series]
     meta = next(row.meta for _, row in reversed(rows) if row)
-    answers = [_answer(item.name, item.css, row, results.mode_of(task)) for item, row in rows if row]
+    answers = [_answer(results, task, item, row) for item, row in rows if row]
     image, width, height, problem = "", 0, 0, "no picture"
     if root is not None and meta.get("image"):
         try:
@@ -154,28 +179,35 @@ def _example(results: Results, stratum: str, task: str, sample_id: str, root: Pa
         except AlignError as error:
             problem = error.what
     question = short(str(meta.get("question") or ""))
-    label = task_label(task, next((line.type for line in results.metrics if line.task == task), task))
+    label = task_label(task, results.tasks.get(task, task))
     prompt = f"{label} · {question}" if question else label
-    alt = f"Test picture {short(sample_id, 40)}" if image else problem
-    return Example(stratum, sample_id, prompt, _truth(meta), image, alt, width, height, answers)
+    name = stratum_name(stratum, results)
+    alt = _alt(sample_id, meta) if image else problem
+    return Example(stratum, name, label, sample_id, prompt, _truth(meta), image, alt, width, height, answers)
 
 
-def _answer(name: str, css: str, row: Score, mode: str) -> Answer:
-    answer = str(row.meta.get("text") or "")
-    mentions = mentions_of(row, mode)
-    if mentions is None:
-        right = is_right(row, mode)
+def _alt(sample_id: str, meta: Mapping[str, Any]) -> str:
+    """What stands for the picture: the objects that are known to be in it, where they are."""
+    label, name = meta.get("label"), f"Test picture {short(sample_id, 40)}"
+    there = ", ".join(map(str, label)) if isinstance(label, list) else ""
+    return f"{name}, which shows {short(there, 120)}" if there else name
+
+
+def _answer(results: Results, task: str, series: Series, row: Score) -> Answer:
+    answer, mode = str(row.meta.get("text") or ""), results.mode_of(task)
+    invented = invented_in(row, mode)
+    if invented is None:
+        right = right_in(results, task, row)
         note = {True: "✓ right", False: "✗ wrong", None: ""}[right]
-        return Answer(name, css, _or_empty(answer, []), note, right is False)
-    spans = [_span(mention) for mention in mentions]
-    count = _num_invented(row, mode)
-    return Answer(name, css, _or_empty(answer, spans), f"{count} invented" if count else "", count > 0)
+        return Answer(series.name, series.css, _or_empty(answer, []), note, right is False)
+    spans = [_span(mark) for mark in marks_in(row, mode)]
+    note = f"{len(invented)} invented" if invented else ""
+    return Answer(series.name, series.css, _or_empty(answer, spans), note, bool(invented))
 
 
-def _span(mention: Mapping[str, Any]) -> Span:
-    css, where = ("invented", "not in the picture") if mention["invented"] else ("present", "in the picture")
-    tip = f"{short(str(mention['category']), 40)}: {where}"
-    return Span(int(mention["start"]), int(mention["end"]), css, tip)
+def _span(mark: Mark) -> Span:
+    css, where = ("invented", "not in the picture") if mark.is_invented else ("present", "in the picture")
+    return Span(mark.start, mark.end, css, f"{short(mark.name, 40)}: {where}")
 
 
 def _or_empty(answer: str, spans: Sequence[Span]) -> Markup:
@@ -186,10 +218,6 @@ def _truth(meta: Mapping[str, Any]) -> str:
     label = meta.get("label")
     words = ", ".join(map(str, label)) if isinstance(label, list) else str(label or "")
     return f"truth: {short(words)}" if words else ""
-
-
-def _num_invented(row: Score, mode: str) -> int:
-    return sum(bool(mention["invented"]) for mention in mentions_of(row, mode) or [])
 
 
 def _row(results: Results, task: str, checkpoint: str, sample_id: str) -> Score | None:

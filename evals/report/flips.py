@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from align.schema import Score
-from evals.report.load import Results, task_label
+from evals.report.inventions import invented_in, mentions_of
+from evals.report.load import Results
+from evals.report.metric import task_label
+
+_RIGHT = ("correct", "accuracy", "right")
+_WRONG = ("has_invented", "invented_any", "hallucinated")
+# Values that are 0 on a row without a verdict.
+_SCORED = ("scored", "rated", "answers")
+# With more tasks than this, a task's parts are not told apart.
+_MAX_TASKS_WITH_PARTS = 3
 
 
 @dataclass(frozen=True)
@@ -22,42 +30,51 @@ class Flips:
 
 
 def count_flips(results: Results) -> list[Flips]:
-    """One entry a task or, where it has parts, a part; a caption is right when it invents nothing."""
+    """One entry a task or, where they are few and have parts, a part; a caption is right when it invents
+    nothing."""
     found = []
-    for task in sorted(results.rows):
-        mode = results.mode_of(task)
+    with_parts = len(results.rows) <= _MAX_TASKS_WITH_PARTS
+    for task, kind in results.tasks.items():
         latter = results.index.get((task, results.after), {})
         parts: dict[str, list[tuple[bool, bool]]] = {}
-        for row in results.rows[task].get(results.before, []):
+        for row in results.rows.get(task, {}).get(results.before, []):
             other = latter.get(row.sample_id)
-            one, two = is_right(row, mode), is_right(other, mode) if other else None
+            one, two = right_in(results, task, row), right_in(results, task, other) if other else None
             if one is not None and two is not None:
-                for part in row.meta.get("subsets") or [""]:
+                for part in (row.meta.get("subsets") if with_parts else None) or [""]:
                     parts.setdefault(str(part), []).append((one, two))
-        label = task_label(task, next((line.type for line in results.metrics if line.task == task), task))
+        label = task_label(task, kind)
         found += [_count(f"{label} {part}".strip(), pairs) for part, pairs in sorted(parts.items())]
     return found
 
 
-def is_right(row: Score, mode: str = "official") -> bool | None:
-    """Right or wrong, from the row's mentions or its own value; None when it has neither.
+def right_in(results: Results, task: str, row: Score) -> bool | None:
+    """Right or wrong, as the task's primary scorer and metric see it."""
+    return is_right(row, results.mode_of(task), results.metric_of(task))
 
-    VQA accuracies between 0 and 1 (annotators who disagree) count as right from a half on.
+
+def is_right(row: Score, mode: str = "official", metric: str = "") -> bool | None:
+    """Right or wrong, from the row's mentions or its own values; None when it has neither, or no verdict.
+
+    Grades between 0 and 1 (annotators or judges who disagree) count as right from a half on.
+
+    Args:
+        metric: of the task; rows of a task that grades each answer have a value of that name.
     """
-    found = mentions_of(row, mode)
-    if found is not None:
-        return not any(mention["invented"] for mention in found)
+    if mentions_of(row, mode) is not None:
+        return not invented_in(row, mode)
     prefix = "strict_" if mode == "strict" else ""
-    for key in ("correct", "accuracy"):
-        if prefix + key in row.values:
-            return row.values[prefix + key] >= 0.5
+
+    def value(name: str) -> float | None:
+        return row.values.get(prefix + name, row.values.get(name))
+
+    if any(value(name) == 0 for name in _SCORED):
+        return None
+    for names, is_good in ((_RIGHT, True), (_WRONG, False), ((metric,), True)):
+        for name in names:
+            if (worth := value(name)) is not None:
+                return (worth >= 0.5) == is_good
     return None
-
-
-def mentions_of(row: Score, mode: str = "official") -> list[dict[str, Any]] | None:
-    """The object mentions that the primary scorer found in a caption; None when the row is no caption."""
-    found = row.meta.get("mentions_strict" if mode == "strict" else "mentions")
-    return found if isinstance(found, list) else None
 
 
 def _count(name: str, pairs: Sequence[tuple[bool, bool]]) -> Flips:

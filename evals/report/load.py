@@ -12,96 +12,14 @@ from typing import Any
 from align.digest import MANIFEST
 from align.errors import AlignError
 from align.schema import Score, read_rows
+from evals.comparison import step_key, steps_of
+from evals.report.metric import Change, Metric, part_of
 from evals.report.source import Source, read_json, read_source
 
-_REQUIRED = (
-    "task",
-    "metric",
-    "split",
-    "higher_is_better",
-    "delta",
-    "ci_low",
-    "ci_high",
-    "p",
-    "n",
-    "clusters",
-)
-_STRICT = "_strict"
-_LABELS = {
-    "chair_i": "CHAIRi", "chair_s": "CHAIRs", "recall": "Recall", "accuracy": "Accuracy", "f1": "F1",
-    "precision": "Precision", "yes_ratio": "Yes ratio", "words": "Words per caption",
-}  # fmt: skip
-_TYPES = {"pope": "POPE", "chair": "CHAIR", "vqa": "VQA"}
-# Splits that every quickstart table has; naming them says nothing.
-_PLAIN_SPLITS = ("", "all", "test")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One line of the results. Shares are in percent and their differences in percentage points.
-
-    Attributes:
-        type: the kind of task (`chair`, `pope`, `vqa`); `task` is its name in the recipe.
-        part: what part of the task's split the line is about: POPE's variant, VQA's kind; empty for all.
-        base_name: the metric's name without the mark of the strict scorer.
-        is_key: primary, or the recall without which CHAIR means little.
-        is_share: whether values are percentages; otherwise plain numbers.
-        values: checkpoint -> value, in the order of the checkpoints.
-        delta: last checkpoint minus the one before, with its paired 95% interval.
-        first_step: the same for the step before that (base to SFT), where the scores have it.
-    """
-
-    task: str
-    type: str
-    metric: str
-    split: str
-    part: str
-    mode: str
-    is_share: bool
-    higher_is_better: bool | None
-    primary: bool
-    is_key: bool
-    values: Mapping[str, float | None]
-    delta: float | None
-    ci_low: float | None
-    ci_high: float | None
-    p: float | None
-    p_holm: float | None
-    mde: float | None
-    n: int
-    clusters: int
-    first_step: Mapping[str, float | None] = field(default_factory=dict)
-
-    @property
-    def base_name(self) -> str:
-        """See the class."""
-        return self.metric.removesuffix(_STRICT)
-
-    @property
-    def label(self) -> str:
-        """The metric's name as papers write it."""
-        return _LABELS.get(self.base_name, self.base_name.replace("_", " "))
-
-    @property
-    def task_label(self) -> str:
-        """The task's name as papers write it, with the part."""
-        return f"{task_label(self.task, self.type)} {self.part}".strip()
-
-    @property
-    def gain(self) -> float | None:
-        """The difference in the better direction, None where neither is better."""
-        if self.delta is None or self.higher_is_better is None:
-            return None
-        return self.delta if self.higher_is_better else -self.delta
-
-    @property
-    def effect(self) -> str:
-        """`better`, `worse` or, where neither is, `changed`; `unclear` when the interval has zero."""
-        if self.ci_low is None or self.ci_high is None or self.ci_low <= 0 <= self.ci_high:
-            return "unclear"
-        if self.higher_is_better is None:
-            return "changed"
-        return "better" if (self.ci_low > 0) == self.higher_is_better else "worse"
+_CHANGE = ("delta", "ci_low", "ci_high", "p")
+_REQUIRED = ("task", "metric", "split", "higher_is_better", "measures", *_CHANGE, "n", "clusters")
+# A user's own task is drawn like the benchmark whose metrics it has.
+_ALIKE = {"chair_i": "chair", "yes_ratio": "pope"}
 
 
 @dataclass(frozen=True)
@@ -113,6 +31,9 @@ class Results:
         rows: task -> checkpoint -> scored samples in file order.
         bad_rows: rows that could not be read, as `where: reason`.
         cards: the tasks' protocols.
+        notes: checkpoint -> task -> who judged, see `Task.notes`.
+        apart: task -> why it cannot be compared; only of several runs.
+        remarks: what else a reader must know of a comparison of runs.
         raw_metrics: the lines of `metrics.json` as they are.
     """
 
@@ -124,6 +45,9 @@ class Results:
     rows: Mapping[str, Mapping[str, Sequence[Score]]]
     bad_rows: Sequence[str]
     cards: Sequence[Mapping[str, Any]] = ()
+    notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    apart: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
     source: Source = field(default_factory=Source)
 
     @cached_property
@@ -136,53 +60,77 @@ class Results:
         }
 
     @property
+    def is_single(self) -> bool:
+        """Whether there is one checkpoint and nothing to compare it with."""
+        return len(self.checkpoints) == 1
+
+    @property
     def before(self) -> str:
-        """The checkpoint before the last."""
-        return self.checkpoints[-2]
+        """The checkpoint before the last; the last itself where it is the only one."""
+        return self.checkpoints[-2:][0]
 
     @property
     def after(self) -> str:
         """The last checkpoint."""
         return self.checkpoints[-1]
 
+    @property
+    def steps(self) -> list[tuple[str, str]]:
+        """(before, after) of every comparison that the scores hold, the last step first."""
+        if self.is_single:
+            return []
+        last = (self.before, self.after)
+        found = {step for line in self.metrics for step in line.changes}
+        return [last, *(step for step in steps_of(self.checkpoints) if step in found and step != last)]
+
+    @cached_property
+    def tasks(self) -> Mapping[str, str]:
+        """Task -> its type, in the order of the recipe."""
+        return {line.task: line.type for line in self.metrics}
+
     def main_task(self, kind: str) -> str | None:
         """The first task of that type, by the order of the recipe."""
-        return next((line.task for line in self.metrics if line.type == kind), None)
+        return next((task for task, found in self.tasks.items() if found == kind), None)
 
     def lines(self, kind: str, name: str) -> list[Metric]:
         """The lines of a metric of the main task of that type, as its primary scorer sees it."""
         task = self.main_task(kind)
+        return self.lines_of(task, name) if task is not None else []
+
+    def lines_of(self, task: str, name: str) -> list[Metric]:
+        """The lines of a metric of a task, as its primary scorer sees it."""
+        mode = self.mode_of(task)
         found = [line for line in self.metrics if line.task == task and line.base_name == name]
-        return [line for line in found if line.mode == found[0].mode]
+        return [line for line in found if line.mode == mode] or found
 
     def find(self, kind: str, name: str) -> Metric | None:
         """The metric over all of the main task; of several parts, their mean."""
-        lines = self.lines(kind, name)
-        whole = [line for line in lines if not line.part] or [line for line in lines if line.part == "mean"]
-        return (whole or lines or [None])[0]
+        return whole_of(self.lines(kind, name))
+
+    def primary(self, measures: str) -> list[Metric]:
+        """The primary lines of that aim, in order."""
+        return [line for line in self.metrics if line.primary and line.measures == measures]
 
     def mode_of(self, task: str) -> str:
         """The task's primary scorer: `official` or `strict`."""
         return next((line.mode for line in self.metrics if line.task == task), "official")
 
+    def metric_of(self, task: str) -> str:
+        """The name of the task's first metric."""
+        return next((line.base_name for line in self.metrics if line.task == task), "")
 
-def part_of(split: str, whole: str) -> str:
-    """`test/how many` is the part `how many` of the split `test`."""
-    part = split.removeprefix(whole).removeprefix("/") if whole else split
-    return "" if part in _PLAIN_SPLITS else part.rsplit("/", 1)[-1].replace("_", " ")
-
-
-def task_label(task: str, kind: str) -> str:
-    """`CHAIR` for the task `chair`, `CHAIR unseen` for `chair_unseen`, other names as they are."""
-    rest = task.removeprefix(kind)
-    if kind not in _TYPES or rest == task or (rest and not rest.startswith(("_", "-"))):
-        return task
-    return f"{_TYPES[kind]} {rest[1:].replace('_', ' ')}".strip()
+    def true_share(self, task: str) -> float | None:
+        """Percent of a task's questions whose answer is yes, in each part that they belong to; None where the
+        rows do not tell."""
+        rows = self.rows.get(task, {}).get(self.after, ())
+        labels = [str(row.meta.get("label")) for row in rows for _ in row.meta.get("subsets") or [""]]
+        return 100 * labels.count("yes") / len(labels) if labels and set(labels) <= {"yes", "no"} else None
 
 
-def shown_name(checkpoint: str) -> str:
-    """SFT and DPO in capitals, other names as they are."""
-    return checkpoint.upper() if checkpoint.lower() in ("sft", "dpo", "orpo", "kto") else checkpoint
+def whole_of(lines: Sequence[Metric]) -> Metric | None:
+    """Of a metric's lines the one over everything; of several parts, their mean."""
+    whole = [line for line in lines if not line.part] or [line for line in lines if line.part == "mean"]
+    return (whole or list(lines) or [None])[0]
 
 
 def load_results(folder: Path) -> Results:
@@ -195,27 +143,26 @@ def load_results(folder: Path) -> Results:
     if not isinstance(raw, list) or not raw:
         raise AlignError("no metrics", where=str(folder / "metrics.json"), fix="run `align score` again")
     checkpoints = _checkpoints(raw[0], folder / "rows")
-    cards = read_json(folder / "tasks.json") if (folder / "tasks.json").is_file() else {}
-    metrics = [
-        _metric(item, cards.get(item.get("task"), {}), checkpoints, f"{folder / 'metrics.json'} item {index}")
-        for index, item in enumerate(raw)
-    ]
+    cards = _json_if_any(folder / "tasks.json")
     bad_rows: list[str] = []
     rows: dict[str, dict[str, list[Score]]] = {}
     for checkpoint in checkpoints:
         for path in sorted((folder / "rows" / checkpoint).glob("*.jsonl")):
             scores = read_rows(Score, path, lambda where, reason, _: bad_rows.append(f"{where}: {reason}"))
             rows.setdefault(path.stem, {})[checkpoint] = list(scores)
-    health = read_json(folder / "health.json")
+    health, runs = read_json(folder / "health.json"), _json_if_any(folder / "runs.json")
     return Results(
         checkpoints,
-        metrics,
+        _metrics(raw, cards, checkpoints, str(folder / "metrics.json")),
         raw,
         _health(health),
         health,
         rows,
         bad_rows,
         list(cards.values()),
+        _json_if_any(folder / "notes.json"),
+        runs.get("apart", {}),
+        runs.get("remarks", ()),
         read_source(folder),
     )
 
@@ -231,52 +178,66 @@ def read_training_log(folder: Path) -> list[dict[str, Any]]:
 
 def read_manifest_if_any(folder: Path) -> dict[str, Any]:
     """A stage's manifest, or nothing."""
-    path = folder / MANIFEST
+    return _json_if_any(folder / MANIFEST)
+
+
+def _json_if_any(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
 def _checkpoints(item: Mapping[str, Any], rows: Path) -> list[str]:
     names = [name for name in item if (rows / name).is_dir()]
-    if len(names) < 2:
-        raise AlignError(
-            f"a comparison needs two checkpoints or more, found {names or 'none'}",
-            where=str(rows),
-            fix="score at least two checkpoints together",
-        )
+    if not names:
+        raise AlignError("no checkpoint's rows", where=str(rows), fix="run `align score` again")
     return names
 
 
+def _metrics(
+    raw: Sequence[Mapping[str, Any]], cards: Mapping[str, Any], checkpoints: Sequence[str], where: str
+) -> list[Metric]:
+    for index, item in enumerate(raw):
+        missing = [key for key in (*_REQUIRED, *checkpoints) if key not in item]
+        if missing:
+            raise AlignError(
+                f"metrics lack {', '.join(missing)}",
+                where=f"{where} item {index}",
+                fix="run `align score` again",
+            )
+    kinds = {str(item["task"]): str(cards.get(item["task"], {}).get("type", item["task"])) for item in raw}
+    for item in raw:
+        if kinds[item["task"]] == "custom" and item["metric"] in _ALIKE:
+            kinds[item["task"]] = _ALIKE[item["metric"]]
+    return [_metric(item, cards.get(item["task"], {}), kinds[item["task"]], checkpoints) for item in raw]
+
+
 def _metric(
-    item: Mapping[str, Any], card: Mapping[str, Any], checkpoints: Sequence[str], where: str
+    item: Mapping[str, Any], card: Mapping[str, Any], kind: str, checkpoints: Sequence[str]
 ) -> Metric:
-    missing = [key for key in (*_REQUIRED, *checkpoints) if key not in item]
-    if missing:
-        raise AlignError(f"metrics lack {', '.join(missing)}", where=where, fix="run `align score` again")
-    primary, kind = bool(item.get("primary")), str(card.get("type", item["task"]))
-    is_recall = kind == "chair" and item["metric"].removesuffix(_STRICT) == "recall"
-    step = item.get(f"{checkpoints[-3]}_to_{checkpoints[-2]}") if len(checkpoints) > 2 else None
+    steps = {step: item.get(step_key(*step)) for step in steps_of(checkpoints)}
     return Metric(
         task=item["task"],
         type=kind,
-        is_share=item.get("scale", 100) == 100,
         metric=item["metric"],
         split=item["split"] or "",
         part=part_of(item["split"] or "", str(card.get("split") or "")),
         mode=item.get("mode") or "",
+        measures=item["measures"],
+        points=bool(item.get("points")),
+        description=str(item.get("description") or ""),
         higher_is_better=item["higher_is_better"],
-        primary=primary,
-        is_key=primary or (is_recall and item.get("mode") == card.get("mode", "official")),
+        primary=bool(item.get("primary")),
         values={name: item[name] for name in checkpoints},
-        delta=item["delta"],
-        ci_low=item["ci_low"],
-        ci_high=item["ci_high"],
-        p=item["p"],
-        p_holm=item.get("p_holm"),
-        mde=item.get("mde"),
+        ci={name: (ends[0], ends[1]) for name, ends in (item.get("ci") or {}).items()},
         n=item["n"],
         clusters=item["clusters"],
-        first_step=step or {},
+        change=_change(item),
+        changes={step: _change(found) for step, found in steps.items() if found},
     )
+
+
+def _change(item: Mapping[str, Any]) -> Change:
+    delta, low, high, p = (item[key] for key in _CHANGE)
+    return Change(delta, low, high, p, item.get("p_holm"), item.get("mde"), item.get("paired", True))
 
 
 def _health(raw: Any) -> list[dict[str, Any]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from evals.report.load import Results, shown_name
-from evals.report.table import health, main_rows
+from evals.report.findings import Finding
+from evals.report.load import Results
+from evals.report.metric import shown_name, task_label
+from evals.report.table import Row, health, main_rows, step_names
 from evals.report.verdict import Verdict
 
 _ICONS = {"good": "✅", "bad": "❌", "warn": "⚠️", "neutral": "▫️"}
@@ -16,34 +18,15 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|&])")
 def render_markdown(title: str, results: Results, verdict: Verdict) -> str:
     """Verdict, main table (primary metrics; the others folded away) and health."""
     parts = [f"## {_plain(title)}", f"**{_plain(verdict.headline)}** {_plain(verdict.summary)}"]
-    parts.append(
-        "\n".join(
-            f"- {_ICONS[item.tone]} **{_plain(item.title)}.** {_plain(item.text)}"
-            for item in verdict.findings
-        )
-    )
-    before, after = shown_name(results.before), shown_name(results.after)
-    header = [
-        "task",
-        "metric",
-        *map(shown_name, results.checkpoints),
-        f"{after} − {before} [95%]",
-        "p",
-        "n",
-        "clusters",
-    ]
-    rows = [
-        [
-            row.task,
-            f"{row.metric} {row.arrow}".strip(),
-            *(value for value, _ in row.values),
-            f"{row.delta} {row.interval}".strip(),
-            *(row.p, row.n, row.clusters),
-        ]
-        for row in main_rows(results)
-    ]
-    primary = [cells for cells, row in zip(rows, main_rows(results), strict=True) if row.primary]
-    others = [cells for cells, row in zip(rows, main_rows(results), strict=True) if not row.primary]
+    parts += ["\n".join(_finding(item) for item in verdict.findings)] if verdict.findings else []
+    parts += [_apart(task, why, results) for task, why in results.apart.items()]
+    header = ["task", "metric", *map(shown_name, results.checkpoints)]
+    header += [f"{step_names(results)[0]} [95%]", "p"] if results.steps else []
+    header += ["n", "clusters"]
+    found = main_rows(results)
+    rows = [_cells(row) for row in found]
+    primary = [cells for cells, row in zip(rows, found, strict=True) if row.primary]
+    others = [cells for cells, row in zip(rows, found, strict=True) if not row.primary]
     if primary:
         parts.append(_table(header, primary, num_text=2))
     if others:
@@ -62,6 +45,22 @@ def render_markdown(title: str, results: Results, verdict: Verdict) -> str:
         table = _table(health_header, [[text for text, _ in row] for row in health_rows], num_text=2)
         parts.append(f"<details><summary>Health of the answers</summary>\n\n{table}\n\n</details>")
     return "\n\n".join(parts) + "\n"
+
+
+def _finding(item: Finding) -> str:
+    return f"- {_ICONS[item.tone]} **{_plain(item.title)}.** {_plain(item.text)}"
+
+
+def _apart(task: str, why: Sequence[str], results: Results) -> str:
+    name = task_label(task, results.tasks.get(task, task))
+    return f"⚠️ **{_plain(name)} cannot be compared**: {_plain('; '.join(why))}."
+
+
+def _cells(row: Row) -> list[str]:
+    """A line of the table, the last step's difference alone; of one checkpoint, the value's own interval."""
+    values = [f"{value} {ends}".strip() if not row.steps else value for value, ends, _ in row.values]
+    steps = [cell for step in row.steps[:1] for cell in (f"{step.delta} {step.interval}".strip(), step.p)]
+    return [row.task, f"{row.metric} {row.arrow}".strip(), *values, *steps, row.n, row.clusters]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], num_text: int) -> str:

@@ -5,13 +5,13 @@
 
   // Colour scheme: automatic, light, dark; remembered where the browser allows it for local files.
   const button = document.getElementById("theme");
-  const names = { "": "Auto", light: "Light", dark: "Dark" };
+  const schemes = { "": "Auto", light: "Light", dark: "Dark" };
   const order = ["", "light", "dark"];
   const setTheme = (theme) => {
     if (theme) root.dataset.theme = theme;
     else delete root.dataset.theme;
-    button.querySelector("span").textContent = names[theme];
-    button.setAttribute("aria-label", "Colour scheme: " + names[theme].toLowerCase());
+    button.querySelector("span").textContent = schemes[theme];
+    button.setAttribute("aria-label", "Colour scheme: " + schemes[theme].toLowerCase());
   };
   let theme = new URLSearchParams(location.search).get("theme") || "";
   try { theme = theme || localStorage.getItem("align-report-theme") || ""; } catch { /* storage is off */ }
@@ -33,6 +33,23 @@
   }
   const body = table.tBodies[0];
   const original = [...body.rows];
+
+  // One comparison at a time, and only the tasks or metrics that are looked for.
+  const step = document.getElementById("step");
+  if (step) step.addEventListener("change", () => {
+    for (const cell of table.querySelectorAll("[data-step]")) cell.hidden = cell.dataset.step !== step.value;
+  });
+  const findMetric = document.getElementById("find-metric");
+  const names = (row) => (row.cells[0].textContent + " " + row.cells[1].textContent).toLowerCase();
+  const findRows = () => {
+    const word = findMetric.value.trim().toLowerCase();
+    if (word && secondary) secondary.checked = true;
+    if (secondary) table.classList.toggle("only-primary", !secondary.checked);
+    for (const row of original) row.hidden = Boolean(word) && !names(row).includes(word);
+    const shown = original.filter((row) => !row.hidden).length;
+    document.getElementById("rows-shown").textContent = word ? shown + " of " + original.length + " shown" : "";
+  };
+  findMetric.addEventListener("input", findRows);
   const cellValue = (row, column) => {
     const cell = row.cells[column];
     const raw = cell.dataset.sort ?? cell.textContent.replace(/,/g, "");
@@ -52,7 +69,7 @@
       const rows = [...original];
       if (next) {
         cell.setAttribute("aria-sort", next);
-        const column = Number(header.dataset.column);
+        const column = cell.cellIndex;
         const sign = next === "ascending" ? 1 : -1;
         rows.sort((a, b) => sign * compare(cellValue(a, column), cellValue(b, column)));
       }
@@ -66,11 +83,13 @@
     const cards = [...document.querySelectorAll(".example")];
     const find = document.getElementById("find");
     const apply = () => {
-      const stratum = new FormData(form).get("stratum");
+      const chosen = new FormData(form);
+      const stratum = chosen.get("stratum"), task = chosen.get("task");
       const word = find.value.trim().toLowerCase();
       let shown = 0;
       for (const card of cards) {
         const fits = (stratum === "all" || card.dataset.stratum === stratum)
+          && (!task || card.dataset.task === task)
           && (!word || card.textContent.toLowerCase().includes(word));
         card.hidden = !fits;
         shown += fits;

@@ -1,15 +1,20 @@
 """Write the hallucination report: a page for reading, Markdown for a pull request, JSON for programs.
 
-Reads a finished score folder (two checkpoints or more) and, where they are given, what the judge, pairs
+Reads a finished score folder (one checkpoint or more) and, where they are given, what the judge, pairs
 and training stages left. Writes `report.html`, one file that opens offline, `report.md` and `report.json`.
 It starts with a verdict in plain words, which says so when less hallucination is only less text.
 
   align report run_dir=runs/quickstart scores=runs/quickstart/score num_examples=24
+
+Checkpoints of several runs side by side, with what cannot be compared and why:
+
+  align report --compare runs/a runs/b@sft [--out DIR]
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +66,7 @@ def run(recipe: Recipe) -> RunFolder:
     """Render the three files.
 
     Raises:
-        AlignError: a folder is missing or unfinished, or has fewer than two checkpoints.
+        AlignError: a folder is missing or unfinished.
     """
     folder = RunFolder.open(recipe, inputs=_inputs(recipe))
     if folder.is_complete:
@@ -84,6 +89,15 @@ def run(recipe: Recipe) -> RunFolder:
             next_step=f"open {page} in a browser",
         )
     return folder
+
+
+def direct(words: Sequence[str]) -> int | None:
+    """`align report --compare RUN RUN`; None where the words name a recipe."""
+    if "--compare" not in words:
+        return None
+    from evals.report.compare import main
+
+    return main(words)
 
 
 def _inputs(recipe: Recipe) -> dict[str, str | Path]:

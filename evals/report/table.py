@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from evals.report.load import Metric, Results, shown_name
+from evals.report.findings import UNHEALTHY, shown
+from evals.report.load import Results
+from evals.report.metric import Change, Metric, shown_name, task_label
 from evals.report.plots.series import all_series
-from evals.report.verdict import interval
+from evals.report.wording import digits_of, interval, shown_p
 
 _TILES = [
     ("chair", "chair_s", "captions with at least one invented object"),
@@ -16,70 +18,68 @@ _TILES = [
     ("vqa", "accuracy", "visual questions answered right"),
 ]
 _COUNTS = ("failed", "empty", "truncated", "unparsed")
-_UNHEALTHY = 0.02
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line of the main table; `values` are (text, sort key) of the checkpoints."""
+class Cells:
+    """A step's cells of a line: the difference, its interval, p and the minimum detectable effect."""
 
-    task: str
-    metric: str
-    arrow: str
-    direction: str
-    primary: bool
-    values: list[tuple[str, str]]
     delta: str
     interval: str
     effect: str
     sort: str
     p: str
     p_sort: str
+    mde: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the main table; `values` are (text, interval, sort key) of the checkpoints.
+
+    Attributes:
+        steps: the cells of each comparison, in the order of `Results.steps`.
+    """
+
+    task: str
+    metric: str
+    about: str
+    arrow: str
+    direction: str
+    primary: bool
+    values: list[tuple[str, str, str]]
+    steps: list[Cells]
     n: str
     clusters: str
-    mde: str
 
 
 def main_rows(results: Results) -> list[Row]:
     """All metrics, primary ones of a task before its others."""
-    places = {task: place for place, task in enumerate(dict.fromkeys(line.task for line in results.metrics))}
-    return [
-        _row(line) for line in sorted(results.metrics, key=lambda line: (places[line.task], not line.is_key))
-    ]
+    places = {task: place for place, task in enumerate(results.tasks)}
+    ordered = sorted(results.metrics, key=lambda line: (places[line.task], not is_key(line, results)))
+    return [_row(line, results) for line in ordered]
 
 
-def columns(results: Results) -> list[tuple[str, str]]:
-    """(header, kind) of the main table."""
-    names = [(shown_name(name), "num") for name in results.checkpoints]
-    numbers = [("p", "num"), ("n", "num"), ("clusters", "num"), ("MDE", "num")]
-    return [("Task", ""), ("Metric", ""), *names, ("Δ [95% interval]", "num"), *numbers]
+def is_key(line: Metric, results: Results) -> bool:
+    """Whether a line is shown at once: primary, or the recall without which CHAIR means little."""
+    return line.primary or (line.is_guard and line.mode == results.mode_of(line.task))
+
+
+def step_names(results: Results) -> list[str]:
+    """`DPO − SFT` and so on, the last step first."""
+    return [f"{shown_name(after)} − {shown_name(before)}" for before, after in results.steps]
 
 
 def tiles(results: Results) -> list[dict[str, Any]]:
-    """The four numbers that most readers come for."""
-    found = []
-    for task, metric, about in _TILES:
-        line = results.find(task, metric)
-        if line is None:
-            continue
-        values = [
-            (series.name, series.css, shown(line.values[series.key], line))
-            for series in all_series(results.checkpoints)
-        ]
-        name = line.label if task == "chair" else f"{line.task_label} {line.label.lower()}"
-        found.append(
-            {
-                "name": name,
-                "about": about,
-                "arrow": _arrow(line),
-                "direction": _direction(line),
-                "values": values,
-                "delta": f"{interval(line.delta, line.ci_low, line.ci_high)} points"
-                + (": no reliable change" if line.effect == "unclear" else ""),
-                "effect": line.effect,
-            }
-        )
-    return found
+    """The four numbers that most readers come for; where those were not measured, other primary ones."""
+    found = [(line, about) for kind, name, about in _TILES if (line := results.find(kind, name)) is not None]
+    tasks = {line.task for line, _ in found}
+    for aim in ("invention", "ability", "probing"):
+        for line in results.primary(aim):
+            if line.task not in tasks and line.type not in {item.type for item, _ in found}:
+                tasks.add(line.task)
+                found.append((line, line.description or line.label))
+    return [_tile(line, about, results) for line, about in found[:4]]
 
 
 def health(results: Results) -> tuple[list[str], list[list[tuple[str, bool]]]]:
@@ -87,61 +87,79 @@ def health(results: Results) -> tuple[list[str], list[list[tuple[str, bool]]]]:
     header = ["checkpoint", "task", "answers", *_COUNTS, "words per answer"]
     rows = []
     for item in results.health:
-        total = int(item.get("n") or 0)
+        total, task = int(item.get("n") or 0), str(item["task"])
         cells = [
             (shown_name(str(item["checkpoint"])), False),
-            (str(item["task"]), False),
+            (task_label(task, results.tasks.get(task, task)), False),
             (f"{total:,}", False),
         ]
         for kind in _COUNTS:
             count = int(item.get(kind) or 0)
             share = count / total if total else 0.0
-            cells.append((f"{count:,} ({100 * share:.1f}%)" if count else "0", share > _UNHEALTHY))
+            cells.append((f"{count:,} ({100 * share:.1f}%)" if count else "0", share > UNHEALTHY))
         words = item.get("mean_words")
         cells.append(("–" if words is None else f"{words:.1f}", False))
         rows.append(cells)
     return header, rows
 
 
-def shown(value: float | None, line: Metric) -> str:
-    """One decimal, with % for shares."""
-    return "–" if value is None else f"{value:.1f}" + ("%" if line.is_share else "")
+def _tile(line: Metric, about: str, results: Results) -> dict[str, Any]:
+    series = all_series(results.checkpoints)
+    change = line.change
+    delta = interval(change.delta, change.ci_low, change.ci_high, line.digits)
+    delta += " points" + (": no reliable change" if line.effect == "unclear" else "")
+    if change.delta is None:
+        low, high = line.ci.get(results.after, (None, None))
+        delta = "" if low is None else f"95% interval {shown(line, low)} to {shown(line, high)}"
+    return {
+        "name": line.label if line.type == "chair" else f"{line.task_label} {line.label.lower()}",
+        "about": about,
+        "arrow": _arrow(line),
+        "direction": _direction(line),
+        "values": [(item.name, item.css, shown(line, line.values[item.key])) for item in series],
+        "delta": delta,
+        "effect": line.effect,
+    }
 
 
-def shown_p(p: float | None) -> str:
-    """Three digits, or `<.001`."""
-    if p is None:
-        return ""
-    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
-
-
-def _row(line: Metric) -> Row:
-    p = line.p_holm if line.p_holm is not None else line.p
-    text = interval(line.delta, line.ci_low, line.ci_high)
-    delta, _, rest = text.partition(" ")
+def _row(line: Metric, results: Results) -> Row:
     mode = f" ({line.mode})" if line.mode not in ("", "official") else ""
-    is_corrected = line.p_holm is not None or p is None
+    earlier = [line.changes.get(step, Change()) for step in results.steps[1:]]
+    changes = [line.change, *earlier] if results.steps else []
     return Row(
         task=line.task_label,
         metric=line.label + mode,
+        about=line.description,
         arrow=_arrow(line),
         direction=_direction(line),
-        primary=line.is_key,
-        values=[(_digits(value, 1, "–"), _digits(value, 6)) for value in line.values.values()],
-        delta=delta,
-        interval=rest,
-        effect=line.effect,
-        sort=_digits(line.delta, 6),
-        p=shown_p(p) + ("" if is_corrected else "*"),
-        p_sort=_digits(p, 8),
+        primary=is_key(line, results),
+        values=[_value(line, name) for name in results.checkpoints],
+        steps=[_cells(line, change) for change in changes],
         n=f"{line.n:,}",
         clusters=f"{line.clusters:,}",
-        mde=_digits(line.mde, 1),
     )
 
 
-def _digits(value: float | None, digits: int, missing: str = "") -> str:
-    return missing if value is None else f"{value:.{digits}f}"
+def _value(line: Metric, checkpoint: str) -> tuple[str, str, str]:
+    value, digits = line.values[checkpoint], line.digits
+    low, high = line.ci.get(checkpoint, (None, None))
+    ends = "" if low is None else f"[{digits_of(low, digits)}, {digits_of(high, digits)}]"
+    return digits_of(value, digits, "–"), ends, "" if value is None else f"{value:.6f}"
+
+
+def _cells(line: Metric, change: Change) -> Cells:
+    delta, _, rest = interval(change.delta, change.ci_low, change.ci_high, line.digits).partition(" ")
+    p = change.p_holm if change.p_holm is not None else change.p
+    is_corrected = change.p_holm is not None or p is None
+    return Cells(
+        delta=delta,
+        interval=rest + ("" if change.paired else " unpaired"),
+        effect=line.effect_of(change),
+        sort="" if change.delta is None else f"{change.delta:.6f}",
+        p=shown_p(p) + ("" if is_corrected else "*"),
+        p_sort="" if p is None else f"{p:.8f}",
+        mde=digits_of(change.mde, line.digits),
+    )
 
 
 def _arrow(line: Metric) -> str:

@@ -98,6 +98,7 @@ class Amber(Task):
     (no answered and true), no_answered; no_true, questions (1); unparsed."""
 
     type = "amber"
+    measures = "invention"
     answer_format = ANSWER_FORMAT
     all_expected = False
 

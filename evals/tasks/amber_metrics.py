@@ -52,6 +52,7 @@ def amber_metrics(mode: Mode, is_primary: bool) -> list[Metric]:
                 description="no is positive",
                 mode=mode,
                 subsets=(part,),
+                measures="probing",
             )
             for name, top, bottom in asked
         ]

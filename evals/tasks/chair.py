@@ -117,6 +117,7 @@ class Chair(Task):
     """
 
     type = "chair"
+    measures = "invention"
     answer_format = ANSWER_FORMAT
     all_expected = False
 
@@ -227,6 +228,7 @@ class Chair(Task):
                     denominator={"captions": 1},
                     higher_is_better=None,
                     scale=1.0,
+                    points=True,
                     description="length control: fewer inventions may be only less text",
                 )
             )

@@ -97,6 +97,8 @@ class Custom(QuestionTask[Config]):
 class CustomYesNo(Custom):
     """Yes-or-no questions. Values as POPE's: n, tp, fp, tn, fn, and the same with the prefix `strict_`."""
 
+    measures = "probing"
+
     @override
     def grade(self, reference: Mapping[str, Any], text: str) -> Grade:
         official, strict, label = parse_official(text), parse_strict(text), reference["answers"][0]

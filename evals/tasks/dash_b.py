@@ -58,6 +58,7 @@ class DashB(Task):
     with the prefix `strict_` the last three; unparsed."""
 
     type = "dash_b"
+    measures = "probing"
     answer_format = ANSWER_FORMAT
 
     def __init__(self, name: str, config: Config) -> None:

@@ -85,6 +85,7 @@ class HallusionBench(JudgedTask):
     gave no verdict); of a group: figure and figure_right, and so on for question and hard; easy (0 or 1)."""
 
     type = "hallusionbench"
+    measures = "probing"
     answer_format = ANSWER_FORMAT
     wording = JUDGE_PROMPT
 

@@ -84,6 +84,7 @@ class HaloQuest(JudgedTask):
     scored (0 if the judge gave no verdict)."""
 
     type = "haloquest"
+    measures = "probing"
     answer_format = ANSWER_FORMAT
     wording = JUDGE_PROMPT
 

@@ -64,6 +64,7 @@ class Mme(Task):
     answers: images (1), both, points (right answers / 2 + both), and strict_both, strict_points."""
 
     type = "mme"
+    measures = "probing"
     answer_format = ANSWER_FORMAT
 
     def __init__(self, name: str, config: Config) -> None:
@@ -216,6 +217,7 @@ class Mme(Task):
                 description="100 x accuracy + 100 x accuracy+" if top == points else "",
                 mode=mode,
                 subsets=subsets,
+                points=top == points,
             )
             for name, split, top, bottom, subsets, scale in table
         ]

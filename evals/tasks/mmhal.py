@@ -93,6 +93,7 @@ class MmHal(JudgedTask):
     the repeats), hallucinated (share of repeats below 3), rated (1, or 0 if unscored)."""
 
     type = "mmhal"
+    measures = "invention"
     answer_format = ANSWER_FORMAT
     wording = JUDGE_PROMPT
 
@@ -207,6 +208,7 @@ class MmHal(JudgedTask):
                 description="mean rating, 0 to 6" if scale == 1 else "answers rated below 3",
                 mode=mode,
                 subsets=(part,) if part else (),
+                points=scale == 1,
             )
             for part in ("", *TYPES)
             for name, top, better, scale in table

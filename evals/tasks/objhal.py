@@ -99,6 +99,7 @@ class ObjHal(JudgedTask):
     invented_any, words (distinct object words), invented, covered and truth (distinct objects)."""
 
     type = "objhal"
+    measures = "invention"
     answer_format = ANSWER_FORMAT
     wording = JUDGE_PROMPT
     all_expected = False

@@ -72,6 +72,7 @@ class Pope(Task):
     """See the module; values of a sample as `yes_no_values` has them."""
 
     type = "pope"
+    measures = "probing"
     answer_format = ANSWER_FORMAT
     paper: ClassVar[str] = "POPE (arXiv:2305.10355)"
     parser: ClassVar[str] = (

@@ -59,6 +59,7 @@ class PopeV2(Task):
     and strict_pair_right."""
 
     type = "popev2"
+    measures = "probing"
     answer_format = ANSWER_FORMAT
 
     def __init__(self, name: str, config: Config) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from evals.report.load import Metric, Results, shown_name
-from evals.report.svg import Figure, drawing, fit, line, marker, text, x_axis
-from evals.report.verdict import interval, signed
+from evals.report.load import Results
+from evals.report.metric import Metric, shown_name
+from evals.report.svg import Figure, Scale, drawing, fit, line, marker, text, x_axis
+from evals.report.table import is_key
+from evals.report.wording import interval, join_words, signed
 
-_MAX_ROWS = 16
+_MAX_ROWS = 40
 _ROW = 25.0
 _WIDTH = 880.0
 
@@ -19,24 +21,18 @@ def forest(results: Results, margins: dict[tuple[str, str], float]) -> Figure | 
     """Forest plot of the primary metrics, or of the first ones where none is primary.
 
     Args:
-        margins: (type of task, metric) -> the loss that still counts as kept, in points.
+        margins: (aim or type of task, metric) -> the loss that still counts as kept, in points.
     """
-    lines = [
-        item
-        for item in results.metrics
-        if item.is_share and item.gain is not None and item.ci_low is not None
-    ]
-    lines = ([item for item in lines if item.is_key] or lines)[:_MAX_ROWS]
+    found = [item for item in results.metrics if item.gain is not None and item.change.ci_low is not None]
+    found = [item for item in found if is_key(item, results)] or found
+    lines = [item for item in found if item.is_share][:_MAX_ROWS]
     if not lines:
         return None
-    left, right, top = 200.0, 716.0, 26.0
+    left = min(330.0, max(150.0, 7.2 * max(len(_name(item)) for item in lines) + 20))
+    right, top = 716.0, 26.0
     bottom = top + _ROW * len(lines) + 4
     ends = [end for item in lines for end in _gains(item)]
-    losses = [
-        -margin
-        for key, margin in margins.items()
-        if any((item.type, item.base_name) == key for item in lines)
-    ]
+    losses = [-margin for item in lines if (margin := _margin(item, margins)) is not None]
     scale = fit([*ends, *losses], left, right, include=[0.0], pad=0.06, num_ticks=6)
     parts = [
         x_axis(
@@ -51,18 +47,18 @@ def forest(results: Results, margins: dict[tuple[str, str], float]) -> Figure | 
         text("better →", scale(0) + 10, 14, "hint"),
     ]
     for index, item in enumerate(lines):
-        margin = margins.get((item.type, item.base_name)) if not item.part else None
-        parts.append(_row(item, top + _ROW * (index + 0.5) + 2, left, scale, margin))
+        parts.append(_row(item, top + _ROW * (index + 0.5) + 2, left, scale, _margin(item, margins)))
     before, after = shown_name(results.before), shown_name(results.after)
     rows = [
         [
             item.task_label,
             item.label,
-            interval(item.delta, item.ci_low, item.ci_high),
+            _interval(item),
             {"unclear": "zero inside"}.get(item.effect, item.effect),
         ]
         for item in lines
     ]
+    others = list(dict.fromkeys(_name(item) for item in found if not item.is_share))
     return Figure(
         key="forest",
         title=f"What changed from {before} to {after}",
@@ -71,31 +67,47 @@ def forest(results: Results, margins: dict[tuple[str, str], float]) -> Figure | 
         svg=drawing(_WIDTH, bottom + 44, f"Forest plot of changes from {before} to {after}", *parts),
         header=["task", "metric", f"{after} − {before}, points [95% interval]", "verdict"],
         rows=rows,
+        note=f"On scales of their own, and in the table only: {join_words(others)}." if others else "",
         wide=True,
     )
 
 
 def _gains(item: Metric) -> Sequence[float]:
-    low, high = item.ci_low or 0.0, item.ci_high or 0.0
+    low, high = item.change.ci_low or 0.0, item.change.ci_high or 0.0
     return (low, high) if item.higher_is_better else (-high, -low)
 
 
-def _row(item: Metric, y: float, left: float, scale, margin: float | None) -> Markup:
+def _margin(item: Metric, margins: dict[tuple[str, str], float]) -> float | None:
+    """Where a metric has a margin, over all of its task: recall by its task's type, answers by their aim."""
+    if item.part:
+        return None
+    return margins.get((item.type, item.base_name), margins.get((item.measures, "")))
+
+
+def _name(item: Metric) -> str:
+    return f"{item.task_label} · {item.label}"
+
+
+def _interval(item: Metric) -> str:
+    return interval(item.change.delta, item.change.ci_low, item.change.ci_high)
+
+
+def _row(item: Metric, y: float, left: float, scale: Scale, margin: float | None) -> Markup:
     low, high = _gains(item)
     gain = item.gain or 0.0
     css = {"better": "good", "worse": "bad", "unclear": "unclear"}[item.effect]
     parts = [
-        text(f"{item.task_label} · {item.label}", left - 14, y + 4, "name", "end"),
+        text(_name(item), left - 14, y + 4, "name", "end"),
         line(scale(low), y, scale(high), y, f"ci {css}"),
         marker(
             0,
             scale(gain),
             y,
             f"{css} fill",
-            f"{item.label}: {interval(item.delta, item.ci_low, item.ci_high)}",
+            f"{item.label}: {_interval(item)}",
             4.5,
         ),
-        text(interval(item.delta, item.ci_low, item.ci_high), _WIDTH - 4, y + 4, f"value {css}-text", "end"),
+        text(_interval(item), _WIDTH - 4, y + 4, f"value {css}-text", "end"),
     ]
     if margin is not None:
         parts.insert(1, line(scale(-margin), y - 8, scale(-margin), y + 8, "margin"))

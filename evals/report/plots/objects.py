@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
 
-from evals.report.captions import Caption, invented_objects
+from evals.report.inventions import invented_in
 from evals.report.load import Results
+from evals.report.metric import task_label
 from evals.report.plots.series import all_series, legend
 from evals.report.svg import Figure, drawing, fit, rect, text, x_axis
 from evals.report.text import short
@@ -14,15 +15,15 @@ _MAX_OBJECTS = 8
 _BAR = 8.0
 
 
-def top_invented(results: Results, captions: Mapping[str, Sequence[Caption]]) -> Figure | None:
-    """Mentions of absent objects, by category, most frequent over all checkpoints first."""
-    series = [item for item in all_series(results.checkpoints) if captions.get(item.key)]
-    counts = {item.key: invented_objects(captions[item.key]) for item in series}
-    totals = (
-        sum((counter for counter in counts.values()), start=type(next(iter(counts.values())))())
-        if counts
-        else {}
-    )
+def top_invented(results: Results) -> Figure | None:
+    """Mentions of absent objects in the first task that looks for them, most frequent over all first."""
+    by_task = {task: _counts(results, task) for task in results.tasks}
+    task = next((task for task, found in by_task.items() if found), None)
+    if task is None:
+        return None
+    counts = by_task[task]
+    series = [item for item in all_series(results.checkpoints) if item.key in counts]
+    totals = sum(counts.values(), start=Counter())
     top = sorted(totals, key=lambda name: (-totals[name], name))[:_MAX_OBJECTS]
     if not top:
         return None
@@ -48,9 +49,20 @@ def top_invented(results: Results, captions: Mapping[str, Sequence[Caption]]) ->
             )
     return Figure(
         "objects", "Objects most often invented",
-        "Counts over the whole test set. What remains after training is what to look for in new data.",
+        f"Counts over all of {task_label(task, results.tasks[task])}. "
+        "What remains after training is what to look for in new data.",
         drawing(440, bottom + 48, "Most frequently invented objects by checkpoint", *parts),
         ["object", *(item.name for item in series)],
         [[name, *(str(counts[item.key][name]) for item in series)] for name in top],
         legend=legend(series),
     )  # fmt: skip
+
+
+def _counts(results: Results, task: str) -> dict[str, Counter[str]]:
+    """Checkpoint -> how often it named each object without its being there; empty for other tasks."""
+    mode, counts = results.mode_of(task), {}
+    for checkpoint, rows in results.rows.get(task, {}).items():
+        named = [found for row in rows if (found := invented_in(row, mode)) is not None]
+        if named:
+            counts[checkpoint] = Counter(name for found in named for name in found)
+    return counts

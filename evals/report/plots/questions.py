@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evals.report.flips import Flips
-from evals.report.load import Metric, Results, shown_name
+from evals.report.load import Results
+from evals.report.metric import Metric, shown_name
 from evals.report.plots.series import all_series, legend
 from evals.report.svg import Figure, drawing, fit, line, polyline, rect, text, x_axis
 

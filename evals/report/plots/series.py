@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from evals.report.load import shown_name
+from evals.report.metric import shown_name
 from evals.report.svg import marker, swatch
 
 

@@ -8,17 +8,24 @@ from markupsafe import Markup
 
 from evals.report.captions import Matched
 from evals.report.load import Results
+from evals.report.metric import GUARDS
 from evals.report.plots.series import Series, all_series, legend
 from evals.report.svg import Figure, Scale, drawing, fit, polyline, text, x_axis, y_axis
-from evals.report.verdict import interval
+from evals.report.wording import interval
 
 _WIDTH, _HEIGHT = 440.0, 318.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 424.0, 30.0, 270.0
+_INVENTED = {"chair": "chair_i", "amber": "chair", "objhal": "chair_i"}
 
 
-def chair_against_recall(results: Results) -> Figure | None:
-    """The checkpoints as a path in the plane of recall and CHAIRi."""
-    invented, recall = results.find("chair", "chair_i"), results.find("chair", "recall")
+def against_recall(results: Results) -> list[Figure]:
+    """For each kind of caption task, the checkpoints as a path in the plane of recall and inventions."""
+    figures = (_against_recall(results, kind, name) for kind, name in _INVENTED.items())
+    return [figure for figure in figures if figure is not None]
+
+
+def _against_recall(results: Results, kind: str, name: str) -> Figure | None:
+    invented, recall = results.find(kind, name), results.find(kind, GUARDS[kind])
     if not invented or not recall:
         return None
     points = [(recall.values[name], invented.values[name]) for name in results.checkpoints]
@@ -29,17 +36,18 @@ def chair_against_recall(results: Results) -> Figure | None:
     y = fit([pair[1] for pair in pairs], _BOTTOM, _TOP, include=[0.0], pad=0.15)
     series = all_series(results.checkpoints)
     parts = [
-        x_axis(x, _TOP, _BOTTOM, "recall: objects that are there and named, %"),
-        y_axis(y, _LEFT, _RIGHT, "CHAIRi, % of named objects that are invented"),
+        x_axis(x, _TOP, _BOTTOM, f"{recall.label.lower()}: objects that are there and named, %"),
+        y_axis(y, _LEFT, _RIGHT, f"{invented.label}, % of named objects that are invented"),
         polyline([(x(a), y(b)) for a, b in pairs], "path"),
         text("better ↘", _RIGHT - 4, _BOTTOM - 8, "hint", "end"),
         *_labelled(series, pairs, x, y),
     ]
+    where = "" if kind == "chair" else f" ({invented.task_label})"
     return Figure(
-        "recall", "Invention against recall",
+        f"recall-{kind}", f"Invention against recall{where}",
         "Down is fewer inventions, right is more of what is there. Moving left buys the gain by silence.",
-        drawing(_WIDTH, _HEIGHT, "CHAIRi against recall", *parts),
-        ["checkpoint", "recall, %", "CHAIRi, %"],
+        drawing(_WIDTH, _HEIGHT, f"{invented.label} against {recall.label.lower()}{where}", *parts),
+        ["checkpoint", f"{recall.label.lower()}, %", f"{invented.label}, %"],
         [[item.name, f"{a:.1f}", f"{b:.1f}"] for item, (a, b) in zip(series, pairs, strict=True)],
         legend=legend(series),
     )  # fmt: skip

@@ -1,0 +1,239 @@
+"""Several runs side by side: which tasks can be compared, and the comparison.
+
+A task is compared when all runs were asked the same in the same way: equal data, prompt, scorer, sampling
+and judge. Where the same questions were put to all, differences are paired, on the clusters that are whole
+in all of them; else independent intervals are put together. What cannot be compared is said, with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from align.schema import Score, write_rows
+from evals.comparison import compare_task, correct, step_key, steps_of
+from evals.runs import Run
+from evals.stats import minimum_detectable_effect
+from evals.task import Aim, Metric
+
+_PROTOCOL = {"type": "task", "prompt": "prompt", "parser": "scorer", "aggregation": "metric", "mode": "mode"}
+_Z = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A task as its scores remember it; its rows hold the values of groups already."""
+
+    name: str
+    measures: Aim
+    metrics: Sequence[Metric]
+
+    def combine(self, scores: Sequence[Score], /) -> Sequence[Score]:
+        """The scores as they are."""
+        return scores
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What came of putting runs side by side.
+
+    Attributes:
+        metrics: lines as of `metrics.json`, a run in place of a checkpoint.
+        apart: task -> why its runs cannot be compared.
+        remarks: what else a reader must know of the comparison.
+        rows: task -> run -> the rows that were compared.
+    """
+
+    metrics: Sequence[dict[str, Any]]
+    apart: Mapping[str, Sequence[str]]
+    remarks: Sequence[str]
+    rows: Mapping[str, Mapping[str, Sequence[Score]]]
+
+
+def compare_runs(runs: Sequence[Run], resamples: int = 10_000, seed: int = 0) -> Compared:
+    """Compare the last run with the one before, and each with the first, task by task."""
+    metrics: list[dict[str, Any]] = []
+    apart: dict[str, list[str]] = {}
+    remarks: list[str] = []
+    kept: dict[str, dict[str, Sequence[Score]]] = {}
+    for task in dict.fromkeys(str(line["task"]) for run in runs for line in run.lines):
+        missing = [run.name for run in runs if task not in run.cards]
+        if missing:
+            apart[task] = [f"{', '.join(missing)} was not asked"]
+            continue
+        reasons = [reason for run in runs[1:] for reason in differences(runs[0], run, task)]
+        common = None if reasons else whole_in_all([run.rows.get(task, ()) for run in runs])
+        if reasons:
+            apart[task] = list(dict.fromkeys(reasons))
+        if common is None:
+            metrics += _side_by_side(runs, task, is_compared=not reasons)
+            remarks += [] if reasons else [f"{task}: no questions in common, so intervals are unpaired"]
+            kept[task] = {run.name: run.rows.get(task, ()) for run in runs}
+            continue
+        scores = dict(zip((run.name for run in runs), common, strict=True))
+        remarks += _remark(runs, task, len(common[0]))
+        seeds = [seed, zlib.crc32(task.encode())]
+        metrics += compare_task(_recorded(runs[0], task), scores, resamples, seeds)
+        kept[task] = scores
+    correct(metrics, [run.name for run in runs])
+    return Compared(metrics, apart, remarks, kept)
+
+
+def differences(one: Run, other: Run, task: str) -> list[str]:
+    """Why a task's numbers from two runs are not about the same thing; empty when they are."""
+    found = []
+    for key, name in _PROTOCOL.items():
+        sides = [run.cards[task].get(key) for run in (one, other)]
+        if sides[0] != sides[1]:
+            found.append(f"another {name}: {_both(*sides)}")
+    for name in sorted({*one.data.get(task, {}), *other.data.get(task, {})}):
+        sides = [run.data.get(task, {}).get(name) for run in (one, other)]
+        if sides[0] != sides[1]:
+            found.append(f"other data: {name} has sha256 {_both(*(str(side)[:12] for side in sides))}")
+    if one.settings and other.settings:
+        found += _settings_differ(one, other, task)
+    judges = [run.notes.get(task, {}).get("judge", {}) for run in (one, other)]
+    for key, name in (("judge", "judge"), ("prompt_sha256", "wording for the judge")):
+        sides = [", ".join(map(str, judge.get(key, []))) for judge in judges]
+        if sides[0] != sides[1]:
+            found.append(f"another {name}: {_both(*sides)}")
+    return found
+
+
+def whole_in_all(sides: Sequence[Sequence[Score]]) -> list[list[Score]] | None:
+    """Each run's rows of the clusters whose samples are the same in all runs; None if there are none."""
+    members = [_clusters(rows) for rows in sides]
+    first, *others = members
+    whole = {name for name, ids in first.items() if all(side.get(name) == ids for side in others)}
+    return [[row for row in rows if row.cluster in whole] for rows in sides] if whole else None
+
+
+def write_compared(folder: Path, runs: Sequence[Run], found: Compared) -> None:
+    """A score folder of the comparison, for `align report`."""
+    tasks = {str(line["task"]) for line in found.metrics}
+    for run in runs:
+        rows = folder / "rows" / run.name
+        rows.mkdir(parents=True, exist_ok=True)
+        for task, sides in found.rows.items():
+            if sides[run.name]:
+                write_rows(rows / f"{task}.jsonl", sides[run.name])
+    texts = {
+        "metrics": found.metrics,
+        "health": {run.name: {t: n for t, n in run.health.items() if t in tasks} for run in runs},
+        "tasks": {task: card for task, card in runs[0].cards.items() if task in tasks},
+        "definitions": {task: item for task, item in runs[0].definitions.items() if task in tasks},
+        "notes": {run.name: run.notes for run in runs if run.notes},
+        "runs": {"apart": found.apart, "remarks": found.remarks},
+    }
+    for name, value in texts.items():
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    answers = {run.name: str(run.answers) for run in runs if run.answers is not None}
+    OmegaConf.save(OmegaConf.create({"checkpoints": answers}), folder / "recipe.yaml")
+
+
+def _recorded(run: Run, task: str) -> Recorded:
+    items = [dict(item) for item in run.definitions[task]]
+    metrics = [Metric(**{**item, "subsets": tuple(item["subsets"])}) for item in items]
+    return Recorded(task, items[0]["measures"], metrics)
+
+
+def _side_by_side(runs: Sequence[Run], task: str, is_compared: bool) -> list[dict[str, Any]]:
+    """The first run's lines with every run's own value; differences from independent intervals, or none."""
+    others = {
+        run.name: {(line["metric"], line["split"]): line for line in run.lines if line["task"] == task}
+        for run in runs
+    }
+    found = []
+    for line in (line for line in runs[0].lines if line["task"] == task):
+        sides = {run.name: others[run.name].get((line["metric"], line["split"])) for run in runs}
+        row = {key: value for key, value in line.items() if key in _KEPT}
+        row |= {run.name: (sides[run.name] or {}).get(run.checkpoint) for run in runs}
+        row["ci"] = {
+            run.name: side["ci"][run.checkpoint]
+            for run in runs
+            if (side := sides[run.name]) is not None and run.checkpoint in side.get("ci", {})
+        }
+        row |= dict.fromkeys(_CHANGE) | {"paired": False}
+        if is_compared:
+            _add_unpaired(row, [run.name for run in runs])
+        found.append(row)
+    return found
+
+
+_KEPT = (
+    "task", "metric", "split", "mode", "higher_is_better", "primary", "measures", "scale", "points", "n",
+    "clusters", "undefined", "description",
+)  # fmt: skip
+_CHANGE = ("delta", "ci_low", "ci_high", "p", "p_holm", "p_method", "p_not_worse", "mde")
+
+
+def _add_unpaired(row: dict[str, Any], names: Sequence[str]) -> None:
+    for before, after in steps_of(names):
+        if row[before] is None or row[after] is None or not {before, after} <= row["ci"].keys():
+            continue
+        change = _unpaired(row[before], row["ci"][before], row[after], row["ci"][after])
+        if (before, after) == (*names[-2:],):
+            row |= change
+        else:
+            row[step_key(before, after)] = change
+
+
+def _unpaired(one: float, ends: Sequence[float], two: float, others: Sequence[float]) -> dict[str, Any]:
+    """A difference of independent values: normal, with the errors that their 95% intervals stand for."""
+    error = math.hypot(*((high - low) / (2 * _Z) for low, high in (ends, others)))
+    delta = two - one
+    p = 2 * NormalDist().cdf(-abs(delta) / error) if error else float(delta == 0)
+    numbers = {
+        "delta": delta,
+        "ci_low": delta - _Z * error,
+        "ci_high": delta + _Z * error,
+        "p": p,
+        "mde": minimum_detectable_effect(error),
+    }
+    rounded = {key: round(value, 6) for key, value in numbers.items()}
+    return {**rounded, "p_method": "unpaired_normal", "paired": False}
+
+
+def _settings_differ(one: Run, other: Run, task: str) -> list[str]:
+    found = []
+    sampling = [run.settings.get("sampling", {}) for run in (one, other)]
+    for key in sorted({*sampling[0], *sampling[1]}):
+        sides = [side.get(key) for side in sampling]
+        if sides[0] != sides[1]:
+            found.append(f"other sampling: {key} {_both(*sides)}")
+    lengths = [run.settings.get("max_tokens", {}).get(task) for run in (one, other)]
+    if lengths[0] != lengths[1] and all("max_tokens" in run.settings for run in (one, other)):
+        found.append(f"another longest answer: {_both(*lengths)} tokens")
+    return found
+
+
+def _remark(runs: Sequence[Run], task: str, num_common: int) -> list[str]:
+    sizes = [len(run.rows[task]) for run in runs]
+    if set(sizes) == {num_common}:
+        return []
+    return [f"{task}: on the {num_common:,} answers that all runs have, of {', '.join(map(str, sizes))}"]
+
+
+def _clusters(rows: Sequence[Score]) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(row.cluster, set()).add(row.sample_id)
+    return {name: frozenset(ids) for name, ids in found.items()}
+
+
+def _both(one: object, two: object) -> str:
+    return f"{_short(one)} / {_short(two)}"
+
+
+def _short(value: object) -> str:
+    text = "none" if value in (None, "") else str(value)
+    return text if len(text) <= 60 else text[:59] + "…"
