@@ -28,8 +28,10 @@ Ask = Callable[[Sequence[tuple[str, ChatRequest]], Callable[[str, Reply | Failur
 class AnswerStore:
     """Append-only replies by content key; use it as a context manager.
 
-    Lines reach the kernel at once, so kill -9 loses none; they reach the disk (fsync) at least every
-    half second and on closing, so a power cut costs at most that.
+    An answer counts as kept once its whole line is with the kernel; no buffer of this process is in between,
+    and what the kernel holds outlives the process, so kill -9 loses none. Only a crash of the machine can:
+    the disk is told to write (fsync) with the first answer half a second after the last time, and on closing,
+    and what came since then is asked again.
 
     Attributes:
         num_torn: lines that were cut off or unreadable when the store was opened.

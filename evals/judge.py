@@ -19,6 +19,7 @@ from align.answer_store import AnswerStore, ask_stored
 from align.client import ChatRequest, Failure, Reply, Sampling, content_key
 from align.digest import digest_json
 from align.endpoint import Endpoint, connect
+from align.images import image_sha256
 from align.kappa import agreement_of
 from align.schema import BaseRow, Message
 
@@ -31,6 +32,11 @@ class JudgeSettings(Endpoint):
     max_tokens: int = Field(default=512, ge=1, description="longest reply in tokens")
     concurrency: int = Field(default=32, ge=1, description="requests at the same time")
     store: Path | None = Field(default=None, description="file of replies; a stopped run asks nothing twice")
+
+    @property
+    def name(self) -> str:
+        """The judge as a protocol names it, wherever it is served; judgements have the model's own name."""
+        return self.model or "the endpoint's first model"
 
 
 class Judgement(BaseRow):
@@ -64,6 +70,7 @@ def ask_judge(
     questions: Mapping[str, Sequence[Message]],
     wording: str,
     read: Callable[[str], Any],
+    pictures: Mapping[str, Sequence[Path]] | None = None,
 ) -> Judgements:
     """Put each question to the judge `repeats` times.
 
@@ -71,6 +78,7 @@ def ask_judge(
         questions: sample id -> what the judge is asked about its answer.
         wording: the prompt without the sample's parts; its digest stands on every judgement.
         read: a reply's verdict, None if it gives none of the closed set.
+        pictures: sample id -> what the judge is shown; nothing by default.
 
     Raises:
         AlignError: no server answers at the endpoint, or it stops answering.
@@ -82,8 +90,9 @@ def ask_judge(
     for sample_id, messages in questions.items():
         for repeat in range(settings.repeats):
             sampling = Sampling(temperature=settings.temperature, max_tokens=settings.max_tokens, seed=repeat)
-            request = ChatRequest(messages, sampling=sampling)
-            key = content_key(server.digest, request, [])
+            images = (pictures or {}).get(sample_id, ())
+            request = ChatRequest(messages, images, sampling)
+            key = content_key(server.digest, request, [image_sha256(image) for image in images])
             asked[sample_id, repeat], requests[key] = key, request
     with tempfile.TemporaryDirectory(prefix="align-judge-") as scratch:
         path = settings.store or Path(scratch) / "replies.jsonl"

@@ -25,14 +25,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from align.config import StageRecipe, read_yaml
+from align.config import StageRecipe, nearest, read_yaml
 from align.errors import AlignError, RecipeError
 from align.progress import say
 from align.run import RunFolder
 from align.schema import Prediction, Score, read_rows, write_rows
 from evals.comparison import Health, compare_task, correct, step_key, steps_of
+from evals.pairwise import PairwiseSettings, prefer, preference_rows, summarise_preferences
 from evals.task import TASK_TYPES, Sample, Task, index_samples, load_tasks
 
 _FIELDS = """
@@ -60,6 +61,10 @@ class Recipe(StageRecipe):
         description="loss that still counts as kept: p_not_worse below 0.025 says that no more was lost",
     )
 
+    pairwise: PairwiseSettings | None = Field(
+        default=None, description="have a judge say which of the last two checkpoints' answers it prefers"
+    )
+
     @field_validator("checkpoints")
     @classmethod
     def _names(cls, checkpoints: dict[str, Path]) -> dict[str, Path]:
@@ -68,6 +73,12 @@ class Recipe(StageRecipe):
             if name in {*_FIELDS.split(), *steps} or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
                 raise ValueError(f"{name!r} is a field of metrics.json, or no plain word")
         return checkpoints
+
+    @model_validator(mode="after")
+    def _two_to_prefer(self) -> Recipe:
+        if self.pairwise is not None and len(self.checkpoints) < 2:
+            raise ValueError("pairwise needs two checkpoints")
+        return self
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,8 @@ class Scored:
 def run(recipe: Recipe) -> RunFolder:
     """Score and compare; see the module."""
     tasks = read_tasks(recipe.checkpoints)
+    if unknown := [name for name in (recipe.pairwise.tasks if recipe.pairwise else ()) if name not in tasks]:
+        raise RecipeError(f"pairwise.tasks: no task {unknown[0]!r}{nearest(unknown[0], tasks)}")
     inputs: dict[str, str | Path] = {f"checkpoints.{name}": path for name, path in recipe.checkpoints.items()}
     for task in tasks.values():
         inputs |= {f"tasks.{task.name}.{name}": path for name, path in task.inputs().items()}
@@ -95,6 +108,8 @@ def run(recipe: Recipe) -> RunFolder:
         metrics = compare_checkpoints(tasks, scored, recipe.resamples, recipe.seed, recipe.margin_points)
         _write_json(folder.work / "metrics.json", metrics)
         write_about(folder.work, tasks, scored)
+        if recipe.pairwise is not None:
+            write_preferences(folder, recipe, recipe.pairwise, tasks, scored)
         show_metrics(metrics, list(recipe.checkpoints))
         headline = {
             f"{row['task']}/{row['split']}/{row['metric']}": row[list(recipe.checkpoints)[-1]]
@@ -220,6 +235,33 @@ def write_about(folder: Path, tasks: Mapping[str, Task], scored: Mapping[str, Ma
     _write_json(folder / "tasks.json", {name: task.card.to_json() for name, task in tasks.items()})
     _write_json(folder / "definitions.json", definitions)
     _write_json(folder / "notes.json", {name: found for name, found in notes.items() if found})
+
+
+def write_preferences(
+    folder: RunFolder,
+    recipe: Recipe,
+    settings: PairwiseSettings,
+    tasks: Mapping[str, Task],
+    scored: Mapping[str, Mapping[str, Scored]],
+) -> None:
+    """Ask the judge which of the last two checkpoints' answers it prefers; writes `pairwise.json`, a line a
+    task, and `pairwise/<task>.jsonl`, a line a pair."""
+    before, after = list(scored)[-2:]
+    store = settings.judge.store or folder.scratch / "pairwise.jsonl"
+    settings = settings.model_copy(update={"judge": settings.judge.model_copy(update={"store": store})})
+    lines = []
+    for name in settings.tasks:
+        samples = index_samples(tasks[name].samples())
+        sides = [scored[checkpoint][name].scores for checkpoint in (before, after)]
+        found, judged = prefer(settings, samples, *sides)
+        about = {"task": name, "before": before, "after": after}
+        seed = [recipe.seed, zlib.crc32(name.encode())]
+        lines.append({**about, **summarise_preferences(found, judged, recipe.resamples, seed)})
+        path = folder.work / "pairwise" / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        rows = (json.dumps(row, ensure_ascii=False) for row in preference_rows(found, judged))
+        path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8", errors="replace")
+    _write_json(folder.work / "pairwise.json", lines)
 
 
 def write_scores(folder: Path, scored: Mapping[str, Mapping[str, Scored]]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,24 @@ def test_killed_and_resumed_equals_undisturbed(
     answered = {json.loads(line)["key"] for line in store.read_text().splitlines()}
     assert 5 <= len(answered) < undisturbed.manifest()["metrics"]["requests"]
     assert go(path).manifest()["output_digest"] == undisturbed.manifest()["output_digest"]
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_the_offline_engine_says_what_the_server_says(
+    undisturbed: RunFolder, served_base: ServedBase, tiny_world: Path, tmp_path: Path
+) -> None:
+    """The same predictions to the byte, keys included: an answer of one engine is the other's as well."""
+    path = write_recipe(tmp_path, tiny_world, served_base)
+    same = ["serve.endpoint=null", "serve.dtype=float32", "serve.max_model_len=512", "serve.max_num_seqs=32"]
+    command = [sys.executable, "-m", "align.cli", "generate", str(path), "engine=offline", *same]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
+    offline, server = (
+        (folder / "predictions.jsonl").read_bytes()
+        for folder in (tmp_path / "run" / "generate", undisturbed.final)
+    )
+    assert offline == server
 
 
 @pytest.mark.vllm

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +109,62 @@ def test_a_killed_server_costs_nothing_that_was_answered(
     with ChatServer(number_in, port=server.port) as server:
         check_whole(go(values))
         assert (first + server.answered).total() == NUM_QUESTIONS == len(first + server.answered)
+
+
+_SERVER = """
+import sys, time
+from tests.chat_server import ChatServer
+
+log = open(sys.argv[1], "a", buffering=1)
+
+def say(question):
+    log.write(question + "\\n")
+    return question.removeprefix("What is ").rstrip("?")
+
+with ChatServer(say, port=int(sys.argv[2]), seconds=0.03) as server:
+    print(server.port, flush=True)
+    time.sleep(1e6)
+"""
+
+
+def start_server(log: Path, port: int = 0) -> tuple[subprocess.Popen[str], int]:
+    """A chat server in a process of its own that notes what it answers; the process and its port."""
+    command = [sys.executable, "-c", _SERVER, str(log), str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent)
+    assert process.stdout is not None
+    return process, int(process.stdout.readline())
+
+
+def test_a_server_killed_with_9_costs_only_what_was_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("align.client._BACKOFF_SECONDS", 0.01)
+    log = tmp_path / "answered"
+    process, port = start_server(log)
+
+    def kill_midway() -> None:
+        while not log.exists() or log.read_text().count("\n") < 20:
+            time.sleep(0.005)
+        process.kill()
+
+    killer = threading.Thread(target=kill_midway)
+    killer.start()
+    values = recipe(tmp_path, f"http://127.0.0.1:{port}/v1")
+    with pytest.raises(AlignError, match="the server stopped answering"):
+        go(values)
+    killer.join()
+    assert process.wait() == -signal.SIGKILL
+    had = stored(tmp_path)
+    assert 20 - CONCURRENCY <= len(had) == len(set(had)) < NUM_QUESTIONS
+    process, _ = start_server(log, port)
+    try:
+        check_whole(go(values))
+    finally:
+        process.kill()
+        process.wait()
+    times = Counter(map(number_in, log.read_text().splitlines()))
+    assert len(times) == NUM_QUESTIONS and times.total() <= NUM_QUESTIONS + CONCURRENCY
+    assert {times[text] for text in had} == {1}
 
 
 ANYTHING: list[tuple[str | bytes, str]] = [

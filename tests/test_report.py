@@ -80,6 +80,33 @@ def test_verdict_of_numbers(tmp_path: Path, status: str, changes: Any, words: st
     )
 
 
+PROBED = line("pope", "f1", (80, 80, 85), 3, 7)
+AMBER = line("amber", "chair", (9, 9, 6), -4, -2, measures="invention", higher_is_better=False)
+VQA_KEPT = line("vqa", "accuracy", (40, 80, 80.5), -0.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "words"),
+    [
+        ("better", [PROBED], "DPO is right more often than SFT about what is there."),
+        ("worse", [line("pope", "f1", (80, 80, 75), -7, -3)], "wrong more often"),
+        ("no_effect", [line("pope", "f1", (80, 80, 81), -1, 3)], "on what is there"),
+        ("answers_worse", [PROBED, VQA_LOST], "but not shown to answer other questions as well"),
+        ("fooled_more", [*BETTER, line("pope", "f1", (80, 80, 75), -7, -3)], "fooled more often when asked"),
+        ("better", [AMBER, VQA_KEPT], "DPO invents fewer objects than SFT."),
+        (
+            "answers_worse",
+            [*BETTER, line("gqa", "accuracy", (60, 60, 55), -7, -3)],
+            "answers questions worse",
+        ),
+    ],
+)
+def test_verdict_of_other_tasks(tmp_path: Path, status: str, lines: Any, words: str) -> None:
+    found, page, _ = report(hand_made(tmp_path / "score", lines), tmp_path)
+    assert found["verdict"]["status"] == status
+    assert words in found["verdict"]["headline"] and words in page
+
+
 def test_a_loss_that_is_not_ruled_out_is_said(tmp_path: Path) -> None:
     lines = replaced(BETTER, line("vqa", "accuracy", (40, 80, 79.5), -3, 2))
     found, _, _ = report(hand_made(tmp_path / "score", lines), tmp_path)

@@ -137,6 +137,39 @@ def test_results_sort_and_unfold(browser: Browser, page: Path) -> None:
     )
 
 
+def test_another_comparison_and_a_task_are_chosen(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    assert browser.run("[...document.getElementById('step').options].map(item => item.text)") == [
+        "DPO − SFT",
+        "SFT − base",
+        "DPO − base",
+    ]
+    cells = (
+        "[...document.querySelectorAll('#main-table td[data-step]')].filter(cell => cell.checkVisibility())"
+    )
+    assert browser.run(f"[...new Set({cells}.map(cell => cell.dataset.step))]") == ["0"]
+    browser.run(
+        "document.getElementById('step').value = '2';"
+        "document.getElementById('step').dispatchEvent(new Event('change'))"
+    )
+    assert browser.run(f"[...new Set({cells}.map(cell => cell.dataset.step))]") == ["2"]
+    assert browser.run("document.getElementById('step-name').textContent") == "DPO − base"
+    browser.run(
+        "document.getElementById('find-metric').value = 'vqa';"
+        "document.getElementById('find-metric').dispatchEvent(new Event('input'))"
+    )
+    rows = "[...document.querySelectorAll('#main-table tbody tr')].filter(row => row.checkVisibility())"
+    found = browser.run(f"[...new Set({rows}.map(row => row.cells[0].textContent.split(' ')[0]))]")
+    assert found == ["VQA"] and browser.run(f"{rows}.length") > 1
+    browser.run(
+        "document.getElementById('task').value = 'POPE';"
+        "document.getElementById('task').dispatchEvent(new Event('input', {bubbles: true}))"
+    )
+    cards = "[...document.querySelectorAll('.example')].filter(card => !card.hidden)"
+    assert browser.run(f"[...new Set({cards}.map(card => card.dataset.task))]") == ["POPE"]
+    assert browser.faults() == []
+
+
 def test_keyboard_reaches_everything(browser: Browser, page: Path) -> None:
     browser.open(page)
     focus = "(e => e.id || e.className || e.textContent)(document.activeElement)"

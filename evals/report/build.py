@@ -15,7 +15,7 @@ from evals.report.load import Results, load_results, read_manifest_if_any, read_
 from evals.report.markdown import render_markdown
 from evals.report.metric import GUARDS, shown_name, task_label
 from evals.report.page import render_page
-from evals.report.plots import forest, objects, pope, position, questions, tradeoff, training
+from evals.report.plots import forest, objects, pope, position, preferences, questions, tradeoff, training
 from evals.report.source import read_json
 from evals.report.svg import Figure
 from evals.report.verdict import Margins, Verdict, judge_results
@@ -90,6 +90,7 @@ def build_report(recipe: Recipe) -> Report:
 def _json(results: Results, verdict: Verdict, record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **({"not_comparable": dict(results.apart)} if results.apart else {}),
+        **({"pairwise": list(results.preferences)} if results.preferences else {}),
         **({"remarks": list(results.remarks)} if results.remarks else {}),
         "checkpoints": list(results.checkpoints),
         "metrics": [dict(line) for line in results.raw_metrics],
@@ -156,6 +157,7 @@ def _figures(
         *pope.yes_ratios(results),
         questions.flips_chart(results, count_flips(results)),
         questions.by_kind(results),
+        preferences.preferences(results),
     ]
     if recipe.judge is not None and (recipe.judge / "agreement.json").is_file():
         figures.append(sides.judge_panel(read_json(recipe.judge / "agreement.json")))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from evals.report.captions import Matched
 from evals.report.load import Results, whole_of
-from evals.report.metric import GUARDS, Change, Metric, shown_name
+from evals.report.metric import GUARDS, Change, Metric, shown_name, task_label
 from evals.report.wording import digits_of, interval, join_words, points, signed
 
 Tone = Literal["good", "bad", "warn", "neutral"]
@@ -191,7 +191,8 @@ def health(results: Results) -> Finding | None:
         for kind in ("failed", "empty", "truncated", "unparsed"):
             count = row.get(kind) or 0
             if total and count / total > UNHEALTHY:
-                bad.append(f"{shown_name(row['checkpoint'])} {row['task']}: {count:,} of {total:,} {kind}")
+                task = task_label(row["task"], results.tasks.get(row["task"], row["task"]))
+                bad.append(f"{shown_name(row['checkpoint'])}, {task}: {count:,} of {total:,} {kind}")
     if results.bad_rows:
         bad.append(f"{len(results.bad_rows)} score rows could not be read")
     if not results.health and not bad:
@@ -199,8 +200,8 @@ def health(results: Results) -> Finding | None:
     if not bad:
         text = "Nearly all answers were received whole and understood."
         return Finding("health", "neutral", "Health", text, {"passed": True})
-    more = f"; and {len(bad) - 6} more, see below" if len(bad) > 6 else ""
-    text = "Answers to look at: " + "; ".join(bad[:6]) + more + "."
+    more = f"; {len(bad) - 3} more below" if len(bad) > 4 else ""
+    text = "Answers to look at: " + "; ".join(bad[: 3 if more else 4]) + more + "."
     return Finding("health", "warn", "Health", text, {"passed": False, "cases": bad})
 
 
@@ -217,21 +218,24 @@ def _kept(key: str, title: str, lines: Sequence[Metric], margin: float, results:
     outcome = {line.task_label: _is_kept(line, margin) for line in lines}
     passed = False if False in outcome.values() else (None if None in outcome.values() else True)
     tones: dict[bool | None, Tone] = {True: "good", False: "bad", None: "warn"}
-    endings = {
-        True: f"a loss of more than {points(margin)} is ruled out",
-        False: f"lower by more than the {points(margin)} allowed",
-        None: f"a loss of more than {points(margin)} is not ruled out",
-    }
-    parts = []
-    for result, ending in endings.items():
-        names = [name for name, found in outcome.items() if found is result]
-        if names:
-            parts.append(ending + (f" for {join_words(names)}" if len(set(outcome.values())) > 1 else ""))
     numbers = {"passed": passed, "margin_points": margin, **_numbers(lines[0], results)}
     if len(lines) > 1:
         numbers["tasks"] = {line.task: _numbers(line, results) for line in lines}
-    text = f"{_changes(lines, results)}; {'; '.join(parts)}."
+    text = f"{_changes(lines, results)}; {_outcome_words(outcome, points(margin))}."
     return Finding(key, tones[passed], title, text, numbers)
+
+
+def _outcome_words(outcome: Mapping[str, bool | None], margin: str) -> str:
+    """What is ruled out, for which tasks where they differ."""
+    if set(outcome.values()) == {False}:
+        return f"lower by more than the {margin} allowed"
+    words = {True: "ruled out", None: "not ruled out", False: "what was measured"}
+    parts = []
+    for result, word in words.items():
+        names = [name for name, found in outcome.items() if found is result]
+        if names:
+            parts.append(word + (f" for {join_words(names)}" if len(set(outcome.values())) > 1 else ""))
+    return f"a loss of more than {margin} is {', '.join(parts)}"
 
 
 def _is_kept(line: Metric, margin: float) -> bool | None:
@@ -252,16 +256,11 @@ def _changes(lines: Sequence[Metric], results: Results) -> str:
     parts = []
     for task in tasks[:_MAX_TASKS]:
         own = [_change(line, results) for line in lines if line.task_label == task]
-        named = len(tasks) > 1 or not _tells_task(lines[0])
-        parts.append(f"{task} {', '.join(own)}" if named else "; ".join(own))
+        named = not own[0].startswith(task) and (len(tasks) > 1 or lines[0].type not in ("chair", "vqa"))
+        parts.append(f"{task} {', '.join(own)}" if named else ", ".join(own))
     if len(tasks) > _MAX_TASKS:
         parts.append(f"{len(tasks) - _MAX_TASKS} more in the table")
     return "; ".join(parts)
-
-
-def _tells_task(line: Metric) -> bool:
-    """Whether the metric's name alone says what was measured."""
-    return line.type in ("chair", "vqa") or line.label.startswith(line.task_label)
 
 
 def _name(line: Metric, results: Results) -> str:

@@ -32,9 +32,10 @@ class Results:
         bad_rows: rows that could not be read, as `where: reason`.
         cards: the tasks' protocols.
         notes: checkpoint -> task -> who judged, see `Task.notes`.
+        preferences: a judge's, a line a task, see `evals.pairwise`.
         apart: task -> why it cannot be compared; only of several runs.
         remarks: what else a reader must know of a comparison of runs.
-        raw_metrics: the lines of `metrics.json` as they are.
+        raw_metrics: the lines of `metrics.json` as they are; `metrics` lacks those of parts not asked.
     """
 
     checkpoints: Sequence[str]
@@ -46,6 +47,7 @@ class Results:
     bad_rows: Sequence[str]
     cards: Sequence[Mapping[str, Any]] = ()
     notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    preferences: Sequence[Mapping[str, Any]] = ()
     apart: Mapping[str, Sequence[str]] = field(default_factory=dict)
     remarks: Sequence[str] = ()
     source: Source = field(default_factory=Source)
@@ -161,6 +163,7 @@ def load_results(folder: Path) -> Results:
         bad_rows,
         list(cards.values()),
         _json_if_any(folder / "notes.json"),
+        read_json(folder / "pairwise.json") if (folder / "pairwise.json").is_file() else [],
         runs.get("apart", {}),
         runs.get("remarks", ()),
         read_source(folder),
@@ -207,7 +210,8 @@ def _metrics(
     for item in raw:
         if kinds[item["task"]] == "custom" and item["metric"] in _ALIKE:
             kinds[item["task"]] = _ALIKE[item["metric"]]
-    return [_metric(item, cards.get(item["task"], {}), kinds[item["task"]], checkpoints) for item in raw]
+    asked = [item for item in raw if item["n"]]
+    return [_metric(item, cards.get(item["task"], {}), kinds[item["task"]], checkpoints) for item in asked]
 
 
 def _metric(

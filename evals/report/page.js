@@ -38,6 +38,7 @@
   const step = document.getElementById("step");
   if (step) step.addEventListener("change", () => {
     for (const cell of table.querySelectorAll("[data-step]")) cell.hidden = cell.dataset.step !== step.value;
+    document.getElementById("step-name").textContent = step.selectedOptions[0].textContent;
   });
   const findMetric = document.getElementById("find-metric");
   const names = (row) => (row.cells[0].textContent + " " + row.cells[1].textContent).toLowerCase();
@@ -76,6 +77,11 @@
       body.append(...rows);
     });
   }
+
+  // Paper cannot be unfolded.
+  window.addEventListener("beforeprint", () => {
+    for (const block of document.querySelectorAll("details.block")) block.open = true;
+  });
 
   // Examples: by group and by word.
   const form = document.getElementById("filters");

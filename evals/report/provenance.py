@@ -75,6 +75,7 @@ def blocks(record: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> li
     if record.get("sampling"):
         rows = [[key, str(value)] for key, value in record["sampling"].items()]
         found.append(Block("Sampling", ["setting", "value"], rows))
+    found += [block for block in (_data(record), _judges(record)) if block.rows]
     if record["tasks"]:
         keys = ("prompt", "parser", "split", "aggregation", "source", "licence")
         rows = [
@@ -105,6 +106,32 @@ def blocks(record: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> li
     if software:
         found.append(Block("Software", ["what", "version"], software))
     return found
+
+
+def _data(record: Mapping[str, Any]) -> Block:
+    """The files that questions and truth come from."""
+    inputs = next((stage["inputs"] for stage in record["stages"] if stage["stage"] == "score"), {})
+    parts = [(name.split(".", 2), digest) for name, digest in inputs.items()]
+    rows = [
+        [where[1], where[2], str(digest)]
+        for where, digest in parts
+        if where[0] == "tasks" and len(where) == 3
+    ]
+    return Block("Data", ["task", "file", "sha256"], rows)
+
+
+def _judges(record: Mapping[str, Any]) -> Block:
+    """Who judged what, and what came of it."""
+    rows = []
+    for checkpoint, tasks in (record.get("judges") or {}).items():
+        for task, notes in tasks.items():
+            judge = notes.get("judge") or {}
+            wording = ", ".join(str(digest)[:16] for digest in judge.get("prompt_sha256", ()))
+            tokens = int(judge.get("prompt_tokens", 0)) + int(judge.get("completion_tokens", 0))
+            counts = [f"{judge.get('judgements', 0):,}", f"{judge.get('unscored', 0):,}", f"{tokens:,}"]
+            rows.append([checkpoint, task, ", ".join(map(str, judge.get("judge", ()))), wording, *counts])
+    header = ["checkpoint", "task", "judge", "wording, sha256", "judgements", "unscored", "tokens"]
+    return Block("Judges", header, rows)
 
 
 def _seconds(seconds: float | None) -> str:

@@ -122,7 +122,7 @@ def _status(results: Results, gates: Mapping[str, bool | None]) -> Status:
 
 def _words(status: Status, results: Results, found: Mapping[str, Finding]) -> tuple[str, str]:
     before, after = shown_name(results.before), shown_name(results.after)
-    if not main_lines(results, "invention") and status in ("better", "no_effect", "worse"):
+    if not main_lines(results, "invention") and status != "no_captions":
         return _words_on_questions(status, before, after)
     headlines: dict[Status, tuple[str, str]] = {
         "better": (f"{after} invents fewer objects than {before}.", _better(found)),
@@ -172,6 +172,11 @@ def _words_on_questions(status: Status, before: str, after: str) -> tuple[str, s
         "better": (f"{after} is right more often than {before} about what is there.", open_end),
         "no_effect": (f"No reliable difference between {before} and {after} on what is there.", open_end),
         "worse": (f"{after} is wrong more often than {before} about what is there.", open_end),
+        "answers_worse": (
+            f"{after} is right more often about what is there, but not shown to answer other questions "
+            "as well.",
+            open_end,
+        ),
     }[status]
 
 

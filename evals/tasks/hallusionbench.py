@@ -246,7 +246,7 @@ class HallusionBench(JudgedTask):
     @override
     def card(self) -> Card:
         config, judge = self.config, self.config.judge
-        named = "as in the file" if judge is None else judge.model or judge.endpoint
+        named = "as in the file" if judge is None else judge.name
         scorer = f"judge: {named}" if config.scorer == "judge" else "rule: the answer's yes or no, no judge"
         return Card(
             task=self.name,

@@ -204,7 +204,7 @@ class HaloQuest(JudgedTask):
             task=self.name,
             type=self.type,
             prompt=self.config.prompt,
-            parser=f"judge: {judge.model or judge.endpoint if judge else 'as in the file'}, comparable to "
+            parser=f"judge: {judge.name if judge else 'as in the file'}, comparable to "
             "published numbers only if it is the same; official: `incorrect` is wrong, else `correct` right, "
             "else wrong; strict: the last such word, other replies unscored",
             split=self.config.split,

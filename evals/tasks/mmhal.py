@@ -222,7 +222,7 @@ class MmHal(JudgedTask):
             task=self.name,
             type=self.type,
             prompt=self.config.prompt,
-            parser=f"judge: {judge.model or judge.endpoint if judge else 'as in the file'}, not comparable "
+            parser=f"judge: {judge.name if judge else 'as in the file'}, not comparable "
             "to GPT-4 scores unless it is the same; official: the only `rating: s`, else 0; strict: marks "
             "around the number don't matter, other replies are unscored",
             split=self.config.split,

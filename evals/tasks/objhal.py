@@ -270,7 +270,7 @@ class ObjHal(JudgedTask):
             task=self.name,
             type=self.type,
             prompt=self.config.prompt,
-            parser=f"judge: {judge.model or judge.endpoint if judge else 'as in the file'}; a JSON list of "
+            parser=f"judge: {judge.name if judge else 'as in the file'}; a JSON list of "
             "objects, lemmatised by rules (upstream: spaCy); other replies unscored; both modes alike",
             split=self.config.split,
             aggregation="sums over answers, each object word once an answer",

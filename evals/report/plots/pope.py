@@ -11,6 +11,8 @@ from evals.report.svg import Figure, Scale, drawing, fit, line, polyline, text, 
 
 _WIDTH, _HEIGHT = 440.0, 318.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 424.0, 30.0, 270.0
+# More points than this in several paths are a tangle: then the mean over the splits is drawn.
+_MAX_POINTS = 9
 
 
 def yes_ratios(results: Results) -> list[Figure]:
@@ -23,7 +25,10 @@ def yes_ratios(results: Results) -> list[Figure]:
 def _yes_ratio(results: Results, task: str) -> Figure | None:
     ratios = {line.part: line for line in results.lines_of(task, "yes_ratio")}
     accuracies = [line for line in results.lines_of(task, "accuracy") if line.part in ratios]
+    means = [line for line in accuracies if line.part == "mean"]
     accuracies = [line for line in accuracies if line.part != "mean"] or accuracies
+    if len(accuracies) * len(results.checkpoints) > _MAX_POINTS:
+        accuracies = means or accuracies[:1]
     lines = [(line, ratios[line.part]) for line in accuracies]
     series = all_series(results.checkpoints)
     points = [
@@ -59,6 +64,7 @@ def _yes_ratio(results: Results, task: str) -> Figure | None:
             rows.append([split, item.name, f"{b:.1f}", f"{a:.1f}"])
     splits = ", ".join(dict.fromkeys(row[0] for row in rows))
     lead = f"Each path is one split: {splits}. " if len(points) > 1 else ""
+    lead += "The mean over the splits. " if accuracies == means else ""
     return Figure(
         f"yes-{task}", f"Yes ratio against accuracy ({label})",
         f"{lead}Up is better; far from the share that is true is a habit of yes or no.",

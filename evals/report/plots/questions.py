@@ -56,7 +56,8 @@ def flips_chart(results: Results, flips: Sequence[Flips]) -> Figure | None:
     if not flips:
         return None
     before, after = shown_name(results.before), shown_name(results.after)
-    left, right, top, row = 124.0, 420.0, 26.0, 30.0
+    left = min(210.0, max(110.0, 7.2 * max(len(item.name) for item in flips) + 18))
+    right, top, row = 420.0, 26.0, 30.0
     bottom = top + row * len(flips)
     most = max(max(item.gained, item.lost) for item in flips)
     x = fit([-most, most], left, right, include=[0.0], pad=0.18, num_ticks=4)
