@@ -298,7 +298,7 @@ def test_one_checkpoint_is_described_and_not_compared(tmp_path: Path) -> None:
     low, high = line["ci"]["base"]
     assert low < line["base"] < high and line["delta"] is None
     assert f"[{low:.1f}, {high:.1f}]" in text and f"\\[{low:.1f}, {high:.1f}\\]" in markdown
-    assert 'id="step"' not in text and "MDE" not in text
+    assert 'id="step"' not in text and ">MDE<" not in text
 
 
 def test_four_checkpoints_each_against_the_one_before_and_the_first(tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ def build_report(recipe: Recipe) -> Report:
     captions = {name: found for name, found in captions.items() if found}
     words = {name: mean_words(found) for name, found in captions.items()}
     matched: list[Matched] = []
-    if not results.is_single and results.before in captions and results.after in captions:
+    sides = {results.before, results.after}
+    if len(sides) == 2 and sides <= captions.keys() and task not in results.apart:
         matched = match_lengths(captions[results.before], captions[results.after], recipe.seed)
     margins = Margins(vqa=recipe.vqa_margin_points, recall=recipe.recall_margin_points)
     verdict = judge_results(results, matched, words, margins)
@@ -107,14 +108,14 @@ def _head(recipe: Recipe, results: Results, verdict: Verdict) -> dict[str, Any]:
     names = [task_label(task, kind) for task, kind in results.tasks.items()]
     tasks = ", ".join(names) if len(names) <= 6 else f"{len(names)} tasks"
     path = " → ".join(map(shown_name, results.checkpoints))
-    samples = sum(max(line.n for line in results.metrics if line.task == task) for task in results.tasks)
+    asked = sum(int(item.get("n") or 0) for item in results.health if item["checkpoint"] == results.after)
     gates = [
         (*_GATE_LOOKS[passed][:2], _GATES[key], _GATE_LOOKS[passed][2])
         for key, passed in verdict.gates.items()
     ]
     return {
         "title": recipe.title,
-        "subtitle": f"{path} · {samples:,} answers each · {tasks}",
+        "subtitle": f"{path} · {asked:,} answers · {tasks}",
         "verdict": verdict,
         "gates": [
             gate

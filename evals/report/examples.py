@@ -85,7 +85,7 @@ def choose_examples(results: Results, count: int, seed: int, roots: Mapping[str,
     """
     caption_groups: Groups = {}
     question_groups: Groups = {}
-    for task in sorted(results.rows):
+    for task in sorted(results.rows.keys() - results.apart.keys()):
         for row in results.rows[task].get(results.before, []):
             other = _row(results, task, results.after, row.sample_id)
             stratum = _stratum(results, task, row, other) if other else None

@@ -35,6 +35,8 @@ def count_flips(results: Results) -> list[Flips]:
     found = []
     with_parts = len(results.rows) <= _MAX_TASKS_WITH_PARTS
     for task, kind in results.tasks.items():
+        if task in results.apart:
+            continue
         latter = results.index.get((task, results.after), {})
         parts: dict[str, list[tuple[bool, bool]]] = {}
         for row in results.rows.get(task, {}).get(results.before, []):
