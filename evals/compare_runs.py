@@ -78,7 +78,8 @@ def compare_runs(runs: Sequence[Run], resamples: int = 10_000, seed: int = 0) ->
             remarks += [] if reasons else [f"{task}: no questions in common, so intervals are unpaired"]
             kept[task] = {run.name: run.rows.get(task, ()) for run in runs}
             continue
-        scores = dict(zip((run.name for run in runs), common, strict=True))
+        names = (run.name for run in runs)
+        scores: dict[str, Sequence[Score]] = dict(zip(names, common, strict=True))
         remarks += _remark(runs, task, len(common[0]))
         seeds = [seed, zlib.crc32(task.encode())]
         metrics += compare_task(_recorded(runs[0], task), scores, resamples, seeds)

@@ -94,7 +94,7 @@ def prefer(
         sample = samples[one.sample_id]
         paths = [resolve_image(sample.image_root, image) for image in sample.images]
         for key, sides in ((f"{sample.id}#forth", (one, two)), (f"{sample.id}#back", (two, one))):
-            questions[key] = _question(sample, *map(_text, sides), settings.show_pictures)
+            questions[key] = _question(sample, _text(sides[0]), _text(sides[1]), settings.show_pictures)
             pictures[key] = paths if settings.show_pictures else []
     judged: Judgements = {}
     if questions:
@@ -196,7 +196,8 @@ def _preference(one: Score, two: Score, judged: Judgements) -> Preference:
     words = len(_text(two).split()) - len(_text(one).split())
     if _text(one) == _text(two):
         return Preference(one.sample_id, one.cluster, None, None, "tie", 0)
-    forth, back = (_majority(judged[f"{one.sample_id}#{order}"]) for order in ("forth", "back"))
+    forth = _majority(judged[f"{one.sample_id}#forth"])
+    back = _majority(judged[f"{one.sample_id}#back"])
     return Preference(one.sample_id, one.cluster, forth, back, outcome_of(forth, back), words)
 
 
@@ -205,7 +206,10 @@ def _majority(rows: Sequence[Judgement]) -> Verdict | None:
     verdicts: list[Verdict] = [row.verdict for row in rows if row.verdict is not None]
     if not verdicts:
         return None
-    return next((name for name in _SWAPPED if 2 * verdicts.count(name) > len(verdicts)), "tie")
+    for name in _SWAPPED:
+        if 2 * verdicts.count(name) > len(verdicts):
+            return name
+    return "tie"
 
 
 def _question(sample: Sample, first: str, second: str, is_shown: bool) -> list[Message]:

@@ -166,7 +166,7 @@ class Task(ABC):
     """
 
     type: ClassVar[str]
-    measures: ClassVar[Aim] = "ability"
+    measures: Aim = "ability"
     answer_format: ClassVar[str] = OWN_FORMAT
     all_expected: ClassVar[bool] = True
 

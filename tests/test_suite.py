@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from align.config import validate
+from align.digest import MANIFEST
 from align.errors import RecipeError
 from evals.suite import Recipe, run, steps
 from tests.chat_server import ChatServer
@@ -62,7 +63,9 @@ def test_one_checkpoint_has_a_report_of_its_own(tmp_path: Path) -> None:
     with ChatServer(lambda _: "yes") as server:
         folder = run(recipe(tmp_path, server.url, ("mine",)))
     assert folder.final.name == "report"
-    assert folder.manifest()["metrics"] == {"mine/test/f1": pytest.approx(200 / 3, abs=1e-4)}
+    assert folder.manifest()["metrics"]["status"] == "single"
+    score = json.loads((folder.final.parent / "score" / MANIFEST).read_text())
+    assert score["metrics"] == {"mine/test/f1": pytest.approx(200 / 3, abs=1e-4)}
 
 
 def test_stages_share_the_recipes_keys(tmp_path: Path) -> None:

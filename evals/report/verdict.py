@@ -104,20 +104,20 @@ def _status(results: Results, gates: Mapping[str, bool | None]) -> Status:
         effects = {line.effect for line in asked}
         if gates["not_fooled_more"] is False:
             return "worse"
-        status: Status = "better" if "better" in effects else "no_effect"
-    elif gates["fewer_inventions"]:
-        status = "better"
-    else:
-        status = "worse" if any(line.effect == "worse" for line in lines) else "no_effect"
-    if status != "better":
-        return status
+        if "better" not in effects:
+            return "no_effect"
+    elif not gates["fewer_inventions"]:
+        return "worse" if any(line.effect == "worse" for line in lines) else "no_effect"
     costs: Sequence[tuple[str, Status]] = (
         ("not_only_shorter", "shorter"),
         ("recall_kept", "recall_lost"),
         ("vqa_not_inferior", "answers_worse"),
         ("not_fooled_more", "fooled_more"),
     )
-    return next((cost for gate, cost in costs if gates[gate] is False), status)
+    for gate, cost in costs:
+        if gates[gate] is False:
+            return cost
+    return "better"
 
 
 def _words(status: Status, results: Results, found: Mapping[str, Finding]) -> tuple[str, str]:
