@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        others = sorted([*command_names(), "run", "doctor", "schema", "serve"])
+        others = sorted([*command_names(), "run", "doctor", "schema", "serve", "show"])
         say(f"{_OVERVIEW}\nstages:   {'  '.join(stage_names())}\nothers:   {'  '.join(others)}\n")
         return 0
     if words[0] in ("-V", "--version"):
@@ -84,6 +84,10 @@ def _dispatch(words: list[str]) -> int:
         from align.doctor import main as doctor
 
         return doctor(rest)
+    if command == "show":
+        from align.show.command import main as show
+
+        return show(rest)
     if command in command_names():
         return load_command(command)(rest)
     return _stage(load_stage(command), rest)
