@@ -8,13 +8,12 @@ optimiser and activations, and not the libraries.
 
 from __future__ import annotations
 
-import json
-import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks.timed_process import answer, peak_bytes, use_compact_head
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "TRL, default": {"trl": True, "gradient_checkpointing": True},
@@ -33,7 +32,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def main(order: dict[str, Any]) -> dict[str, Any]:
     """Train as ordered; the record has seconds of wall and CPU an epoch, losses, peak memory."""
     import torch
-    import trl.trainer.utils
     from peft import LoraConfig
     from transformers import AutoProcessor, LlavaForConditionalGeneration, TrainerCallback
     from trl.trainer.dpo_config import DPOConfig
@@ -42,17 +40,16 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
     from align.trainers.dpo_trainer import SharedPrefixDPOTrainer
     from benchmarks.synthetic_vlm import pairs
 
-    _quiet()
     variant = VARIANTS[order["variant"]]
-    if variant.get("compact"):  # what TRL does by itself on a GPU with Triton
-        vars(trl.trainer.utils)["_use_triton"] = lambda device: True
+    if variant.get("compact"):
+        use_compact_head()
     if variant.get("trl_head"):
         from align.trainers import shared_forward
 
         shared_forward._has_own_head = lambda model: False
     dataset = pairs(order["pairs"], order["P"], order["C"], order["V"])
     processor = AutoProcessor.from_pretrained(order["model"])
-    imported = _peak_bytes()
+    imported = peak_bytes()
     record: dict[str, Any] = {"wall": [], "cpu": [], "losses": []}
 
     class Clock(TrainerCallback):
@@ -97,7 +94,7 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
         else:
             trainer = SharedPrefixDPOTrainer(**common, **_ours(variant, Path(folder)))
         trainer.train()
-    record["memory"] = _peak_bytes() - imported
+    record["memory"] = peak_bytes() - imported
     return record
 
 
@@ -120,15 +117,5 @@ def _ours(variant: dict[str, Any], folder: Path) -> dict[str, Any]:
     return own
 
 
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _quiet() -> None:
-    from align.training import quiet_libraries
-
-    quiet_libraries()
-
-
 if __name__ == "__main__":
-    print("RECORD " + json.dumps(main(json.loads(sys.argv[1]))))
+    answer(main)

@@ -16,9 +16,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +23,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.dpo_variant import VARIANTS
+from benchmarks.timed_process import machine, run_variant
 
 PROMPTS, COMPLETIONS, VOCABULARIES = (200, 600, 1240), (50, 100, 400), (2048, 32768)
 DEFAULT_POINT = (600, 90, 32768)
@@ -81,17 +79,9 @@ def _measure(point: tuple[int, int, int], arguments: argparse.Namespace) -> dict
         write_model(Path(folder), prompt, vocabulary)
         for repeat, name in itertools.product(range(arguments.repeats), found):
             print(f"P={prompt} C={completion} V={vocabulary}, repeat {repeat + 1}: {name}", file=sys.stderr)
-            found[name].append(_run({**order, "variant": name, "model": folder}))
-    return {**order, "repeats": arguments.repeats, "machine": _machine(), "variants": found}
-
-
-def _run(order: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.dpo_variant", json.dumps(order)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RECORD ")]
-    if done.returncode or not lines:
-        raise SystemExit(f"{order['variant']} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return json.loads(lines[-1].removeprefix("RECORD "))
+            order_of = {**order, "variant": name, "model": folder}
+            found[name].append(run_variant("benchmarks.dpo_variant", order_of))
+    return {**order, "repeats": arguments.repeats, "machine": machine(), "variants": found}
 
 
 def _rates(runs: list[dict[str, Any]], pairs: int, epoch: int) -> list[float]:
@@ -110,13 +100,6 @@ def _losses(rows: dict[str, Any]) -> list[float]:
 
 def _spread(values: list[float]) -> str:
     return f"{median(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
-
-
-def _machine() -> dict[str, Any]:
-    from importlib.metadata import version
-
-    packages = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
-    return {"machine": platform.machine(), "cpus": os.cpu_count(), **packages}
 
 
 def _save(results: list[dict[str, Any]], out: Path) -> None:

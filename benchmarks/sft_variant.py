@@ -8,13 +8,12 @@ the imports, so it holds weights, optimiser and activations, and not the librari
 
 from __future__ import annotations
 
-import json
 import random
-import resource
-import sys
 import tempfile
 import time
 from typing import Any
+
+from benchmarks.timed_process import answer, peak_bytes, use_compact_head
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "TRL, default": {"trl": True, "gradient_checkpointing": True},
@@ -34,7 +33,6 @@ _TEMPLATE = (
 def main(order: dict[str, Any]) -> dict[str, Any]:
     """Train as ordered; the record has seconds of wall and CPU, losses, peak memory."""
     import torch
-    import trl.trainer.utils
     from peft import LoraConfig
     from transformers import AutoProcessor, LlavaForConditionalGeneration, TrainerCallback
     from trl.trainer.sft_config import SFTConfig
@@ -43,20 +41,18 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
     from align.trainers.image_sampler import SharedImageSampler
     from align.trainers.sft_trainer import SharedImageSFTTrainer
     from align.trainers.sharing import SharingConfig
-    from align.training import quiet_libraries
 
     class InOurOrder(SFTTrainer):
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             return SharedImageSampler(keys, order["batch"], seed=self.args.seed)
 
-    quiet_libraries()
     variant = VARIANTS[order["variant"]]
-    if variant.get("compact"):  # what TRL does by itself on a GPU with Triton
-        trl.trainer.utils._use_triton = lambda device: True
+    if variant.get("compact"):
+        use_compact_head()
     dataset, keys = rows(order)
     processor = AutoProcessor.from_pretrained(order["model"])
     processor.chat_template = _TEMPLATE
-    imported = _peak_bytes()
+    imported = peak_bytes()
     record: dict[str, Any] = {"losses": []}
 
     class Clock(TrainerCallback):
@@ -106,7 +102,7 @@ def main(order: dict[str, Any]) -> dict[str, Any]:
             if not trainer.shares:
                 raise SystemExit(f"nothing is shared: {trainer.obstacles}")
         trainer.train()
-    record["memory"] = _peak_bytes() - imported
+    record["memory"] = peak_bytes() - imported
     return record
 
 
@@ -137,9 +133,5 @@ def rows(order: dict[str, Any], seed: int = 0) -> tuple[Any, list[int]]:
     return Dataset.from_list(found), keys
 
 
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 if __name__ == "__main__":
-    print("RECORD " + json.dumps(main(json.loads(sys.argv[1]))))
+    answer(main)

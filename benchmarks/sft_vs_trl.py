@@ -15,9 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +22,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.sft_variant import VARIANTS
+from benchmarks.timed_process import machine, run_variant
 
 TUNED, DEFAULT = "TRL, tuned: compact head", "TRL, default"
 
@@ -76,18 +74,9 @@ def _measure(questions: int, arguments: argparse.Namespace) -> dict[str, Any]:
         write_model(Path(folder), order["P"], order["V"])
         for repeat, name in itertools.product(range(arguments.repeats), VARIANTS):
             print(f"{questions} questions, repeat {repeat + 1}: {name}", file=sys.stderr)
-            found[name].append(_run({**order, "variant": name, "model": folder}))
-    machine = {"machine": platform.machine(), "cpus": os.cpu_count()}
-    return {**order, "repeats": arguments.repeats, **machine, "variants": found}
-
-
-def _run(order: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.sft_variant", json.dumps(order)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RECORD ")]
-    if done.returncode or not lines:
-        raise SystemExit(f"{order['variant']} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return json.loads(lines[-1].removeprefix("RECORD "))
+            order_of = {**order, "variant": name, "model": folder}
+            found[name].append(run_variant("benchmarks.sft_variant", order_of))
+    return {**order, "repeats": arguments.repeats, "machine": machine(), "variants": found}
 
 
 def _arguments() -> argparse.Namespace:
