@@ -10,8 +10,9 @@ import pytest
 
 from align import dpo
 from align.config import load_recipe
+from align.digest import digest_file
 from align.errors import AlignError
-from tests.training_recipes import dpo_recipe, preference_rows
+from tests.training_recipes import dpo_recipe, kill_after_first_checkpoint, preference_rows
 
 
 def losses(stage: Path) -> list[float]:
@@ -48,6 +49,20 @@ def test_the_second_run_of_a_sweep_asks_the_reference_nothing(
     assert second[0]["reference"] == {"hits": 32, "misses": 0} and second[1] == 0
     assert second[0]["features"]["misses"] == 0
     assert second[2] == pytest.approx(computed[2], abs=1e-5)
+
+
+def test_a_run_killed_with_its_store_ends_as_an_undisturbed_one(
+    base_checkpoint: Path, tiny_world: Path, tmp_path: Path
+) -> None:
+    ends = []
+    for name in ("undisturbed", "killed"):
+        recipe = dpo_recipe(tmp_path / name, base_checkpoint, tiny_world, reference_store={"enabled": True})
+        if name == "killed":
+            kill_after_first_checkpoint("dpo", recipe, tmp_path / name / "dpo.partial")
+        done = dpo.run(load_recipe(dpo.Recipe, recipe))
+        assert done.manifest()["metrics"]["stores"]["reference"]["hits"] > 0
+        ends.append((digest_file(done.final / "adapter" / "adapter_model.safetensors"), losses(done.final)))
+    assert ends[0] == ends[1]
 
 
 def test_rows_without_what_a_term_needs_are_quarantined(

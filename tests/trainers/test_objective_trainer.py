@@ -16,10 +16,12 @@ from torch.nn.functional import logsigmoid
 
 from align.errors import AlignError
 from align.modeling import ModelSection, load_model, load_processor
+from align.tensor_shards import TensorShards
 from align.trainers.image_negatives import image_negative
 from align.trainers.objective_trainer import ObjectiveDPOTrainer
 from align.trainers.objectives.recipe import ObjectiveSection
 from align.trainers.objectives.token_weights import pair_weights
+from align.trainers.reference_store import ReferenceStore
 from align.trainers.sharing import SharingConfig
 
 BETA = 0.3
@@ -65,6 +67,7 @@ def build(
         settings |= {"remove_unused_columns": False, "disable_tqdm": True}
         settings.setdefault("output_dir", str(tmp_path_factory.mktemp("out")))
         collator = settings.pop("data_collator", None)
+        store = settings.pop("reference_store", None)
         return ObjectiveDPOTrainer(
             model=load_model(ModelSection(path=str(base_checkpoint), dtype="float32")),
             args=DPOConfig(**settings),
@@ -73,6 +76,7 @@ def build(
             processing_class=processor,
             peft_config=LoraConfig(r=4, target_modules=r"model\.language_model.*q_proj"),
             sharing=SharingConfig(mode=sharing, self_check=False),
+            reference_store=store,
             objective=ObjectiveSection.model_validate(objective),
         )
 
@@ -268,6 +272,19 @@ def test_a_resumed_run_has_the_running_mean_of_an_uninterrupted_one(build: Any, 
     logs = [[entry["loss"] for entry in t.state.log_history if "loss" in entry] for t in (whole, resumed)]
     assert logs[0] == logs[1]
     assert "terms/cropped" in whole.state.log_history[0]
+
+
+def test_a_store_keeps_the_reference_of_worse_images_too(build: Any, tmp_path: Path) -> None:
+    options = {"num_train_epochs": 2, "logging_steps": 1, "learning_rate": 1e-2, "save_strategy": "no"}
+    objective = {"conditional": [{"image": "cropped"}, {"image": "retrieved", "variant": "released"}]}
+    store = ReferenceStore(TensorShards(tmp_path / "store"), {})
+    with_store, without = build(objective, reference_store=store, **options), build(objective, **options)
+    logs = []
+    for trainer in (with_store, without):
+        trainer.train()
+        logs.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert len(logs[0]) == 2 and logs[0] == pytest.approx(logs[1], abs=1e-6)
+    assert with_store.store_counts() == {"reference": {"hits": 6, "misses": 6}}, "2 pairs, each three times"
 
 
 @pytest.mark.parametrize(
