@@ -123,6 +123,7 @@ def rows(order: dict[str, Any], seed: int = 0) -> tuple[Any, list[int]]:
         return " ".join(f"w{generator.randrange(order['V'] - len(SPECIAL))}" for _ in range(number))
 
     found, keys = [], []
+    picture = None
     for number in range(order["batch"] * (order["steps"] + 1)):
         if number % order["questions"] == 0:
             picture = Image.frombytes("RGB", (48, 48), generator.randbytes(48 * 48 * 3))

@@ -43,9 +43,9 @@ def peak_bytes() -> int:
 
 def use_compact_head() -> None:
     """Let TRL score completion tokens alone, as it does by itself on a GPU with Triton."""
-    import trl.trainer.utils
+    from trl.trainer import utils
 
-    vars(trl.trainer.utils)["_use_triton"] = lambda device: True
+    utils.__dict__["_use_triton"] = lambda device: True
 
 
 def machine() -> dict[str, Any]:
