@@ -6,12 +6,13 @@ it. Taken from a collator's or dataset's state they would be another batch's, si
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from align.trainers.image_features import ImageFeatures, by_image, joined
 from align.trainers.shared_row import SharedRow, array_places
 
 
@@ -113,27 +114,27 @@ class _LogProbs:
 
 
 def remembered_features(
-    store: ImageStore, images: Sequence[str], compute: Any, like: Tensor
-) -> list[Tensor] | None:
-    """Features of each image, `[tokens, width]`, from the store, or computed for all and kept.
+    store: ImageStore, images: Sequence[str], compute: Callable[[], ImageFeatures], like: Tensor
+) -> ImageFeatures | None:
+    """Features of the images from the store, or computed for all and kept.
 
     Args:
         images: the pixels' digests, in the batch's order.
-        compute: makes the features of all of them; a list with one tensor an image, or what cannot be
-            taken apart by image.
+        compute: makes the features of all of them.
         like: where the features go: device and dtype.
 
     Returns:
-        None where the family's features cannot be taken apart by image.
+        None where the features cannot be taken apart by image.
     """
     keys = [store.key(image) for image in images]
     found = [store.get(key) for key in keys]
     if all(kept is not None for kept in found):
-        return [kept["features"].to(like.device, like.dtype) for kept in found if kept is not None]
+        return joined([kept for kept in found if kept is not None], like)
     computed = compute()
-    if not isinstance(computed, (list, tuple)) or len(computed) != len(images):
+    parts = by_image(computed, len(images))
+    if parts is None:
         return None
-    for key, kept, features in zip(keys, found, computed, strict=True):
+    for key, kept, own in zip(keys, found, parts, strict=True):
         if kept is None:
-            store.put(key, {"features": features})
-    return list(computed)
+            store.put(key, own)
+    return computed

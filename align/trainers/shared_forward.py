@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -24,18 +24,16 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from trl.kernels.chunked_logprob import _use_triton
 from trl.trainer.utils import FusedCausalLMOutput
 
 from align.progress import say
 from align.trainers.attention import Method, use_shared_rows
+from align.trainers.image_features import ImageFeatures, image_features
 from align.trainers.log_prob_head import score
 from align.trainers.remembered import remembered_features
 from align.trainers.shared_row import SharedRow, array_places
 
-# What a model reads of the vision encoder's output; the rest (all hidden states, say) is not kept.
-_FEATURES = ("pooler_output", "deepstack_features")
 # Config entries by which a decoder changes its logits; TRL's head knows them, ours does not.
 _LOGIT_TRANSFORMS = (
     "final_logit_softcapping",
@@ -155,10 +153,9 @@ def _image_features(model: Any, row: SharedRow, batch: Mapping[str, Any]) -> Any
     inputs = {name: batch[name] for name in _image_inputs(model) if name in batch}
 
     @functools.cache
-    def encode() -> Any:
+    def encode() -> ImageFeatures:
         with torch.set_grad_enabled(torch.is_grad_enabled() and model.vision_trains):
-            output = model.base_model.get_image_features(**inputs, return_dict=True)
-        return type(output)(**{name: output[name] for name in _FEATURES if name in output})
+            return image_features(model.base_model.get_image_features(**inputs, return_dict=True))
 
     if model.vision_trains:
         return encode()
@@ -166,22 +163,16 @@ def _image_features(model: Any, row: SharedRow, batch: Mapping[str, Any]) -> Any
     return row.memo[memo]
 
 
-def _remembered(row: SharedRow, encode: Any, pixels: Tensor) -> Any:
+def _remembered(row: SharedRow, encode: Callable[[], ImageFeatures], pixels: Tensor) -> ImageFeatures | None:
     """Features from the row's store; None without one, or where features cannot be kept by image."""
     store = row.memo.get(FEATURE_STORE)
     if store is None or row.images is None:
         return None
     images = [image for own in row.images for image in own]
-
-    def by_image() -> Any:
-        output = encode()
-        return None if "deepstack_features" in output else output.pooler_output
-
-    kept = remembered_features(store, images, by_image, pixels)
+    kept = remembered_features(store, images, encode, pixels)
     if kept is None:
         _say_once("  the feature store is not used: this family's features cannot be taken apart by image")
-        return None
-    return BaseModelOutputWithPooling(pooler_output=cast(Any, kept))
+    return kept
 
 
 @functools.cache

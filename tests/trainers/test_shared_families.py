@@ -10,7 +10,9 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from align.tensor_shards import TensorShards
 from align.trainers import SharedPrefixDPOTrainer
+from align.trainers.feature_store import FeatureStore
 from align.trainers.sharing import FAMILIES
 from tests.trainers.trl_comparison import assert_equal, text_pairs, train, vision_pairs
 from tests.twins import Twins
@@ -57,6 +59,21 @@ def test_smolvlm(twins: Twins, tmp_path: Path) -> None:
 
     processor = AutoProcessor.from_pretrained(twins("idefics3"))
     compare(build, processor, vision_pairs(5), LANGUAGE, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "idefics2", "qwen2_vl", "qwen3_vl"])
+def test_features_from_a_store_are_those_of_the_tower(twins: Twins, name: str, tmp_path: Path) -> None:
+    processor = AutoProcessor.from_pretrained(twins(name))
+    build = lambda: load(twins(name), AutoModelForImageTextToText)  # noqa: E731
+    arguments = (build, processor, vision_pairs(4), LoraConfig(r=4, target_modules=LANGUAGE))
+    quick: dict[str, Any] = {"num_train_epochs": 2}
+    plain, _ = train(SharedPrefixDPOTrainer, *arguments, tmp_path / "plain", **quick)
+    store = FeatureStore(TensorShards(tmp_path / "features"), {}, ram_bytes=0)
+    stored, _ = train(
+        SharedPrefixDPOTrainer, *arguments, tmp_path / "stored", ours={"feature_store": store}, **quick
+    )
+    assert_equal(stored, plain)
+    assert store.misses == 4 and store.hits >= 4
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3"])
