@@ -140,11 +140,16 @@ def _fields_at(cls: type[BaseModel], location: Sequence[Any]) -> list[str]:
         field = current.model_fields.get(str(part))
         if field is None:
             continue
-        for option in (field.annotation, *get_args(field.annotation)):
+        for option in _options(field.annotation):
             if isinstance(option, type) and issubclass(option, BaseModel):
                 current = option
                 break
     return list(current.model_fields)
+
+
+def _options(annotation: Any) -> list[Any]:
+    """The types that an annotation is made of, itself included."""
+    return [annotation, *(option for inner in get_args(annotation) for option in _options(inner))]
 
 
 def _describe(cls: type[BaseModel], location: Sequence[Any]) -> str:

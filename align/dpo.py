@@ -29,8 +29,9 @@ from pydantic import Field
 
 from align.config import StageRecipe
 from align.errors import AlignError
-from align.lora import LoraSection, lora_config, placement
+from align.lora import LoraSection, lora_plan
 from align.modeling import ModelSection, load_model, load_processor
+from align.placement import Placement, learning_rate_lookup, place_dropout, placement
 from align.progress import say
 from align.run import RunFolder
 from align.schema import PreferenceRow
@@ -115,9 +116,8 @@ def run(recipe: Recipe) -> RunFolder:
         checked = check_rows(
             PreferenceRow, recipe.data, processor, max_length, folder, recipe.objective.lacks
         )
-        trainer = _trainer(recipe, folder, processor, checked)
-        where = placement(trainer.model)
-        where.show()
+        trainer, where = _trainer(recipe, folder, processor, checked)
+        where.show(trainer.args.learning_rate)
         results = train(trainer, folder, "DPO")
         save_adapter(trainer, recipe.model, folder)
     metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
@@ -165,7 +165,7 @@ def check_reference(trainer: Any) -> None:
 
 def _trainer(
     recipe: Recipe, folder: RunFolder, processor: Any, checked: CheckedRows[PreferenceRow]
-) -> ObjectiveDPOTrainer:
+) -> tuple[ObjectiveDPOTrainer, Placement]:
     from trl.trainer.dpo_config import DPOConfig
 
     from align.trainers.objective_trainer import ObjectiveDPOTrainer
@@ -183,6 +183,7 @@ def _trainer(
                 check_first_step(logs, loss_types, _tolerance(self.model, self.args.bf16))
 
     model = load_model(recipe.model)
+    plan = lora_plan(recipe.lora, model)
     arguments = trainer_arguments(recipe.trainer, recipe.seed, folder, max_length=MAX_LENGTH)
     options = build(DPOConfig, **arguments)
     trainer = build(
@@ -191,14 +192,16 @@ def _trainer(
         args=options,
         train_dataset=lazy_dataset(checked.rows, recipe.data, for_objective=not plain),
         processing_class=processor,
-        peft_config=lora_config(recipe.lora, model),
+        peft_config=plan.config,
+        learning_rate_of=learning_rate_lookup(plan.parts, model.config.model_type),
         sharing=sharing_config(recipe.sharing),
         objective=recipe.objective,
         **_stores(recipe, model, processor, options),
     )
     check_reference(trainer)
     _check_first_row(trainer, processor, checked)
-    return trainer
+    place_dropout(trainer.model, plan.parts)
+    return trainer, placement(trainer.model, plan.parts)
 
 
 def _stores(recipe: Recipe, model: Any, processor: Any, options: Any) -> dict[str, Any]:

@@ -1,22 +1,20 @@
-"""Where LoRA goes: by regular expression on full module names, counted on the wrapped model."""
+"""The `lora` section of a recipe, and PEFT's config for it on a given model."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from align.errors import AlignError
-from align.families import FAMILIES, Blocks, Component, Family, family_of, matching
+from align.families import Blocks
+from align.lora_components import Components, Part, listed_parts, pattern_part, section_parts
 from align.modeling import first_line
-from align.progress import say
 from align.trainer_args import section
 
 if TYPE_CHECKING:
-    import torch
     from peft import LoraConfig
     from transformers import PreTrainedModel
 
@@ -31,11 +29,17 @@ _PLACED_BY_STAGE = {
 }
 _OWN_LORA_KEYS: dict[str, tuple[Any, Any]] = {
     "components": (
-        list[Component],
-        Field(default=["language"], description="where LoRA goes: vision, connector, language"),
+        Components,
+        Field(
+            default=["language"],
+            description="where LoRA goes: a list of vision, connector, language; or a section for each, with "
+            "r, lora_alpha, lora_dropout, learning_rate, target, or train: full",
+        ),
     ),
-    "blocks": (Blocks, Field(default="attention+mlp", description="which layers of those components")),
+    "blocks": (Blocks, Field(default="attention+mlp", description="which layers of listed components")),
 }
+# PEFT's own, LoraConfig's defaults.
+_DEFAULTS = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}
 
 
 class LoraSection(section("LoraConfig", _PLACED_BY_STAGE, _OWN_LORA_KEYS)):
@@ -44,36 +48,35 @@ class LoraSection(section("LoraConfig", _PLACED_BY_STAGE, _OWN_LORA_KEYS)):
     `target_modules`, when set, is a regular expression over full module names and replaces both.
     """
 
+    @model_validator(mode="after")
+    def _one_placement(self) -> LoraSection:
+        given = self.given()
+        if not isinstance(given.get("components"), dict):
+            return self
+        clash = {"blocks", "target_modules", "rank_pattern", "alpha_pattern"} & set(given)
+        if clash:
+            raise ValueError(f"components with a section each take the place of {', '.join(sorted(clash))}")
+        return self
+
 
 @dataclass(frozen=True)
-class Placement:
-    """What LoRA hit.
+class LoraPlan:
+    """PEFT's config for a model, and what it must hit there, by component."""
 
-    Attributes:
-        modules: full names of the adapted modules.
-        by_kind: `component: leaf name` -> number of modules.
-        trainable, total: numbers of parameters.
-    """
-
-    modules: tuple[str, ...]
-    by_kind: dict[str, int]
-    trainable: int
-    total: int
-
-    def show(self) -> None:
-        """Print the table."""
-        for kind, count in sorted(self.by_kind.items()):
-            say(f"  LoRA on {count:4d} x {kind}")
-        counts = f"{self.trainable:,} of {self.total:,} parameters ({self.trainable / self.total:.2%})"
-        say(f"  trains {counts}; everything else is frozen")
+    config: LoraConfig
+    parts: tuple[Part, ...]
 
 
-def lora_config(section: LoraSection, model: PreTrainedModel) -> LoraConfig:
+def lora_plan(section: LoraSection, model: PreTrainedModel) -> LoraPlan:
     """PEFT's config with `target_modules` as a regular expression that is known to hit something.
 
+    Ranks and alphas of single components become `rank_pattern` and `alpha_pattern`, components that train
+    whole `modules_to_save`. PEFT has one dropout an adapter: the largest is passed on, and
+    `align.placement.place_dropout` lowers it where a component asks for less.
+
     Raises:
-        AlignError: unknown family without `target_modules`, bare names, a pattern that hits nothing,
-            or arguments that PEFT refuses.
+        AlignError: unknown family without `target_modules`, bare names, a component that hits nothing or
+            overlaps another, or arguments that PEFT refuses.
     """
     from peft import LoraConfig
 
@@ -81,61 +84,59 @@ def lora_config(section: LoraSection, model: PreTrainedModel) -> LoraConfig:
     components = given.pop("components", ["language"])
     blocks = given.pop("blocks", "attention+mlp")
     target = given.pop("target_modules", None)
-    if target is None:
-        target = family_of(model.config.model_type).lora_targets(components, blocks)
-    elif isinstance(target, list) or target == "all-linear" or re.fullmatch(r"[\w.]+", target):
+    defaults = _DEFAULTS | {name: given[name] for name in _DEFAULTS if given.get(name) is not None}
+    if target is not None:
+        _check_full_names(target)
+        parts = pattern_part(target, defaults, model)
+    elif isinstance(components, dict):
+        parts = section_parts(components, defaults, model)
+        given |= _patterns(parts, given)
+    else:
+        parts = listed_parts(components, blocks, defaults, model)
+    placed = [part for part in parts if not part.is_full]
+    if not placed:
+        raise AlignError(
+            "no component has LoRA: all train whole",
+            where="lora.components",
+            fix="set method: full and full.components",
+        )
+    given["target_modules"] = "|".join(dict.fromkeys(part.pattern for part in placed))
+    try:
+        return LoraPlan(LoraConfig(**given), tuple(parts))
+    except (TypeError, ValueError, ImportError) as error:
+        raise AlignError(f"PEFT refuses the `lora` section: {first_line(error)}") from error
+
+
+def lora_config(section: LoraSection, model: PreTrainedModel) -> LoraConfig:
+    """PEFT's config alone; see `lora_plan`."""
+    return lora_plan(section, model).config
+
+
+def _patterns(parts: list[Part], given: dict[str, Any]) -> dict[str, Any]:
+    """`r` and `lora_alpha` of the first component, patterns for the others, and what is saved whole."""
+    placed = [part for part in parts if not part.is_full]
+    if not placed:
+        return {}
+    first = placed[0]
+    anchored = {part.component: f"^(?:{part.pattern})" for part in placed}
+    whole = [name for part in parts if part.is_full for name in part.modules]
+    return {
+        "r": first.r,
+        "lora_alpha": first.lora_alpha,
+        "lora_dropout": max(part.lora_dropout or 0.0 for part in placed),
+        "rank_pattern": {anchored[part.component]: part.r for part in placed if part.r != first.r},
+        "alpha_pattern": {
+            anchored[part.component]: part.lora_alpha
+            for part in placed
+            if part.lora_alpha != first.lora_alpha
+        },
+        "modules_to_save": [*(given.get("modules_to_save") or []), *whole] or None,
+    }
+
+
+def _check_full_names(target: Any) -> None:
+    if isinstance(target, list) or target == "all-linear" or re.fullmatch(r"[\w.]+", target):
         raise AlignError(
             f"lora.target_modules = {target!r}: bare names reach into the vision tower",
             fix="give one regular expression over full module names, or set lora.components and lora.blocks",
         )
-    try:
-        hits = matching(target, (name for name, _ in model.named_modules()))
-    except re.error as error:
-        raise AlignError(f"lora.target_modules is not a regular expression: {error}") from error
-    if not hits:
-        raise AlignError(
-            f"LoRA hits no module: {target!r}",
-            where=f"model_type {model.config.model_type}",
-            fix=f"modules are named like {_example_modules(model)}",
-        )
-    try:
-        return LoraConfig(target_modules=target, **given)
-    except (TypeError, ValueError) as error:
-        raise AlignError(f"PEFT refuses the `lora` section: {first_line(error)}") from error
-
-
-def placement(peft_model: Any) -> Placement:
-    """Where LoRA really is in a wrapped model, counted on the model itself.
-
-    Raises:
-        AlignError: nothing is trainable, or something outside the adapter is.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    base = peft_model.get_base_model()
-    family = FAMILIES.get(base.config.model_type)
-    modules = [name for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)]
-    kinds = Counter(f"{_component(family, name)}: {name.rsplit('.', 1)[-1]}" for name in modules)
-    trainable = {name: p.numel() for name, p in base.named_parameters() if p.requires_grad}
-    stray = [name for name in trainable if "lora_" not in name and "modules_to_save" not in name]
-    if not trainable or stray:
-        raise AlignError(f"not only the adapter trains: {stray[:3]}" if stray else "nothing is trainable")
-    total = sum(_num_weights(parameter) for parameter in base.parameters())
-    return Placement(tuple(modules), dict(kinds), sum(trainable.values()), total)
-
-
-def _num_weights(parameter: torch.nn.Parameter) -> int:
-    """Number of weights; 4-bit parameters pack two in a byte."""
-    state = getattr(parameter, "quant_state", None)
-    return parameter.numel() if state is None else int(state.shape.numel())
-
-
-def _component(family: Family | None, name: str) -> str:
-    return (family.component_of(name) if family else None) or "model"
-
-
-def _example_modules(model: PreTrainedModel) -> str:
-    import torch
-
-    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    return ", ".join(names[:1] + names[-2:-1])

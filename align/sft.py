@@ -26,8 +26,9 @@ from pydantic import Field
 
 from align.config import StageRecipe
 from align.errors import AlignError
-from align.lora import LoraSection, lora_config, placement
+from align.lora import LoraSection, lora_plan
 from align.modeling import ModelSection, load_model, load_processor
+from align.placement import Placement, learning_rate_lookup, place_dropout, placement
 from align.progress import say
 from align.run import RunFolder
 from align.schema import SFTRow
@@ -90,9 +91,8 @@ def run(recipe: Recipe) -> RunFolder:
         processor = load_processor(recipe.model)
         max_length = recipe.trainer.given().get("max_length", MAX_LENGTH)
         checked = check_rows(SFTRow, recipe.data, processor, max_length, folder)
-        trainer = _trainer(recipe, folder, processor, checked)
-        where = placement(trainer.model)
-        where.show()
+        trainer, where = _trainer(recipe, folder, processor, checked)
+        where.show(trainer.args.learning_rate)
         results = train(trainer, folder, "SFT")
         save_adapter(trainer, recipe.model, folder)
     metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
@@ -102,7 +102,7 @@ def run(recipe: Recipe) -> RunFolder:
 
 def _trainer(
     recipe: Recipe, folder: RunFolder, processor: Any, checked: CheckedRows[SFTRow]
-) -> SharedImageSFTTrainer:
+) -> tuple[SharedImageSFTTrainer, Placement]:
     from trl.trainer.sft_config import SFTConfig
 
     from align.trainers.sft_trainer import SharedImageSFTTrainer
@@ -112,6 +112,7 @@ def _trainer(
             """Checkpoints in scratch need no card."""
 
     model = load_model(recipe.model)
+    plan = lora_plan(recipe.lora, model)
     arguments = trainer_arguments(
         recipe.trainer, recipe.seed, folder, max_length=MAX_LENGTH, assistant_only_loss=True
     )
@@ -121,7 +122,8 @@ def _trainer(
         args=build(SFTConfig, **arguments),
         train_dataset=lazy_dataset(checked.rows, recipe.data),
         processing_class=processor,
-        peft_config=lora_config(recipe.lora, model),
+        peft_config=plan.config,
+        learning_rate_of=learning_rate_lookup(plan.parts, model.config.model_type),
         sharing=sharing_config(recipe.sharing),
         image_keys=[tuple(row.images) or None for row in checked.rows],
     )
@@ -129,7 +131,8 @@ def _trainer(
         say(f"  an image is read once for its rows in a batch: {_counted(checked.rows)}")
     if arguments["assistant_only_loss"]:
         _check_first_row(trainer, processor, checked)
-    return trainer
+    place_dropout(trainer.model, plan.parts)
+    return trainer, placement(trainer.model, plan.parts)
 
 
 def _counted(rows: Sequence[SFTRow]) -> str:

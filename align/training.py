@@ -20,8 +20,8 @@ from pydantic import BeforeValidator
 from align.checkpoints import last_whole, seal
 from align.digest import MANIFEST
 from align.errors import AlignError
-from align.lora import Placement
 from align.modeling import CHAT_TEMPLATE, ModelSection
+from align.placement import Placement
 from align.progress import Bar, say
 from align.run import RunFolder
 from align.trainer_args import Passthrough
@@ -194,6 +194,15 @@ def manifest_metrics(
         "trainable_share": where.trainable / where.total,
         "lora_modules": len(where.modules),
         "lora_placement": where.by_kind,
+        "trained_components": {
+            row.component: {
+                "modules": row.num_modules,
+                "parameters": row.trainable,
+                "ranks": list(row.ranks),
+                "learning_rate": row.learning_rate,
+            }
+            for row in where.components
+        },
     }
 
 

@@ -27,6 +27,7 @@ from trl.trainer.dpo_trainer import (
 from align.progress import say
 from align.trainers.content import pixels_digest
 from align.trainers.pair_collator import PairCollator
+from align.trainers.parameter_rates import ParameterRates
 from align.trainers.remembered import ImageStore, LogProbStore, RememberedReference
 from align.trainers.self_check import check_against_two_rows
 from align.trainers.shared_forward import FEATURE_STORE, accept_shared_rows
@@ -37,8 +38,8 @@ _SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 _CHECKED_PAIRS = 2
 
 
-class SharedPrefixDPOTrainer(DPOTrainer):
-    """TRL's DPOTrainer, same arguments, and `sharing`.
+class SharedPrefixDPOTrainer(ParameterRates, DPOTrainer):
+    """TRL's DPOTrainer, same arguments, `learning_rate_of` and `sharing`.
 
     Where a condition of `align.trainers.sharing` fails, or the data collator is not TRL's own, it says
     which one and trains on TRL's two rows.

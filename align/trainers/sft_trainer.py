@@ -22,6 +22,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling, SFTTr
 
 from align.progress import say
 from align.trainers.image_sampler import SharedImageSampler
+from align.trainers.parameter_rates import ParameterRates
 from align.trainers.self_check import check_alike
 from align.trainers.sft_collator import SharedImageCollator
 from align.trainers.shared_forward import accept_shared_rows
@@ -30,8 +31,8 @@ from align.trainers.sharing import SharingConfig, obstacles
 _CHECKED_ROWS = 6
 
 
-class SharedImageSFTTrainer(SFTTrainer):
-    """TRL's SFTTrainer, same arguments, `sharing` and `image_keys`.
+class SharedImageSFTTrainer(ParameterRates, SFTTrainer):
+    """TRL's SFTTrainer, same arguments, `learning_rate_of`, `sharing` and `image_keys`.
 
     Where a condition of `align.trainers.sharing` fails, or the loss is not on answers alone, it says
     which one and trains as TRL does.

@@ -1,0 +1,234 @@
+"""What a recipe asks LoRA to do in each component of a model, resolved to module names.
+
+Either the short form, `components: [language, vision]` with `blocks`, where all components share rank and
+rate, or one section a component (MM-LoRA: Dong et al., 2024, gives vision and language ranks of their own):
+
+    components:
+      language: {r: 16, lora_alpha: 32, target: attention+mlp}
+      vision: {r: 32, lora_alpha: 64, learning_rate: 5e-5}
+      connector: {train: full, learning_rate: 1e-3}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+
+from align.config import Strict
+from align.errors import AlignError
+from align.families import FAMILIES, Blocks, Component, Family, family_of, matching
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_LORA_ONLY = ("r", "lora_alpha", "lora_dropout", "target", "target_modules")
+
+
+class ComponentSection(Strict):
+    """How one component trains; what is not set is the `lora` section's own."""
+
+    model_config = ConfigDict(strict=True)
+
+    train: Literal["lora", "full"] = Field(
+        default="lora", description="lora; or full: every weight, saved whole (PEFT's modules_to_save)"
+    )
+    r: int | None = Field(default=None, ge=1, description="rank")
+    lora_alpha: int | None = Field(default=None, ge=1, description="the update is scaled by lora_alpha / r")
+    lora_dropout: float | None = Field(default=None, ge=0, lt=1, description="dropout in front of A")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="peak learning rate of this component; null is the trainer's"
+    )
+    target: Blocks | None = Field(default=None, description="which layers; attention+mlp if not set")
+    target_modules: str | None = Field(
+        default=None, description="instead of target: a regular expression over full module names"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ComponentSection:
+        set_too = [name for name in _LORA_ONLY if getattr(self, name) is not None]
+        if self.train == "full" and set_too:
+            raise ValueError(f"train: full has no rank and no targets: remove {', '.join(set_too)}")
+        if self.target is not None and self.target_modules is not None:
+            raise ValueError("give target or target_modules, not both")
+        return self
+
+
+def _form(value: Any) -> str:
+    return "function-sections" if isinstance(value, Mapping) else "function-list"
+
+
+# Tags stand in the location of an error; those that begin with `function-` are not shown.
+Components = Annotated[
+    Annotated[list[Component], Tag("function-list")]
+    | Annotated[dict[Component, ComponentSection], Tag("function-sections")],
+    Discriminator(_form),
+]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component of a model as it will train.
+
+    Attributes:
+        component: its name; `model` for modules that no family fact places.
+        modules: full names: LoRA's targets, or what trains whole.
+        pattern: a regular expression that matches LoRA's targets among all module names.
+        r, lora_alpha, lora_dropout: LoRA's; None where the component trains whole.
+        learning_rate: None is the trainer's.
+    """
+
+    component: str
+    modules: tuple[str, ...]
+    pattern: str = ""
+    r: int | None = None
+    lora_alpha: int | None = None
+    lora_dropout: float | None = None
+    learning_rate: float | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every weight of `modules` trains."""
+        return self.r is None
+
+
+def listed_parts(
+    components: Sequence[Component], blocks: Blocks, defaults: Mapping[str, Any], model: PreTrainedModel
+) -> list[Part]:
+    """The short form: the same in each component.
+
+    Args:
+        defaults: `r`, `lora_alpha`, `lora_dropout`.
+    """
+    sections: dict[Component, ComponentSection] = {
+        name: ComponentSection(target=blocks) for name in components
+    }
+    return section_parts(sections, defaults, model)
+
+
+def section_parts(
+    sections: Mapping[Component, ComponentSection], defaults: Mapping[str, Any], model: PreTrainedModel
+) -> list[Part]:
+    """One section a component.
+
+    Args:
+        defaults: `r`, `lora_alpha`, `lora_dropout` where a section does not set them.
+
+    Raises:
+        AlignError: a component that hits nothing, reaches out of itself, or overlaps another.
+    """
+    if not sections:
+        raise AlignError("lora.components names no component", fix="set lora.components: [language]")
+    family = family_of(model.config.model_type)
+    parts = [_part(name, section, defaults, family, model) for name, section in sections.items()]
+    for one, other in combinations(parts, 2):
+        _check_apart(one, other)
+    return parts
+
+
+def pattern_part(pattern: str, defaults: Mapping[str, Any], model: PreTrainedModel) -> list[Part]:
+    """LoRA by one regular expression, told apart by component where the family is known."""
+    hits = _hits(pattern, model, "lora.target_modules")
+    family = FAMILIES.get(model.config.model_type)
+    by_component: dict[str, list[str]] = {}
+    for name in hits:
+        by_component.setdefault((family.component_of(name) if family else None) or "model", []).append(name)
+    return [
+        Part(component, tuple(names), pattern, **_numbers(ComponentSection(), defaults))
+        for component, names in by_component.items()
+    ]
+
+
+def _part(
+    name: Component,
+    section: ComponentSection,
+    defaults: Mapping[str, Any],
+    family: Family,
+    model: PreTrainedModel,
+) -> Part:
+    if section.train == "full":
+        modules = whole_modules(name, family, model)
+        return Part(name, modules, learning_rate=section.learning_rate)
+    where = f"lora.components.{name}"
+    pattern = section.target_modules or family.lora_targets([name], section.target or "attention+mlp")
+    hits = _hits(pattern, model, where)
+    stray = [hit for hit in hits if family.component_of(hit) != name]
+    if stray:
+        what = f"target_modules of {name} reaches out of it: {', '.join(stray[:2])}"
+        raise AlignError(what, where=where, fix="begin it with the component's prefix")
+    numbers = _numbers(section, defaults)
+    return Part(name, tuple(hits), pattern, learning_rate=section.learning_rate, **numbers)
+
+
+def _numbers(section: ComponentSection, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Rank, alpha and dropout: the section's, else the common ones."""
+    own = {name: getattr(section, name) for name in ("r", "lora_alpha", "lora_dropout")}
+    return {name: defaults[name] if value is None else value for name, value in own.items()}
+
+
+def whole_modules(component: Component, family: Family, model: PreTrainedModel) -> tuple[str, ...]:
+    """The modules to train whole for a component; a list of layers stands for its members.
+
+    Raises:
+        AlignError: none in this family; or the language model, of which PEFT would keep a second copy.
+    """
+    import torch
+
+    where = f"lora.components.{component}"
+    if component == "language":
+        what = "the language model as a whole would be kept twice, once as the reference"
+        raise AlignError(what, where=where, fix="use LoRA there, or train all of it: method: full")
+    prefixes = {"vision": (family.vision,) if family.vision else (), "connector": family.connector}
+    if component not in prefixes:
+        raise AlignError(f"{component} cannot be trained whole", where=where, fix="use LoRA there")
+    known = dict(model.named_modules())
+    found: list[str] = []
+    for prefix in (prefix for prefix in prefixes[component] if prefix in known):
+        module = known[prefix]
+        members = isinstance(module, torch.nn.ModuleList)
+        found += [f"{prefix}.{index}" for index in range(len(list(module)))] if members else [prefix]
+    if not found:
+        what = f"model_type {model.config.model_type} has no {component} to train whole"
+        raise AlignError(what, where=where)
+    return tuple(found)
+
+
+def _hits(pattern: str, model: PreTrainedModel, where: str) -> list[str]:
+    try:
+        hits = matching(pattern, (name for name, _ in model.named_modules()))
+    except re.error as error:
+        raise AlignError(f"not a regular expression: {pattern!r}: {error}", where=where) from error
+    if not hits:
+        raise AlignError(
+            f"LoRA hits no module: {pattern!r}",
+            where=f"{where}, model_type {model.config.model_type}",
+            fix=f"modules are named like {_example_modules(model)}",
+        )
+    return hits
+
+
+def _check_apart(one: Part, other: Part) -> None:
+    both = [
+        name
+        for name in one.modules
+        if any(
+            name == two or name.startswith(f"{two}.") or two.startswith(f"{name}.") for two in other.modules
+        )
+    ]
+    if both:
+        raise AlignError(
+            f"{one.component} and {other.component} overlap: {', '.join(both[:2])}",
+            where="lora.components",
+            fix="train each module by one component only",
+        )
+
+
+def _example_modules(model: PreTrainedModel) -> str:
+    import torch
+
+    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    return ", ".join(names[:1] + names[-2:-1])
