@@ -33,6 +33,7 @@ align: turn a vision-language model that invents objects into one that doesn't, 
                                                  anyone's answers to a benchmark, without a GPU
   align import rlaif_v openbmb/RLAIF-V-Dataset pairs.parquet
                                                  a published dataset as rows
+  align plan recipes/qwen2_5_vl_7b/dpo.yaml      the memory that training will take, and which GPUs it fits
   align doctor                                   what works on this machine, and what to do
 
 Override any key on the command line: `align sft RECIPE trainer.learning_rate=1e-4`.
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        others = sorted([*command_names(), "run", "doctor", "schema", "serve", "show"])
+        others = sorted([*command_names(), "run", "doctor", "plan", "schema", "serve", "show"])
         say(f"{_OVERVIEW}\nstages:   {'  '.join(stage_names())}\nothers:   {'  '.join(others)}\n")
         return 0
     if words[0] in ("-V", "--version"):
@@ -84,6 +85,10 @@ def _dispatch(words: list[str]) -> int:
         from align.doctor import main as doctor
 
         return doctor(rest)
+    if command == "plan":
+        from align.plan import main as plan
+
+        return plan(rest)
     if command == "show":
         from align.show.command import main as show
 

@@ -181,8 +181,7 @@ def _quantization_arguments(section: ModelSection) -> dict[str, Any]:
     config = AutoConfig.from_pretrained(
         section.path, revision=section.revision, trust_remote_code=section.trust_remote_code
     )
-    family = family_of(config.model_type)
-    skipped = ["lm_head", *filter(None, (family.tower, *family.connector))]
+    skipped = not_quantized(config.model_type)
     if section.quantization == "int8":
         settings = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     else:
@@ -194,6 +193,12 @@ def _quantization_arguments(section: ModelSection) -> dict[str, Any]:
             llm_int8_skip_modules=skipped,
         )
     return {"quantization_config": settings, "device_map": {"": _device()}}
+
+
+def not_quantized(model_type: str) -> list[str]:
+    """Names of the modules that stay as they are in a quantised model: all but the language model."""
+    family = family_of(model_type)
+    return ["lm_head", *filter(None, (family.tower, *family.connector))]
 
 
 def _device() -> torch.device:

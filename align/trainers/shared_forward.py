@@ -22,6 +22,7 @@ from typing import Any, cast
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from trl.kernels.chunked_logprob import _use_triton
@@ -196,7 +197,8 @@ def _image_inputs(model: Any) -> tuple[str, ...]:
 def _has_own_head(model: Any) -> bool:
     """Whether `log_prob_head` serves: a plain frozen head where TRL's has no kernel of its own."""
     head, text = model.get_output_embeddings(), model.config.get_text_config()
-    plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter and not head.weight.requires_grad
+    kinds = (nn.Parameter, FakeTensor)  # neither quantised nor sharded; fake ones predict memory
+    plain = type(head) is nn.Linear and type(head.weight) in kinds and not head.weight.requires_grad
     plain = plain and not hasattr(head.weight, "ds_id")  # sharded by DeepSpeed
     is_scaled = any(getattr(text, name, None) for name in _LOGIT_TRANSFORMS)
     return plain and not is_scaled and not _use_triton(head.weight.device)

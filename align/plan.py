@@ -1,0 +1,217 @@
+"""How much memory a recipe's training takes, before any weight is there: `align plan RECIPE`.
+
+Runs one step of the SFT or DPO recipe on a model of shapes, built from the checkpoint's config.json, and
+counts the tensors alive at its peak: weights, gradients, optimizer states, activations. Rows are the longest
+of the recipe's data where that exists, else as --image, --prompt_tokens and --answer_tokens say. Not in it:
+the device's context and what its allocator keeps back, for which --reserve leaves room.
+
+  align plan recipes/qwen2_5_vl_7b/dpo.yaml trainer.per_device_train_batch_size=2
+  align plan recipes/qwen2_5_vl_7b/dpo.yaml --config DIR        # a folder that holds config.json alone
+  align plan recipes/qwen2_5_vl_7b/sft.yaml --full              # as if every weight trained
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.config import read_yaml, validate
+from align.errors import AlignError, RecipeError
+from align.progress import say
+
+if TYPE_CHECKING:
+    from align.image_tokens import Size
+    from align.memory_plan import MemoryPlan, Request, Stage
+    from align.planned_batch import RowShape
+
+GPUS = (16, 24, 48, 80)
+RESERVE = 1.5
+_NO_IMAGE = "none"
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; returns the exit code.
+
+    Raises:
+        AlignError: no recipe of a training stage, or a model that cannot be built from its config.
+    """
+    given = _parse(words)
+    plan, row, origin = plan_recipe(given)
+    fits = {str(size): plan.fits(size, given.reserve) for size in GPUS}
+    if given.json:
+        report = {"recipe": given.recipe, "row": vars(row), "row_from": origin, "reserve_gib": given.reserve}
+        say(json.dumps({**report, **plan.to_json(), "fits_gib": fits}, indent=1))
+    else:
+        show(
+            plan,
+            f"{given.recipe}: {plan.rows} rows a step, {_row_words(row, plan)} ({origin})",
+            given.reserve,
+        )
+    return 0
+
+
+def plan_recipe(given: argparse.Namespace) -> tuple[MemoryPlan, RowShape, str]:
+    """The plan, the row it is of, and where that row is from."""
+    from align.memory_plan import predict
+    from align.planned_batch import image_processor_of
+
+    request, processor, origin = _request(given)
+    if processor is None:
+        from transformers import AutoConfig
+
+        try:
+            config = AutoConfig.from_pretrained(
+                request.model.path, revision=request.model.revision, local_files_only=request.model.is_local
+            )
+        except (OSError, ValueError) as error:
+            raise AlignError(
+                f"no config.json of {request.model.path} is here or can be reached",
+                fix="give a folder with the checkpoint's config.json: --config DIR",
+            ) from error
+        image_processor = image_processor_of(config)
+    else:
+        image_processor = getattr(processor, "image_processor", None)
+    if image_processor is None:
+        request = replace(request, row=replace(request.row, images=()))
+    return predict(request, image_processor), request.row, origin
+
+
+def show(plan: MemoryPlan, title: str, reserve: float = RESERVE) -> None:
+    """Print the table."""
+    say(title)
+    for name, size in plan.parts.items():
+        note = ""
+        if name == "weights":
+            note = ", ".join(f"{dtype} {_gib(part)}" for dtype, part in _largest(plan.weights_by_dtype))
+        if name == "optimizer" and plan.pageable:
+            note = f"{_gib(plan.pageable)} of it may leave the GPU (paged)"
+        say(f"  {name:<12} {_gib(size):>11}   {note}".rstrip())
+    say(f"  {'peak':<12} {_gib(plan.peak):>11}   without the device's context and its allocator's reserve")
+    share = f"{plan.trainable:,} of {plan.total:,} parameters ({plan.trainable_share:.2%})"
+    say(f"  trains {share}")
+    sizes = (
+        ("adapter", plan.adapter_bytes),
+        ("checkpoint", plan.checkpoint_bytes),
+        ("merged", plan.merged_bytes),
+    )
+    say("  on disk: " + ", ".join(f"{name} {_gib(size)}" for name, size in sizes))
+    fits = ", ".join(f"{size} GB {'yes' if plan.fits(size, reserve) else 'no'}" for size in GPUS)
+    say(f"  fits, with {reserve:g} GiB left for the rest: {fits}")
+    if plan.obstacles:
+        say("  rows do not share their prefix: " + "; ".join(plan.obstacles))
+
+
+def _request(given: argparse.Namespace) -> tuple[Request, Any, str]:
+    from align.memory_plan import Request
+
+    stage, recipe = _recipe(given)
+    model = recipe.model
+    if given.config is not None:
+        model = model.model_copy(update={"path": str(given.config), "chat_template": None})
+    processor, row, origin = _row_of_data(stage, recipe, model, given)
+    sides = 1 if stage == "sft" else 2
+    if row is None:
+        from align.planned_batch import RowShape
+
+        images = () if given.image is None else (given.image,)
+        row = RowShape(given.prompt_tokens, (given.answer_tokens,) * sides, images)
+    lora = None if given.full else recipe.lora
+    sharing = recipe.sharing != "off"
+    request = Request(stage, model, lora, recipe.trainer.given(), row, sharing, given.device)
+    return request, processor, origin
+
+
+def _row_of_data(stage: Stage, recipe: Any, model: Any, given: argparse.Namespace) -> tuple[Any, Any, str]:
+    """Processor, longest row and its origin; Nones where checkpoint or data are not here."""
+    from align.modeling import load_processor
+    from align.row_shapes import longest_row
+    from align.schema import PreferenceRow, SFTRow
+
+    assumed = "assumed"
+    try:
+        processor = load_processor(model)
+    except AlignError:
+        return None, None, assumed
+    if given.assume or not recipe.data.path.is_file() or not recipe.data.image_root.is_dir():
+        return processor, None, assumed
+    limit = recipe.trainer.given().get("max_length", 2048)
+    cls = SFTRow if stage == "sft" else PreferenceRow
+    return processor, longest_row(cls, recipe.data, processor, limit), f"the longest of {recipe.data.path}"
+
+
+def _recipe(given: argparse.Namespace) -> tuple[Stage, Any]:
+    from align import dpo, sft
+
+    path = Path(given.recipe)
+    values = read_yaml(path, given.overrides)
+    stage: Stage = given.stage or _stage_of(path, values)
+    return stage, validate({"sft": sft, "dpo": dpo}[stage].Recipe, values, where=str(path))
+
+
+def _stage_of(path: Path, values: dict[str, Any]) -> Stage:
+    name = str(values.get("name") or path.stem)
+    trainer = values.get("trainer") or {}
+    if name.startswith("dpo") or "beta" in trainer or "objective" in values:
+        return "dpo"
+    if name.startswith("sft") or "lora" in values:
+        return "sft"
+    raise RecipeError("not a recipe of SFT or DPO", where=str(path), fix="say which: --stage sft or dpo")
+
+
+def _row_words(row: RowShape, plan: MemoryPlan) -> str:
+    answers = " and ".join(map(str, row.answers))
+    images = f"{plan.image_tokens} image tokens" if row.images else "no image"
+    return f"{images}, {row.prompt} of prompt, {answers} of answer"
+
+
+def _largest(parts: dict[str, int]) -> list[tuple[str, int]]:
+    found = sorted(parts.items(), key=lambda item: -item[1])
+    return [(name, size) for name, size in found if size > 0.005 * found[0][1]]
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
+
+
+def _size(text: str) -> Size | None:
+    if text == _NO_IMAGE:
+        return None
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT or {_NO_IMAGE}")
+    return int(height), int(width)
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="align plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe of SFT or DPO")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    parser.add_argument("--stage", choices=["sft", "dpo"], help="default: by the recipe's name and keys")
+    parser.add_argument("--config", type=Path, metavar="DIR", help="folder with config.json, for model.path")
+    parser.add_argument("--full", action="store_true", help="every weight trains, no adapter")
+    parser.add_argument(
+        "--device", choices=["gpu", "cpu"], default="gpu", help="whose LM head is counted (default gpu)"
+    )
+    parser.add_argument("--assume", action="store_true", help="take the assumed row, also where data is")
+    parser.add_argument(
+        "--image", type=_size, default=(480, 640), metavar="WxH", help="default 640x480; or none"
+    )
+    parser.add_argument("--prompt_tokens", type=int, default=64, metavar="N", help="text only (default 64)")
+    parser.add_argument(
+        "--answer_tokens", type=int, default=256, metavar="N", help="of each answer (default 256)"
+    )
+    parser.add_argument(
+        "--reserve",
+        type=float,
+        default=RESERVE,
+        metavar="GIB",
+        help=f"left to the device (default {RESERVE})",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser.parse_intermixed_args(words)
