@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, ClassVar, TypeVar, cast, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,7 +29,17 @@ class Strict(BaseModel):
 
 
 class StageRecipe(Strict):
-    """What every stage's recipe has."""
+    """What every stage's recipe has.
+
+    Attributes:
+        how_keys: dotted keys that say how the work is done and not what comes of it; whatever they are, a
+            finished folder stays finished and a partial one is resumed.
+        limit_keys: dotted keys that only decide whether the result is accepted; a partial folder is resumed
+            whatever they are.
+    """
+
+    how_keys: ClassVar[frozenset[str]] = frozenset()
+    limit_keys: ClassVar[frozenset[str]] = frozenset()
 
     run_dir: Path = Field(description="folder of the run; the stage writes to run_dir/name")
     name: str = Field(description="the stage's folder inside run_dir", pattern=r"^[A-Za-z0-9_.-]+$")

@@ -2,7 +2,8 @@
 
 A stage writes into `<stage>.partial/` and the folder is renamed when complete. A complete stage
 whose recipe and inputs are unchanged is skipped; a partial one of the same recipe and inputs is
-resumed; a partial one of another recipe is discarded.
+resumed; a partial one of another recipe is discarded. Keys that say how, not what (`StageRecipe.how_keys`),
+are no part of the recipe here.
 
 Inside the folder `scratch/` (checkpoints, stores) is deleted on completion and `logs/` is kept but
 not part of the output digest, so the digest of a killed and resumed run equals an undisturbed one's.
@@ -22,10 +23,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from omegaconf import OmegaConf
 
@@ -65,12 +66,13 @@ class RunFolder:
         self.work = self.final.with_name(self.final.name + ".partial")
         self.is_main = int(os.environ.get("RANK", "0")) == 0
         self._inputs = {name: _input_record(name, source) for name, source in inputs.items()}
-        self._recipe_digest = digest_json(recipe.model_dump(mode="json", exclude={"run_dir", "name"}))
+        self._recipe_digest = _digest_without(recipe, recipe.how_keys)
+        self._work_digest = _digest_without(recipe, recipe.how_keys | recipe.limit_keys)
         self._lock: IO[str] | None = None
         self._started = 0.0
         self._memory = MemoryPeak()
-        self.is_complete = self._matches(self.final) and self._outputs_present()
-        self.is_resumed = not self.is_complete and self._matches(self.work)
+        self.is_complete = self._matches(self.final, "recipe_digest") and self._outputs_present()
+        self.is_resumed = not self.is_complete and self._matches(self.work, "work_digest")
 
     @classmethod
     def open(cls, recipe: StageRecipe, inputs: Mapping[str, str | Path]) -> RunFolder:
@@ -83,7 +85,8 @@ class RunFolder:
             AlignError: an input that looks like a path and does not exist.
         """
         folder = cls(recipe, inputs)
-        if folder.is_resumed and folder.is_main and read_status(folder.work) == "complete":
+        finished = folder.is_resumed and read_status(folder.work) == "complete"
+        if finished and folder.is_main and folder._matches(folder.work, "recipe_digest"):
             folder._publish()  # killed between closing the manifest and the rename
             folder.is_complete, folder.is_resumed = True, False
         if folder.is_complete and folder.is_main:
@@ -180,7 +183,7 @@ class RunFolder:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _matches(self, folder: Path) -> bool:
+    def _matches(self, folder: Path, key: Literal["recipe_digest", "work_digest"]) -> bool:
         path = folder / MANIFEST
         try:
             record = json.loads(path.read_text())
@@ -188,7 +191,8 @@ class RunFolder:
             return False
         digests = {name: item["digest"] for name, item in self._inputs.items()}
         recorded = {name: item["digest"] for name, item in record.get("inputs", {}).items()}
-        return record.get("recipe_digest") == self._recipe_digest and recorded == digests
+        mine = self._recipe_digest if key == "recipe_digest" else self._work_digest
+        return record.get(key) == mine and recorded == digests
 
     def _outputs_present(self) -> bool:
         outputs = self.manifest().get("outputs", {})
@@ -223,6 +227,7 @@ class RunFolder:
             "device": _device(),
             "peak_memory_bytes": self._memory.bytes,
             "recipe_digest": self._recipe_digest,
+            "work_digest": self._work_digest,
             "inputs": self._inputs,
             **extra,
         }
@@ -249,6 +254,18 @@ def read_manifest(stage_dir: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise AlignError(f"not a finished stage: {stage_dir}", fix="run the stage that writes it")
     return json.loads(path.read_text())
+
+
+def _digest_without(recipe: StageRecipe, keys: Collection[str]) -> str:
+    """Of the recipe as it stands, but for where the folder is and these dotted keys."""
+    tree = recipe.model_dump(mode="json", exclude={"run_dir", "name"})
+    for key in keys:
+        *sections, last = key.split(".")
+        place = tree
+        for section in sections:
+            place = place[section]
+        del place[last]
+    return digest_json(tree)
 
 
 def _input_record(name: str, source: str | Path) -> dict[str, str]:

@@ -42,6 +42,17 @@ _LOG_PREFIX = re.compile(r"^\(\w+ pid=\d+\)\s+(?:[A-Z]+ \S+ \S+ \[[^]]*\] ?)?")
 _EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception)\b")
 
 
+HOW_KEYS = frozenset(
+    f"serve.{name}"
+    for name in (
+        "endpoint", "host", "port", "max_num_seqs", "gpu_memory_utilization", "kv_cache_gb", "prefix_caching",
+        "startup_timeout_seconds",
+    )
+)  # fmt: skip
+"""For `StageRecipe.how_keys`: settings that change where and how fast answers come. (What is decoded together
+moves logits in their last digits, as it does from run to run anyway.) An endpoint's weights are checked."""
+
+
 class ServeSettings(Strict):
     """How the server is started. Whatever changes its answers belongs to the digest of the stage."""
 

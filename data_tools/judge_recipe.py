@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from align.config import StageRecipe, Strict
 from align.endpoint import Endpoint
 from align.objects import Mode
-from align.serve import ServeSettings
+from align.serve import HOW_KEYS, ServeSettings
 from data_tools.claims import DEFAULT_QUESTION
 from data_tools.truth import Annotations
 from data_tools.wording import places
@@ -94,6 +94,9 @@ class Ensemble(Strict):
 
 class Recipe(StageRecipe):
     """The recipe of `align judge`."""
+
+    how_keys: ClassVar[frozenset[str]] = HOW_KEYS | {"concurrency"}
+    limit_keys: ClassVar[frozenset[str]] = frozenset({"max_failed"})
 
     name: str = "judge"
     kind: Kind = Field(default="claims", description="how answers are judged, see above")

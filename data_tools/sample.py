@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -29,7 +30,7 @@ from align.model_digest import as_checkpoint
 from align.progress import say
 from align.run import RunFolder
 from align.schema import Candidate, PromptRow, read_rows, write_rows
-from align.serve import Server, ServeSettings, serve
+from align.serve import HOW_KEYS, Server, ServeSettings, serve
 
 
 class Drawing(Decoding):
@@ -41,6 +42,9 @@ class Drawing(Decoding):
 
 class Recipe(StageRecipe):
     """The recipe of `align sample`."""
+
+    how_keys: ClassVar[frozenset[str]] = HOW_KEYS | {"concurrency"}
+    limit_keys: ClassVar[frozenset[str]] = frozenset({"max_failed"})
 
     name: str = "sample"
     model: str = Field(description="checkpoint folder to sample from, or a model's id on the hub")

@@ -6,7 +6,11 @@ what was expected; a null answer is a failed request, counted and not scored.
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import json
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +22,7 @@ from align.schema import Prediction, check_row
 OWN_FORMAT = "predictions.jsonl of `align generate`"
 TEXT_FIELDS = ("prediction", "pred", "response", "output", "model_answer", "answer", "caption", "text")
 """Names that published files give to a model's answer, the unmistakable ones first."""
+_NOT_BLANK = re.compile(r"\S")
 _WRAPPERS = ("imgToEval", "annotations", "sentences", "results")
 """Keys that hold the answers in files which also hold something else."""
 
@@ -43,6 +48,11 @@ class Row:
             raise unknown_shape(self.where, f"none of the fields {', '.join(names)}", expected)
         return self.first(names)
 
+    def need_id(self, names: Sequence[str], expected: str) -> str:
+        """As `need`, of an id: a whole number that a table made a fraction of (7.0) is that number."""
+        value = self.need(names, expected)
+        return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
 
 def unknown_shape(where: str, what: str, expected: str) -> AlignError:
     """The error for a file whose format no reader knows."""
@@ -51,18 +61,15 @@ def unknown_shape(where: str, what: str, expected: str) -> AlignError:
 
 def read_answer_rows(path: Path, expected: str) -> list[Row]:
     """The objects of a JSON list, of a JSON object `{id: object or text}` (its key becomes the field `id`),
-    or of JSON lines, whatever the file is called.
+    or of JSON lines, whatever the file is called; see `read_text`.
 
     Raises:
         AlignError: unreadable, neither of those, or empty.
     """
+    text = read_text(path, expected)
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        raise AlignError(f"cannot read {path}: {error.strerror}", fix=f"expected {expected}") from error
-    try:
-        whole = json.loads(text)
-    except ValueError:
+        whole = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
         rows = _lines(path, text, expected)
     else:
         rows = _objects(path, whole, expected)
@@ -71,18 +78,60 @@ def read_answer_rows(path: Path, expected: str) -> list[Row]:
     return rows
 
 
+def read_text(path: Path, expected: str) -> str:
+    """A file's text, packed by gzip or not: UTF-8 with or without a mark, or UTF-16 with one, as some shells
+    write it. Bytes that are none become the replacement character; lines end in `\\n`.
+
+    Raises:
+        AlignError: unreadable; `expected` says what the file should be.
+    """
+    try:
+        data = path.read_bytes()
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise AlignError(f"cannot read {path}: {reason}", fix=f"expected {expected}") from error
+    is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = data.decode("utf-16" if is_wide else "utf-8-sig", errors="replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_whole(path: Path) -> Any:
+    """The JSON value that a file is; None where it is none, or cannot be read: its reader will say so."""
+    try:
+        return json.loads(read_text(path, ""), strict=False)
+    except (AlignError, ValueError, RecursionError):
+        return None
+
+
 def _lines(path: Path, text: str, expected: str) -> list[Row]:
-    rows = []
+    rows = _stream(path, text, expected) if text.lstrip().startswith("{\n") else []
+    if rows:
+        return rows
     # Not splitlines: a model's answer may hold U+2028, which JSON need not escape.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                value = json.loads(line)
-            except ValueError as error:
+                value = json.loads(line, strict=False)
+            except (ValueError, RecursionError) as error:
                 raise unknown_shape(
                     f"{path}:{number}", f"neither JSON nor JSON lines: {error}", expected
                 ) from error
             rows.append(_row(f"{path}:{number}", value, expected))
+    return rows
+
+
+def _stream(path: Path, text: str, expected: str) -> list[Row]:
+    """Objects one behind the other, each over several lines, as POPE publishes some captions; none where the
+    text is something else."""
+    decoder, rows, place = json.JSONDecoder(strict=False), list[Row](), 0
+    while found := _NOT_BLANK.search(text, place):
+        try:
+            value, place = decoder.raw_decode(text, found.start())
+        except (ValueError, RecursionError):
+            return []
+        rows.append(_row(f"{path} object {len(rows) + 1}", value, expected))
     return rows
 
 

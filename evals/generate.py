@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,12 +28,15 @@ from align.model_digest import as_checkpoint
 from align.progress import say
 from align.run import RunFolder
 from align.schema import Prediction, write_rows
-from align.serve import ServeSettings, serve
+from align.serve import HOW_KEYS, ServeSettings, serve
 from evals.task import Sample, Task, load_tasks
 
 
 class Recipe(StageRecipe):
     """The recipe of `align generate`."""
+
+    how_keys: ClassVar[frozenset[str]] = HOW_KEYS | {"engine", "concurrency"}
+    limit_keys: ClassVar[frozenset[str]] = frozenset({"max_failed"})
 
     name: str = "generate"
     model: str = Field(description="merged checkpoint folder, or a model's id on the hub")

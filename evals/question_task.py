@@ -209,7 +209,7 @@ class QuestionTask(Task, Generic[C]):
 
     def answered_id(self, row: Row) -> str:
         """The question that a row answers."""
-        return str(row.need(ID_FIELDS, self.answer_format))
+        return row.need_id(ID_FIELDS, self.answer_format)
 
     def answered_text(self, row: Row) -> str | None:
         """The answer in a row."""

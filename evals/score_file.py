@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from align.config import nearest
 from align.errors import AlignError, RecipeError
 from align.progress import say
-from align.schema import Score
+from align.schema import Prediction, Score
 from evals.comparison import compare_task
 from evals.score import score_predictions
 from evals.task import TASK_TYPES, Metric, Mode, Task, load_tasks
@@ -33,7 +33,8 @@ class FileScore:
         metrics: the paper's names -> values; shares in percent.
         splits: the same for each part of the benchmark, where it has several.
         health: counts: questions `answered` and those `missing` from the file, answers to `unknown`
-            questions, and of the answers the `empty`, `failed` (null) and `unparsed` ones.
+            questions, and of the answers the `empty`, `failed` (null) and `unparsed` ones; `repeated` rows
+            say again what an earlier one said, and count once.
         undefined: metrics without a denominator, which count as 0.
         notes: such as who judged.
     """
@@ -105,13 +106,14 @@ def score_file(task: Task, predictions: Path, mode: Mode = "official") -> FileSc
     """Score a file of answers.
 
     Raises:
-        AlignError: the file has another format than the task reads, two answers to one question, or no answer
-            to any of the benchmark's questions.
+        AlignError: the file has another format than the task reads, two different answers to one question, or
+            no answer to any of the benchmark's questions.
     """
     answers = task.read_answers(predictions)
     samples = task.samples_of({answer.sample_id for answer in answers})
     known = {sample.id for sample in samples}
-    kept = [answer for answer in answers if answer.sample_id in known]
+    joined = [answer for answer in answers if answer.sample_id in known]
+    kept = _once(joined, predictions)
     if not kept:
         raise AlignError(
             f"none of the {len(answers)} answers belongs to a question of {task.type} "
@@ -122,10 +124,31 @@ def score_file(task: Task, predictions: Path, mode: Mode = "official") -> FileSc
     scored = score_predictions(task, kept, where=str(predictions), samples=samples)
     metrics, splits, undefined = values(task, scored.scores, mode)
     counts = {key: count for key, count in scored.health.to_json().items() if key not in ("n", "truncated")}
-    health = {"answered": len(kept) - counts["failed"], "unknown": len(answers) - len(kept), **counts}
+    health = {"answered": len(kept) - counts["failed"], "unknown": len(answers) - len(joined), **counts}
+    if len(joined) > len(kept):
+        health["repeated"] = len(joined) - len(kept)
     if task.all_expected:
         health = {"missing": len(task.samples()) - len(kept), **health}
     return FileScore(task.type, mode, metrics, splits, health, undefined, task.card.to_json(), task.notes())
+
+
+def _once(answers: Sequence[Prediction], path: Path) -> list[Prediction]:
+    """The answers without those that stand there again.
+
+    Raises:
+        AlignError: two different answers to one question; a scorer would take either.
+    """
+    found: dict[str, Prediction] = {}
+    for answer in answers:
+        earlier = found.setdefault(answer.sample_id, answer)
+        if earlier.text != answer.text:
+            raise AlignError(
+                f"two different answers to {answer.sample_id!r}: {str(earlier.text)[:60]!r} and "
+                f"{str(answer.text)[:60]!r}",
+                where=str(path),
+                fix="leave one answer a question in the file",
+            )
+    return list(found.values())
 
 
 def values(
@@ -177,6 +200,7 @@ def _warnings(score: FileScore) -> list[str]:
         "missing": "questions have no answer in this file; the metrics are over the others",
         "unknown": "answers belong to no question of this data and were left out",
         "failed": "answers are null and were not scored",
+        "repeated": "rows say again what an earlier row said and count once",
     }
     found = [f"{health[key]} {text}" for key, text in texts.items() if health.get(key)]
     if score.undefined:

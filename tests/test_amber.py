@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -153,4 +154,24 @@ def test_the_card_says_where_it_deviates(
 ) -> None:
     found = score(capsys, "--predictions", write(tmp_path, [(1, "A cat.")]), "--data", data)
     assert "rules of our own in place of NLTK's tagger" in found["card"]["parser"]
-    assert "match exactly" in found["card"]["parser"]
+    assert "match exactly" in found["card"]["parser"] and "no lower chair" in found["card"]["parser"]
+
+
+def test_similarity_can_only_lower_inventions_and_raise_what_is_covered() -> None:
+    """The bounds that the card states, on random lexicons, descriptions and ideas of what is similar."""
+    rng = random.Random(0)
+    words = [f"w{k}" for k in range(12)]
+    moved = 0
+    for _ in range(300):
+        related = {word: rng.sample(words, rng.randint(0, 2)) for word in words}
+        lexicon = Lexicon(related, frozenset(rng.sample(words, 1)))
+        truth, hallu, nouns = (rng.choices(words, k=rng.randint(1, 5)) for _ in range(3))
+        alike = {frozenset(rng.sample(words, 2)) for _ in range(6)}
+        exact, similar = (
+            look_up(nouns, truth, hallu, lexicon, same)
+            for same in (exactly, lambda a, b, alike=alike: a == b or frozenset((a, b)) in alike)
+        )
+        assert len(similar[0]) <= len(exact[0])
+        assert similar[1] >= exact[1] and similar[2] >= exact[2]
+        moved += exact != similar
+    assert moved > 100

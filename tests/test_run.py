@@ -7,14 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from align.config import StageRecipe
+from align.config import StageRecipe, Strict
 from align.errors import AlignError
 from align.run import RunFolder, read_manifest
 
 
+class Inner(Strict):
+    port: int = 0
+    dtype: str = "float32"
+
+
 class Recipe(StageRecipe):
+    how_keys = frozenset({"speed", "server.port"})
+    limit_keys = frozenset({"max_failed"})
+
     name: str = "stage"
     size: int = 1
+    speed: int = 1
+    max_failed: float = 0.1
+    server: Inner = Inner()
 
 
 def work(tmp_path: Path, text: str = "out", size: int = 1, fail: BaseException | None = None) -> RunFolder:
@@ -55,6 +66,21 @@ def test_complete_stage_is_skipped_until_recipe_input_or_output_changes(
     out.unlink()
     work(tmp_path, "fifth", size=2)
     assert out.read_text() == "fifth"
+
+
+def test_keys_that_say_how_discard_nothing(tmp_path: Path, source: Path) -> None:
+    def opened(**changes: object) -> RunFolder:
+        recipe = Recipe.model_validate({"run_dir": tmp_path / "run", **changes})
+        return RunFolder.open(recipe, {"data": source})
+
+    faster = {"speed": 9, "server": {"port": 8000}}
+    with pytest.raises(RuntimeError):
+        work(tmp_path, fail=RuntimeError("stopped"))
+    assert opened(**faster).is_resumed and opened(max_failed=0.5).is_resumed
+    assert not opened(server={"dtype": "bfloat16"}).is_resumed and not opened(size=2).is_resumed
+    work(tmp_path)
+    # What was accepted under one limit is looked at again under another.
+    assert opened(**faster).is_complete and not opened(max_failed=0.0).is_complete
 
 
 def test_a_folder_without_partial_is_whole(tmp_path: Path, source: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -220,6 +222,65 @@ def test_published_captions(shape: str, tmp_path: Path, capsys: pytest.CaptureFi
     found = score(capsys, "chair", "--predictions", path, "--data", tmp_path)
     assert found["chair_s"] == pytest.approx(100 / 3) and found["chair_i"] == pytest.approx(28.571429)
     assert found["recall"] == pytest.approx(80.0) and found["health"]["answered"] == 3
+
+
+def packed(text: str, how: str) -> bytes:
+    """A caption file as it comes out of other people's tools."""
+    lines = text.encode()
+    return {
+        "crlf": lines.replace(b"\n", b"\r\n"),
+        "bom": b"\xef\xbb\xbf" + lines,
+        "utf-16": text.encode("utf-16"),
+        "gz": gzip.compress(lines),
+        "not utf-8": lines.replace(b"The sky", b"The \xff\xfe sky"),
+        "indented, one behind the other": "\n".join(
+            json.dumps(json.loads(line), indent=4) for line in text.splitlines()
+        ).encode(),
+        "float ids": re.sub(r'("image_id": \d)', r"\1.0", text).encode(),
+        "raw tab": lines.replace(b"The sky", b"The\tsky"),
+    }[how]
+
+
+HOWS = ["crlf", "bom", "utf-16", "gz", "not utf-8", "float ids", "raw tab", "indented, one behind the other"]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_files_as_other_tools_write_them(
+    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gt_objects.json").write_text(json.dumps(TRUTH))
+    path = tmp_path / "captions.json"
+    path.write_bytes(packed(CAPTION_FILES["lines"], how))
+    found = score(capsys, "chair", "--predictions", path, "--data", tmp_path)
+    assert found["chair_i"] == pytest.approx(28.571429) and found["health"]["answered"] == 3
+
+
+def test_odd_answers_are_scored_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A megabyte, markup, half a surrogate pair, nothing, null; a question answered twice."""
+    rows = [{"id": str(k), "question": f"{k}?", "answer": "yes"} for k in range(7)]
+    write_lines(tmp_path / "q.jsonl", rows)
+    said = ["yes " * 300_000, "<script>alert(1)</script>", "\ud800", "", None, "yes"]
+    answers = [{"id": k, "answer": text} for k, text in enumerate(said)]  # numbers, and the last is missing
+    path = write_lines(tmp_path / "a.jsonl", [*answers, answers[5], {"id": 99, "answer": "x"}])
+    words = ("--predictions", path, "--data", tmp_path / "q.jsonl", "--option", "metric=yes_no")
+    found = score(capsys, "custom", *words)
+    health = {name: found["health"][name] for name in ("answered", "failed", "empty", "missing", "unknown")}
+    assert health == {"answered": 5, "failed": 1, "empty": 1, "missing": 1, "unknown": 1}
+    assert found["health"]["repeated"] == 1 and found["health"]["unparsed"] == 3
+    assert found["yes_ratio"] == 100.0 == found["accuracy"]  # what is not a plain no is a yes
+    strict = score(capsys, "custom", *words, "--mode", "strict")
+    assert strict["accuracy"] == 40.0
+    write_lines(path, [*answers, {"id": 5, "answer": "no"}])
+    assert "two different answers to '5': 'yes' and 'no'" in refuse(capsys, "custom", *words)
+
+
+@pytest.mark.parametrize("data", [b"\x1f\x8b broken", b"[" * 100_000, b"\x00\x01\x02", b"PK\x03\x04"])
+def test_what_is_no_text_is_refused(data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gt_objects.json").write_text(json.dumps(TRUTH))
+    path = tmp_path / "captions.json"
+    path.write_bytes(data)
+    assert "captions.json" in refuse(capsys, "chair", "--predictions", path, "--data", tmp_path)
+    assert "Is a directory" in refuse(capsys, "chair", "--predictions", tmp_path, "--data", tmp_path)
 
 
 def test_truth_from_coco_files_and_several_captions_of_a_picture(

@@ -10,6 +10,10 @@ and covers an expected invention if it is one. All ratios are over all pictures 
 - accuracy, precision, recall and f1 of the questions, where **no is positive**;
   amber = (100 - chair + f1) / 2.
 
+The script also takes words for the same whose spaCy vectors are over 0.8 alike. `similarity: exact` does
+without them: fewer nouns count as there and fewer expected inventions recognised, so that chair and hal can
+only be higher and cover and cog only lower than with `similarity: spacy`.
+
 Edge cases: a noun that goes with several things covers the first in order; a thing annotated twice is two.
 Official answers are exactly `Yes` or `No`, so that `yes` and `No.` are wrong; its script adds 0.001 to every
 denominator and rounds to one digit, so that an empty description has hal 0.1. `strict` reads yes and no as a
@@ -172,7 +176,7 @@ class Amber(Task):
         return [
             make_prediction(
                 self.name,
-                str(row.need(("id", "question_id"), ANSWER_FORMAT)),
+                row.need_id(("id", "question_id"), ANSWER_FORMAT),
                 answer_text(row.need(fields, ANSWER_FORMAT), row.where),
             )
             for row in rows
@@ -228,7 +232,8 @@ class Amber(Task):
             "nltk": "nouns by NLTK's tagger and WordNet's lemmas",
         }[config.nouns]
         similar = {
-            "exact": "words match exactly: what the script's vectors would call similar counts as invented",
+            "exact": "words match exactly, for the script also by similarity over 0.8: of the same nouns "
+            "ours has no lower chair and hal, and no higher cover and cog, than the script",
             "spacy": f"words match over 0.8 similarity of {config.spacy_model}",
         }[config.similarity]
         return Card(

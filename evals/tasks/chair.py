@@ -11,7 +11,6 @@ Edge cases: a caption without any object counts in CHAIRs' denominator alone; th
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from bisect import bisect_left, bisect_right
@@ -37,6 +36,7 @@ from evals.answers import (
     make_prediction,
     own_predictions,
     read_answer_rows,
+    read_whole,
 )
 from evals.data_folder import find_file
 from evals.task import Card, Mark, Metric, Sample, Task, TaskConfig
@@ -300,13 +300,10 @@ def _read_objects(path: Path) -> dict[int, list[str]]:
 
 def _has_rows(path: Path) -> bool:
     """Whether the file is JSON lines, a list or a scorer's output, rather than one object of lists."""
-    try:
-        whole = json.loads(path.read_bytes())
-        return not isinstance(whole, dict) or "sentences" in whole
-    except OSError:
-        return False
-    except ValueError:
-        return True
+    whole = read_whole(path)
+    if whole is None:
+        return path.is_file()
+    return not isinstance(whole, dict) or "sentences" in whole
 
 
 def image_number(row: Row) -> str:

@@ -137,11 +137,11 @@ def _join_content(rows: Sequence[Row], questions: Sequence[Question]) -> list[tu
 
 
 def _join_ids(rows: Sequence[Row], questions: Sequence[Question]) -> list[tuple[Row, str]] | None:
-    names = [row.first(ID_FIELDS) for row in rows]
-    if any(name is None for name in names):
+    if any(row.first(ID_FIELDS) is None for row in rows):
         return None
+    names = [row.need_id(ID_FIELDS, ANSWER_FORMAT) for row in rows]
     running = {str(number): question.id for number, question in enumerate(questions)}
-    return [(row, running.get(str(name), str(name))) for row, name in zip(rows, names, strict=True)]
+    return [(row, running.get(name, name)) for row, name in zip(rows, names, strict=True)]
 
 
 def _join_lines(rows: Sequence[Row], questions: Sequence[Question]) -> list[tuple[Row, str]]:

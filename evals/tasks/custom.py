@@ -242,7 +242,7 @@ def _objects(row: Row) -> dict[str, list[str]]:
 
 
 def _name(row: Row) -> str:
-    return str(row.need(ID_FIELDS, ANSWER_FORMAT))
+    return row.need_id(ID_FIELDS, ANSWER_FORMAT)
 
 
 def _card(name: str, config: Config, parser: str) -> Card:

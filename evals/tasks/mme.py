@@ -29,6 +29,7 @@ from evals.answers import (
     make_prediction,
     own_predictions,
     read_answer_rows,
+    read_text,
     unknown_shape,
 )
 from evals.groups import add_group_values
@@ -267,11 +268,7 @@ def parse_mme(text: str) -> Answer | None:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        raise AlignError(f"cannot read {path}: {error.strerror}") from error
-    return [line for line in text.split("\n") if line.strip()]
+    return [line for line in read_text(path, ANSWER_FORMAT).split("\n") if line.strip()]
 
 
 def _picture(pair: Sequence[Score]) -> dict[str, float]:

@@ -143,7 +143,8 @@ class MmHal(JudgedTask):
             text = row.first(("model_answer", *TEXT_FIELDS))
             if text is None and sample_id not in self.told:
                 row.need(TEXT_FIELDS, ANSWER_FORMAT)
-            found.append(make_prediction(self.name, sample_id, answer_text(text, row.where) or ""))
+            given = answer_text(text, row.where)
+            found.append(make_prediction(self.name, sample_id, "" if given is None and judged else given))
         return found
 
     @override

@@ -8,7 +8,6 @@ from 10,000,000 and popular from 20,000,000), the file's name, or the questions 
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from evals.answers import (
     make_prediction,
     own_predictions,
     read_answer_rows,
+    read_whole,
 )
 from evals.join import join_blocks, join_lines, plain_question
 from evals.task import Sample
@@ -75,10 +75,7 @@ def read_pope_answers(
 
 def _rows_of_variants(path: Path) -> list[Row]:
     """Rows of a JSON object variant -> answers by question id, as RePOPE's script writes it; else none."""
-    try:
-        whole = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return []
+    whole = read_whole(path)
     if not isinstance(whole, dict) or not whole or whole.keys() - set(_LLAVA_VARIANTS.values()):
         return []
     return [
@@ -107,7 +104,7 @@ def _by_category(rows: Sequence[Row], by_variant: Samples) -> Joined | None:
     """Rows by the variant that they name, or that LLaVA's numbering tells; None if they tell none."""
     named = [str(row.fields.get("category", "")).lower() for row in rows]
     if not all(name in _LLAVA_VARIANTS.values() for name in named):
-        ids = [int(_id) for _id in (str(row.first(_ID_FIELDS)) for row in rows) if _id.isdigit()]
+        ids = [int(_id) for _id in (_id_of(row) for row in rows) if _id.isdigit()]
         if len(ids) != len(rows) or max(ids) < _LLAVA_STEP:
             return None
         named = [_LLAVA_VARIANTS.get(number // _LLAVA_STEP, "") for number in ids]
@@ -206,10 +203,12 @@ def _join_pictures(rows: Sequence[Row], samples: Sequence[Sample]) -> list[tuple
 
 
 def _number(row: Row) -> str:
-    value = row.first(_ID_FIELDS)
-    if isinstance(value, int) or (isinstance(value, str) and value.isdigit()):
-        return str(int(value) % _LLAVA_STEP)
-    return "" if value is None else str(value)
+    value = _id_of(row)
+    return str(int(value) % _LLAVA_STEP) if value.isdigit() else value
+
+
+def _id_of(row: Row) -> str:
+    return "" if row.first(_ID_FIELDS) is None else row.need_id(_ID_FIELDS, ANSWER_FORMAT)
 
 
 def _asked(row: Row) -> str:

@@ -7,9 +7,7 @@ of test). The model is asked for the option's letter; an answer without one is w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +16,7 @@ from typing_extensions import override
 
 from align.coco import read_json
 from align.errors import AlignError
-from evals.answers import Row
+from evals.answers import Row, read_whole
 from evals.choices import format_choices, label_choices, parse_scienceqa, parse_strict
 from evals.data_folder import find_file
 from evals.question_task import Grade, Question, QuestionConfig, QuestionTask, answers_as, read_fields
@@ -88,13 +86,12 @@ class ScienceQa(QuestionTask[Config]):
 
     @override
     def answer_rows(self, path: Path) -> list[Row]:
-        with suppress(OSError, ValueError):
-            tree = json.loads(path.read_bytes())
-            if isinstance(tree, dict) and isinstance(tree.get("outputs"), dict):
-                return [
-                    Row(f"{path} outputs {name!r}", {"id": name, "text": text})
-                    for name, text in tree["outputs"].items()
-                ]
+        tree = read_whole(path)
+        if isinstance(tree, dict) and isinstance(tree.get("outputs"), dict):
+            return [
+                Row(f"{path} outputs {name!r}", {"id": name, "text": text})
+                for name, text in tree["outputs"].items()
+            ]
         return super().answer_rows(path)
 
     @property

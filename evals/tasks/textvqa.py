@@ -107,7 +107,7 @@ class TextVqa(QuestionTask[Config]):
 
     @override
     def answered_id(self, row: Row) -> str:
-        name = str(row.need(ID_FIELDS, ANSWER_FORMAT))
+        name = row.need_id(ID_FIELDS, ANSWER_FORMAT)
         return self._ids.get((name, _question_in(row, "prompt")), name)
 
     @cached_property

@@ -72,7 +72,7 @@ class VizWiz(QuestionTask[Config]):
 
     @override
     def answered_id(self, row: Row) -> str:
-        name = str(row.need(("image", *ID_FIELDS), ANSWER_FORMAT))
+        name = row.need_id(("image", *ID_FIELDS), ANSWER_FORMAT)
         number = _NUMBER.search(name)
         return self._by_number.get(int(number[1]), name) if number else name
 
