@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 from align.image_tokens import ImageTokens, Size
@@ -25,6 +25,9 @@ class TokenBudget:
 
     def __init__(self, processor: Any) -> None:
         self._tokenizer = getattr(processor, "tokenizer", processor)
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        plain = backend is not None and backend.truncation is None and backend.padding is None
+        self._fast = backend if plain and not self._tokenizer.split_special_tokens else None
         sees = getattr(processor, "image_processor", None) is not None
         self._images = ImageTokens(processor) if sees else None
 
@@ -49,6 +52,11 @@ class TokenBudget:
         found: dict[str, int] = {}
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             batch = list(texts[start : start + _TEXTS_AT_ONCE])
-            encoded = self._tokenizer(batch, add_special_tokens=False)["input_ids"]
-            found.update(zip(batch, map(len, encoded), strict=True))
+            found.update(zip(batch, map(len, self._encoded(batch)), strict=True))
         return found
+
+    def _encoded(self, texts: list[str]) -> Sequence[Sized]:
+        """What `tokenizer(texts)` gives; asked of the library behind it where it is one."""
+        if self._fast is not None:
+            return self._fast.encode_batch_fast(texts, add_special_tokens=False)
+        return self._tokenizer(texts, add_special_tokens=False)["input_ids"]

@@ -7,6 +7,8 @@ vLLM turns an image by its EXIF orientation and lays transparency over white
 from __future__ import annotations
 
 import io
+import os
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -31,15 +33,15 @@ def resolve_image(root: Path, relative: str) -> Path:
     Raises:
         AlignError: an absolute path, one that leaves `root`, or a missing file.
     """
-    base = root.resolve()
-    path = (base / relative).resolve()
-    if Path(relative).is_absolute() or not path.is_relative_to(base):
+    base = os.path.realpath(root)
+    path = os.path.realpath(os.path.join(base, relative))
+    if os.path.isabs(relative) or not f"{path}/".startswith(base.rstrip("/") + "/"):
         raise AlignError(f"image path leaves the image root: {relative!r}", where=str(root))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise AlignError(
             f"missing image: {relative}", where=str(root), fix="check image_root and the row's `images`"
         )
-    return path
+    return Path(path)
 
 
 def open_image(source: Path | bytes, max_pixels: int = 50_000_000) -> Image.Image:
@@ -88,9 +90,7 @@ def mime_type(data: bytes) -> str:
 
 
 def _open_header(source: Path | bytes, where: str, max_pixels: int) -> Image.Image:
-    if isinstance(source, Path) and not source.is_file():
-        raise AlignError("missing image", where=where)
-    if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
+    if (len(source) if isinstance(source, bytes) else _file_size(source)) == 0:
         raise AlignError("empty image file", where=where)
     try:
         image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS)
@@ -106,6 +106,16 @@ def _open_header(source: Path | bytes, where: str, max_pixels: int) -> Image.Ima
             f"image too large: {size} pixels, more than {max_pixels}", where=where, fix="scale it down"
         )
     return image
+
+
+def _file_size(path: Path) -> int:
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        found = None
+    if found is None or not stat.S_ISREG(found.st_mode):
+        raise AlignError("missing image", where=str(path))
+    return found.st_size
 
 
 def _exif(image: Image.Image) -> Image.Exif:

@@ -85,7 +85,7 @@ class PreferenceRow(BaseRow):
     prompt: list[Message] = Field(min_length=1)
     chosen: list[Message] = Field(min_length=1)
     rejected: list[Message] = Field(min_length=1)
-    spans: Spans = Spans()
+    spans: Spans = Field(default_factory=Spans)
     meta: dict[str, Any] = {}
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ first. What no ratio can balance is trimmed, the largest length gaps first.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 STEP = 0.02
@@ -74,33 +74,45 @@ def balance(
     Returns:
         The pairs, sorted; `after` tells whether the tolerance was reached.
     """
-    places = {prompt_id: _place(seed, prompt_id) for prompt_id in eligible}
-    plain = _take(eligible, most, lambda prompt_id, pair: 0)
+    plain = [pair for prompt_id in sorted(eligible) for pair in sorted(eligible[prompt_id], key=_rank)[:most]]
     before = mean_gap(plain)
     if tolerance is None:
         return Balanced(plain, [], 0.0, before, before, before)
-    best: tuple[float, float, list[Pair]] | None = None
-    for step in range(round(1 / STEP) + 1):
-        ratio = step * STEP
-
-        def rank(prompt_id: str, pair: Pair, ratio: float = ratio) -> int:
-            wants_shorter = places[prompt_id] < ratio
-            return int((pair.gap < 0) != wants_shorter)
-
-        pairs = _take(eligible, most, rank)
-        gap = mean_gap(pairs)
-        if best is None or abs(gap) < best[0] - 1e-12:
-            best = (abs(gap), ratio, pairs)
-    assert best is not None
-    kept, trimmed = trim(best[2], tolerance, max_trimmed)
+    ratio, pairs = _search(eligible, most, seed)
+    kept, trimmed = trim(pairs, tolerance, max_trimmed)
     return Balanced(
         pairs=sorted(kept, key=lambda pair: pair.key),
         trimmed=trimmed,
-        ratio=round(best[1], 2),
+        ratio=round(ratio, 2),
         before=before,
-        searched=mean_gap(best[2]),
+        searched=mean_gap(pairs),
         after=mean_gap(kept),
     )
+
+
+def _search(eligible: Mapping[str, Sequence[Pair]], most: int, seed: int) -> tuple[float, list[Pair]]:
+    """The ratio whose pairs have the smallest mean gap, and these pairs.
+
+    A prompt takes either of two lots of pairs, so that a ratio's sum is the one before it and the differences
+    of the prompts that change over.
+    """
+    lots: list[tuple[float, list[Pair], list[Pair]]] = []
+    total = 0
+    for prompt_id in sorted(eligible):
+        ranked = sorted(eligible[prompt_id], key=_rank)
+        shorter, others = ([pair for pair in ranked if (pair.gap < 0) is side] for side in (True, False))
+        lots.append((_place(seed, prompt_id), (shorter + others)[:most], (others + shorter)[:most]))
+        total += sum(pair.gap for pair in lots[-1][2])
+    order = iter(sorted(lots, key=lambda lot: lot[0]))
+    waiting = next(order, None)
+    best = (abs(total), 0.0)
+    for step in range(1, round(1 / STEP) + 1):
+        while waiting is not None and waiting[0] < step * STEP:
+            total += sum(pair.gap for pair in waiting[1]) - sum(pair.gap for pair in waiting[2])
+            waiting = next(order, None)
+        best = min(best, (abs(total), step * STEP))
+    _, ratio = best
+    return ratio, [pair for place, *lot in lots for pair in lot[0 if place < ratio else 1]]
 
 
 def trim(pairs: Sequence[Pair], tolerance: float, max_trimmed: float) -> tuple[list[Pair], list[Pair]]:
@@ -135,16 +147,8 @@ def mean_gap(pairs: Sequence[Pair]) -> float:
     return sum(pair.gap for pair in pairs) / len(pairs) if pairs else 0.0
 
 
-def _take(eligible: Mapping[str, Sequence[Pair]], most: int, rank: Callable[[str, Pair], int]) -> list[Pair]:
-    """The first `most` pairs of each prompt by rank, then by margin, then by smallest length gap."""
-    taken: list[Pair] = []
-    for prompt_id in sorted(eligible):
-        order = sorted(
-            eligible[prompt_id],
-            key=lambda pair: (rank(pair.prompt_id, pair), *pair.rank),
-        )
-        taken += order[:most]
-    return taken
+def _rank(pair: Pair) -> tuple[float, int, tuple[str, str, str]]:
+    return pair.rank
 
 
 def _place(seed: int, prompt_id: str) -> float:

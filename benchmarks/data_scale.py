@@ -1,0 +1,273 @@
+"""Import, preflight and pairs at scale: does memory stay flat, and does twice the data take twice the time?
+
+    python -m benchmarks.data_scale                              # 100,000 and 200,000 rows
+    python -m benchmarks.data_scale --rows 5000 10000 --model DIR
+
+For each number N of rows: N published pairs in MMPR's form are imported, the N rows are counted by preflight,
+and pairs are built of N judged answers, four a prompt. Rows are generated, no two alike; they share a few
+hundred small pictures. Every stage is a process of its own, as a user starts it; memory is the largest sum of
+resident sets of that process and its children. Prints a Markdown table and, for each stage, the ratio of CPU
+seconds between the sizes (wall seconds depend on what else the machine does). Fails where memory passes 1.5
+GB or grows by more than a tenth and 100 MB, or where time is not within 15% of linear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from align.schema import Candidate, Claim, Message, Verdict
+from data_tools.scenes.categories import CATEGORIES
+
+REPO = Path(__file__).resolve().parent.parent
+NUM_PICTURES = 300
+ANSWERS_A_PROMPT = 4
+MOST_BYTES = 1.5e9
+_SAMPLE_SECONDS = 0.25
+_PLACES = (
+    "on the table",
+    "beside the window",
+    "under a tree",
+    "in the street",
+    "near the wall",
+    "on the grass",
+)
+_COLOURS = ("red", "blue", "green", "white", "black", "yellow", "brown")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one stage took at one size: seconds and bytes."""
+
+    wall: float
+    cpu: float
+    peak: int
+
+
+def write_pictures(folder: Path) -> list[str]:
+    """A few hundred small JPEGs of different sizes; their names."""
+    folder.mkdir()
+    stream = np.random.default_rng(0)
+    names = []
+    for k in range(NUM_PICTURES):
+        size = (int(stream.integers(96, 320)), int(stream.integers(96, 320)))
+        noise = Image.fromarray(stream.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+        names.append(f"{k:03d}.jpg")
+        noise.resize(size, Image.Resampling.BICUBIC).save(folder / names[-1], quality=80)
+    return names
+
+
+def sentences(stream: np.random.Generator, objects: Sequence[str]) -> str:
+    """A caption that names these objects."""
+    parts = []
+    for name in objects:
+        colour, place = _COLOURS[stream.integers(len(_COLOURS))], _PLACES[stream.integers(len(_PLACES))]
+        parts.append(f"There is a {colour} {name} {place}.")
+    return " ".join(parts)
+
+
+def drawn(stream: np.random.Generator, number: int) -> list[str]:
+    """So many different objects."""
+    places = stream.choice(len(CATEGORIES), number, replace=False)
+    return [CATEGORIES[place].name for place in places]
+
+
+def write_published(path: Path, number: int, pictures: Sequence[str]) -> None:
+    """Pairs as MMPR publishes them."""
+    stream = np.random.default_rng(1)
+    with path.open("w") as out:
+        for k in range(number):
+            objects = drawn(stream, 5)
+            row = {
+                "image": pictures[k % len(pictures)],
+                "question": f"<image>\nWhat is in picture {k}? Name what you see.",
+                "chosen": sentences(stream, objects[:4]),
+                "rejected": sentences(stream, objects),
+            }
+            out.write(json.dumps(row) + "\n")
+
+
+def write_judged(folder: Path, number: int, pictures: Sequence[str]) -> None:
+    """Candidates, verdicts and the judge's agreement as the stages `sample` and `judge` write them."""
+    folder.mkdir()
+    (folder / "agreement.json").write_text(
+        json.dumps({"balanced_accuracy": {"value": 0.95, "ci_low": 0.9, "ci_high": 1.0}})
+    )
+    with (
+        (folder / "candidates.jsonl").open("w") as answers,
+        (folder / "verdicts.jsonl").open("w") as verdicts,
+    ):
+        for candidate, verdict in judged(number, pictures):
+            answers.write(candidate.model_dump_json() + "\n")
+            verdicts.write(verdict.model_dump_json() + "\n")
+
+
+def judged(number: int, pictures: Sequence[str]) -> Iterator[tuple[Candidate, Verdict]]:
+    """Answers to one prompt name four true objects or fewer, and up to three more."""
+    stream = np.random.default_rng(2)
+    for k in range(number // ANSWERS_A_PROMPT):
+        prompt_id, objects = f"p{k:08d}", drawn(stream, 7)
+        for answer in range(ANSWERS_A_PROMPT):
+            true = objects[: int(stream.integers(3, 5))]
+            false = objects[4 : 4 + int(stream.integers(0, 4))]
+            text = sentences(stream, [*true, *false])
+            candidate = Candidate(
+                id=f"{prompt_id}#{answer}",
+                prompt_id=prompt_id,
+                images=[pictures[k % len(pictures)]],
+                prompt=[Message(role="user", content="Describe the picture.")],
+                text=text,
+                finish_reason="stop" if stream.random() < 0.95 else "length",
+                num_tokens=len(text.split()),
+                meta={"split": "train", "image_id": k, "count": 1},
+            )
+            claims = [
+                Claim(text=name, question=f"Is there a {name}?", p_yes=yes, p_no=1 - yes)
+                for names, yes in ((true, 0.9), (false, 0.1))
+                for name in names
+            ]
+            yield (
+                candidate,
+                Verdict(
+                    candidate_id=candidate.id,
+                    prompt_id=prompt_id,
+                    judge="claims/benchmark",
+                    prompt_sha256="0" * 64,
+                    score=-float(len(false)),
+                    claims=claims,
+                ),
+            )
+
+
+def measured(words: Sequence[str]) -> Cost:
+    """Run `align WORDS` and measure it.
+
+    Raises:
+        RuntimeError: it failed; says what it printed.
+    """
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    command = [sys.executable, "-c", "import sys; from align.cli import main; sys.exit(main())", *words]
+    environment = os.environ | {
+        "PYTHONPATH": str(REPO),
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    with tempfile.TemporaryFile("w+") as printed:
+        process = psutil.Popen(command, stdout=printed, stderr=subprocess.STDOUT, env=environment)
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, _resident(process))
+            time.sleep(_SAMPLE_SECONDS)
+        if process.returncode:
+            printed.seek(0)
+            raise RuntimeError(f"align {' '.join(words)}\n{printed.read()}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(time.monotonic() - started, cpu, peak)
+
+
+def _resident(process: psutil.Popen) -> int:
+    total = 0
+    try:
+        tree = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return 0
+    for one in tree:
+        try:
+            total += one.memory_info().rss
+        except psutil.Error:
+            continue
+    return total
+
+
+def stages(folder: Path, number: int, pictures: Sequence[str], model: Path) -> dict[str, Cost]:
+    """The three stages on so many rows; their files are removed again."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        work = Path(name)
+        published, rows, images = work / "published.jsonl", work / "rows.parquet", folder / "images"
+        write_published(published, number, pictures)
+        write_judged(work / "judged", number, pictures)
+        costs = {
+            "import": measured(["import", "mmpr", str(published), str(rows), "--image_root", str(images)])
+        }
+        words = ["preflight", str(rows), "--model", str(model), "--image_root", str(images)]
+        words += ["--max_length", "4096", "--out", str(work / "fit.parquet")]
+        costs["preflight"] = measured(words)
+        inputs = {name: work / "judged" / f"{name}.jsonl" for name in ("candidates", "verdicts")}
+        inputs |= {"agreement": work / "judged" / "agreement.json", "run_dir": work / "run"}
+        costs["pairs"] = measured(["pairs", *(f"{key}={value}" for key, value in inputs.items())])
+        _check(work, number)
+    return costs
+
+
+def _check(work: Path, number: int) -> None:
+    """Nothing was lost on the way."""
+    import pyarrow.parquet as pq
+
+    for name in ("rows.parquet", "fit.parquet"):
+        assert pq.ParquetFile(work / name).metadata.num_rows == number, name
+    assert pq.ParquetFile(work / "run" / "pairs" / "pairs.parquet").metadata.num_rows > number // 20
+
+
+def linear(small: Cost, large: Cost, times: float) -> bool:
+    """Whether CPU seconds grew as the rows did, within 15%."""
+    return abs(large.cpu / small.cpu / times - 1) <= 0.15
+
+
+def flat(small: Cost, large: Cost) -> bool:
+    """Whether memory stayed below the limit and nearly where it was."""
+    return large.peak < MOST_BYTES and large.peak - small.peak < 0.1 * small.peak + 100e6
+
+
+def main() -> int:
+    """Measure and print; 1 where a bound is missed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 200_000], metavar="N")
+    parser.add_argument("--model", type=Path, default=REPO / "assets" / "base", help="whose processor counts")
+    parser.add_argument("--folder", type=Path, help="where the files are written for the time being")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="data-scale-", dir=given.folder) as name:
+        folder = Path(name)
+        pictures = write_pictures(folder / "images")
+        found: dict[int, dict[str, Cost]] = {}
+        print("| stage | rows | wall s | CPU s | rows / CPU s | peak memory |\n|---|---|---|---|---|---|")
+        for number in given.rows:
+            found[number] = stages(folder, number, pictures, given.model)
+            for stage, cost in found[number].items():
+                times = f"{cost.wall:.1f} | {cost.cpu:.1f} | {number / cost.cpu:,.0f}"
+                print(f"| {stage} | {number:,} | {times} | {cost.peak / 1e6:,.0f} MB |", flush=True)
+    return judge(found)
+
+
+def judge(found: dict[int, dict[str, Any]]) -> int:
+    """Compare neighbouring sizes; 1 where a bound is missed."""
+    missed = 0
+    for small, large in zip(list(found)[:-1], list(found)[1:], strict=True):
+        for stage in found[small]:
+            one, other = found[small][stage], found[large][stage]
+            verdicts = {"linear": linear(one, other, large / small), "flat": flat(one, other)}
+            missed += not all(verdicts.values())
+            words = ", ".join(name if good else f"NOT {name}" for name, good in verdicts.items())
+            grown = f"{large / small:g} times the rows, {other.cpu / one.cpu:.2f} times the CPU time"
+            print(f"{stage}: {grown}: {words}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
