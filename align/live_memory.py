@@ -32,6 +32,7 @@ Part = Literal["weights", "gradients", "optimizer", "activations"]
 PARTS: tuple[Part, ...] = ("weights", "gradients", "optimizer", "activations")
 
 _aten: Any = torch.ops.aten
+_INDEXING = (_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default)
 
 
 class LiveMemory(TorchDispatchMode):
@@ -138,13 +139,17 @@ def _value_of(func: Any, args: Any) -> tuple[bool, Any]:
 
 
 def _with_places(func: Any, args: Any) -> Any:
-    """Boolean masks in `fake[mask]` as indices: the mask is real, so the result's shape is known."""
-    if func is not _aten.index.Tensor or not isinstance(args[0], FakeTensor):
+    """Boolean masks in `tensor[mask]` as indices where something is fake, so that shapes are known.
+
+    Real masks say which; one computed from pixels (Idefics leaves out padding images) is taken to keep all.
+    """
+    if func not in _INDEXING or not any(isinstance(one, FakeTensor) for one in (args[0], *args[1])):
         return args
     places: list[Tensor | None] = []
     for index in args[1]:
-        if index is None or index.dtype != torch.bool or isinstance(index, FakeTensor):
+        if index is None or index.dtype != torch.bool:
             places.append(index)
         else:
-            places.extend(index.nonzero(as_tuple=True))
-    return (args[0], places)
+            mask = torch.ones(index.shape, dtype=torch.bool) if isinstance(index, FakeTensor) else index
+            places.extend(mask.nonzero(as_tuple=True))
+    return (args[0], places, *args[2:])

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from align.errors import AlignError
 from align.image_tokens import Size
+from align.live_memory import LiveMemory
 from align.trainers.pair_collator import image_blocks
 from align.trainers.shared_row import Branch, Group, pack
 
@@ -175,7 +176,7 @@ def _processor_settings(config: Any, vision: Any) -> dict[str, Any]:
 
 def _num_features(model: Any, vision: dict[str, Any]) -> int:
     takes = inspect.signature(model.get_image_features).parameters
-    with torch.no_grad():
+    with torch.no_grad(), LiveMemory(nn.Module()):  # which also runs what asks for values
         output = model.get_image_features(**{name: vision[name] for name in vision if name in takes})
     features = output.pooler_output
     parts = list(features) if isinstance(features, (list, tuple)) else [features]

@@ -14,7 +14,6 @@ from align.cli import main
 from align.schema import Message, PreferenceRow, SFTRow, read_rows, write_rows
 from data_tools.preflight.decide import scaled_size
 from data_tools.preflight.lengths import Lengths
-from data_tools.preflight.memory import Shape, estimate, model_shape
 from tests.test_image_tokens import load, processed_length
 from tests.twins import Twins
 
@@ -103,7 +102,9 @@ def test_a_pair_costs_its_longer_side_and_its_worse_image(twins: Twins, root: Pa
     lengths = {one["id"]: one["tokens"] for one in found["longest"]}
     first, second, third = (lengths[name] for name in ("0", "1", "worse"))
     assert first == second == third - 12
-    assert found["memory"]["sequences"] == 4 and found["memory"]["tokens"] == third
+    memory = found["memory"]
+    assert memory["sequences"] == 4 and memory["tokens"] == third and memory["stage"] == "dpo"
+    assert memory["peak"] == sum(memory["parts"].values()) and memory["parts"]["weights"] > 0
 
 
 def test_lengths_by_hand() -> None:
@@ -120,20 +121,6 @@ def test_lengths_by_hand() -> None:
     ]
     assert lengths.longest() == [{"id": "r5", "tokens": 2000}, {"id": "r4", "tokens": 600}]
     assert Lengths().summary() == {} and Lengths().buckets() == []
-
-
-def test_memory_by_hand(tmp_path: Path) -> None:
-    shape = Shape(hidden=10, layers=3, vocabulary=100, weights=7)
-    with_recompute = estimate(shape, tokens=5, sequences=2, recompute=True)
-    assert with_recompute.activations == 5 * 2 * 10 * (2 * 3 + 34)
-    assert with_recompute.logits == 10 * 5 * 2 * 100
-    assert with_recompute.total == 7 + 4000 + 10_000
-    assert estimate(shape, 5, 2, recompute=False).activations == 5 * 2 * 10 * 34 * 3
-    config = {"text_config": {"hidden_size": 4, "num_hidden_layers": 2}, "vocab_size": 9}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "model.safetensors").write_bytes(b"12345")
-    assert model_shape(tmp_path) == Shape(4, 2, 9, 5)
-    assert model_shape(tmp_path / "nowhere") is None
 
 
 def test_a_scaled_picture_keeps_its_shape_and_a_side() -> None:

@@ -2,8 +2,8 @@
 
 Counts every row's tokens as the model's processor would, decides what to keep, what to keep with smaller
 pictures and what to leave out (image tokens are never cut, answers never emptied), and predicts the memory of
-a training step. No weights are loaded, no picture is decoded. Writes DATA.preflight.json; with --out also the
-rows that fit.
+a LoRA step on the longest row (`align plan` does so for a recipe). No weights are loaded, no picture is
+decoded. Writes DATA.preflight.json; with --out also the rows that fit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ def main(words: Sequence[str]) -> int:
     """
     given = _parse(words)
     from align.modeling import ModelSection, load_processor
-    from data_tools.preflight.memory import model_shape
 
     processor = load_processor(ModelSection(path=given.model))
     request = Request(
@@ -38,7 +37,7 @@ def main(words: Sequence[str]) -> int:
         recompute=not given.no_gradient_checkpointing,
         max_pixels=given.max_pixels,
     )
-    outcome = preflight(request, processor, model_shape(Path(given.model)))
+    outcome = preflight(request, processor, Path(given.model))
     report = {"data": str(given.data), "model": given.model, "max_length": given.max_length}
     path = given.data.with_name(given.data.name + ".preflight.json")
     path.write_text(json.dumps(report | outcome.to_json(), indent=1) + "\n", encoding="utf-8")
@@ -63,16 +62,9 @@ def _show(outcome: Outcome) -> None:
     say(f"  longest: {risky}")
     if outcome.memory:
         memory = outcome.memory
-        parts = ", ".join(
-            f"{name} {value / 2**30:.2f}"
-            for name, value in (
-                ("weights", memory.weights),
-                ("activations", memory.activations),
-                ("logits", memory.logits),
-            )
-        )
+        parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in memory.parts.items())
         step = f"{memory.sequences} x {memory.tokens} tokens"
-        say(f"  estimated peak of a step of {step}: {memory.total / 2**30:.2f} GiB ({parts})")
+        say(f"  predicted peak of a LoRA step of {step}: {memory.peak / 2**30:.2f} GiB ({parts})")
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:

@@ -1,83 +1,45 @@
-"""What a training step will need at its peak, estimated from the checkpoint's files and the longest row.
-
-Activations by Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models"
-(arXiv:2205.05198): a layer keeps s b h (34 + 5 a s / h) bytes in 16 bits (equation 2), of which fused
-attention (SDPA, Flash) never stores the second term, and 2 s b h with full recomputation, when only one layer
-at a time has all of its activations. Logits count 2 bytes an entry, and 8 more where the loss reads them in
-float32 with their gradient. Left out: adapter, optimizer, the vision tower's passing activations,
-fragmentation.
-"""
+"""What a training step on the longest row will take: `align plan`'s prediction with LoRA's defaults."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from align.errors import AlignError
+from align.schema import PreferenceRow
+from data_tools.preflight.decide import Decision
 
-_LAYER_BYTES, _RECOMPUTED_BYTES, _LOGIT_BYTES = 34, 2, 10
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What the estimate needs to know of a model.
-
-    Attributes:
-        weights: bytes of its weight files; 0 when the folder holds a processor only.
-    """
-
-    hidden: int
-    layers: int
-    vocabulary: int
-    weights: int
+if TYPE_CHECKING:
+    from align.memory_plan import MemoryPlan
 
 
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """Bytes at the peak of a step of `sequences` sequences of `tokens` tokens each."""
+def step_memory(
+    checkpoint: Path, processor: Any, longest: Decision, batch_size: int, recompute: bool
+) -> MemoryPlan | None:
+    """Of a LoRA step whose rows are all as long as `longest`; None without a `config.json` there.
 
-    sequences: int
-    tokens: int
-    weights: int
-    activations: int
-    logits: int
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.weights + self.activations + self.logits
-
-    def to_json(self) -> dict[str, int]:
-        """For the report."""
-        return {**asdict(self), "total": self.total}
-
-
-def model_shape(checkpoint: Path) -> Shape | None:
-    """From `config.json` and the sizes of the weight files; None without a config (a processor's folder).
+    Args:
+        recompute: whether training uses gradient checkpointing.
 
     Raises:
-        AlignError: a config that is not JSON.
+        AlignError: a config that transformers cannot build.
     """
-    path = checkpoint / "config.json"
-    if not path.is_file():
+    if not (checkpoint / "config.json").is_file():
         return None
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AlignError(f"not JSON: {error}", where=str(path)) from error
-    text: dict[str, Any] = config.get("text_config") or config
-    found = [text.get(name, config.get(name)) for name in ("hidden_size", "num_hidden_layers", "vocab_size")]
-    if not all(isinstance(value, int) for value in found):
-        return None
-    weights = sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
-    return Shape(*found, weights)  # type: ignore[arg-type]
+    from align.budget import TokenBudget
+    from align.lora import LoraSection
+    from align.memory_plan import Request, predict
+    from align.modeling import ModelSection
+    from align.row_shapes import row_shape
 
-
-def estimate(shape: Shape, tokens: int, sequences: int, recompute: bool) -> MemoryEstimate:
-    """For a batch as long as its longest row; `recompute` is gradient checkpointing."""
-    unit = tokens * sequences * shape.hidden
-    kept = _RECOMPUTED_BYTES * shape.layers + _LAYER_BYTES if recompute else _LAYER_BYTES * shape.layers
-    logits = _LOGIT_BYTES * tokens * sequences * shape.vocabulary
-    return MemoryEstimate(sequences, tokens, shape.weights, unit * kept, logits)
+    row = longest.row
+    budget, own = TokenBudget(processor), len(row.images)
+    views = [view for view in (longest.sizes[:own], longest.sizes[own:]) if view] or [()]
+    shapes = [row_shape(row, view, processor, budget) for view in views]  # with its own pictures, or worse
+    request = Request(
+        stage="dpo" if isinstance(row, PreferenceRow) else "sft",
+        model=ModelSection(path=str(checkpoint)),
+        lora=LoraSection(),
+        trainer={"per_device_train_batch_size": batch_size, "gradient_checkpointing": recompute},
+        row=max(shapes, key=lambda found: found[1])[0],
+    )
+    return predict(request, getattr(processor, "image_processor", None))

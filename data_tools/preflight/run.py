@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
 from align.images import open_image, resolve_image
@@ -17,9 +17,12 @@ from align.row_writer import RowWriter
 from align.schema import PreferenceRow, SFTRow, read_rows
 from data_tools.preflight.decide import Decider, Decision, Headers, Row
 from data_tools.preflight.lengths import Lengths
-from data_tools.preflight.memory import MemoryEstimate, Shape, estimate
+from data_tools.preflight.memory import step_memory
 from data_tools.quarantine import Quarantine
 from data_tools.tally import Tally
+
+if TYPE_CHECKING:
+    from align.memory_plan import MemoryPlan
 
 _ROWS_AT_ONCE = 512
 RESIZED = "resized"
@@ -57,6 +60,8 @@ class Outcome:
         longest: length of every row that was counted, kept or not.
         kept: lengths of the rows kept; `images`: of those, the image tokens alone.
         resized: rows kept with smaller pictures, and the first of their ids.
+        longest: of the rows kept.
+        memory: of a step of such rows; None without the model's config.
     """
 
     tally: Tally
@@ -65,7 +70,8 @@ class Outcome:
     images: Lengths = field(default_factory=Lengths)
     resized: int = 0
     resized_ids: list[str] = field(default_factory=list)
-    memory: MemoryEstimate | None = None
+    longest: Decision | None = None
+    memory: MemoryPlan | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The report."""
@@ -80,7 +86,7 @@ class Outcome:
         }
 
 
-def preflight(request: Request, processor: Any, shape: Shape | None) -> Outcome:
+def preflight(request: Request, processor: Any, checkpoint: Path) -> Outcome:
     """Decide on every row.
 
     Raises:
@@ -108,9 +114,10 @@ def preflight(request: Request, processor: Any, shape: Shape | None) -> Outcome:
         if not outcome.tally.kept:
             outcome.tally.show()
             raise AlignError("no row fits", where=str(request.data), fix=f"see {path}")
-    if shape is not None:
-        sequences = request.batch_size * (2 if cls is PreferenceRow else 1)
-        outcome.memory = estimate(shape, outcome.kept.max, sequences, request.recompute)
+    assert outcome.longest is not None
+    outcome.memory = step_memory(
+        checkpoint, processor, outcome.longest, request.batch_size, request.recompute
+    )
     return outcome
 
 
@@ -138,6 +145,8 @@ def _count(decision: Decision, outcome: Outcome, quarantine: Quarantine) -> None
         return
     assert decision.tokens is not None
     outcome.tally.keep()
+    if outcome.longest is None or decision.tokens > (outcome.longest.tokens or 0):
+        outcome.longest = decision
     outcome.kept.add(decision.tokens, row.id)
     outcome.images.add(decision.image_tokens, row.id)
     if decision.resized:
