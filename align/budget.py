@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence, Sized
 from typing import Any
 
+from align.chat import sees_images, tokenizer_of
 from align.image_tokens import ImageTokens, Size
+from align.text_rows import sequence_ids
 
 _TEXTS_AT_ONCE = 1024
 
@@ -24,12 +26,11 @@ class TokenBudget:
     """
 
     def __init__(self, processor: Any) -> None:
-        self._tokenizer = getattr(processor, "tokenizer", processor)
+        self._tokenizer = tokenizer_of(processor)
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         plain = backend is not None and backend.truncation is None and backend.padding is None
         self._fast = backend if plain and not self._tokenizer.split_special_tokens else None
-        sees = getattr(processor, "image_processor", None) is not None
-        self._images = ImageTokens(processor) if sees else None
+        self._images = ImageTokens(processor) if sees_images(processor) else None
 
     def lengths(self, sequences: Sequence[TokenSequence]) -> list[int]:
         """Tokens of each sequence, without the special tokens that a tokenizer would put around a text.
@@ -37,9 +38,11 @@ class TokenBudget:
         Raises:
             AlignError: a sequence whose text has not one placeholder an image.
         """
+        if self._images is None:
+            plain = sequence_ids(self._tokenizer, [segments for segments, _ in sequences])
+            return [sum(map(len, segments)) for segments in plain]
         expanded = [
-            self._images.expand(segments, sizes) if self._images and sizes else (segments, 0)
-            for segments, sizes in sequences
+            self._images.expand(segments, sizes) if sizes else (segments, 0) for segments, sizes in sequences
         ]
         tokens = self._count(sorted({text for segments, _ in expanded for text in segments}))
         return [sum(tokens[text] for text in segments) + extra for segments, extra in expanded]

@@ -48,18 +48,38 @@ def message_parts(messages: Sequence[Message], num_images: int) -> list[dict[str
 def render(processor: Any, messages: Sequence[Message], num_images: int, add_generation_prompt: bool) -> str:
     """The text that the model reads, one placeholder an image, by the checkpoint's chat template.
 
+    Args:
+        processor: or the tokenizer of a text-only model, whose templates know plain strings alone.
+
     Raises:
-        AlignError: the template refuses the messages (say, a system turn it does not know).
+        AlignError: the template refuses the messages (say, a system turn it does not know), or images
+            for a text-only model.
     """
+    if sees_images(processor):
+        turns = message_parts(messages, num_images)
+    elif num_images:
+        raise AlignError(f"the model reads text only; the row has {num_images} images")
+    else:
+        turns = [message.model_dump() for message in messages]
     try:
         return processor.apply_chat_template(
-            message_parts(messages, num_images), tokenize=False, add_generation_prompt=add_generation_prompt
+            turns, tokenize=False, add_generation_prompt=add_generation_prompt
         )
     except AlignError:
         raise
     except Exception as error:  # jinja templates raise whatever they like
         roles = " ".join(message.role for message in messages)
         raise AlignError(f"the chat template refuses these messages ({roles}): {error}") from error
+
+
+def sees_images(processor: Any) -> bool:
+    """True for a processor with images, False for the tokenizer of a text-only model."""
+    return getattr(processor, "image_processor", None) is not None
+
+
+def tokenizer_of(processor: Any) -> Any:
+    """The processor's tokenizer; of a text-only model it is the tokenizer itself."""
+    return getattr(processor, "tokenizer", processor)
 
 
 def openai_messages(messages: Sequence[Message], images: Sequence[bytes]) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from align.chat import sees_images
 from align.config import StageRecipe
 from align.errors import AlignError
 from align.lora import LoraSection, lora_plan
@@ -103,8 +104,7 @@ def run(recipe: Recipe) -> RunFolder:
         AlignError: no usable pair, a checkpoint that cannot be trained, a reference that is not the
             starting model, a loss that is not a number.
     """
-    inputs = {"model": recipe.model.source(), "data": recipe.data.path, "images": recipe.data.image_root}
-    folder = RunFolder.open(recipe, inputs=inputs)
+    folder = RunFolder.open(recipe, inputs={"model": recipe.model.source(), **recipe.data.inputs()})
     if folder.is_complete:
         return folder
     with folder:
@@ -190,7 +190,7 @@ def _trainer(
         Trainer,
         model=model,
         args=options,
-        train_dataset=lazy_dataset(checked.rows, recipe.data, for_objective=not plain),
+        train_dataset=lazy_dataset(checked.rows, recipe.data, processor, for_objective=not plain),
         processing_class=processor,
         peft_config=plan.config,
         learning_rate_of=learning_rate_lookup(plan.parts, model.config.model_type),
@@ -213,6 +213,8 @@ def _stores(recipe: Recipe, model: Any, processor: Any, options: Any) -> dict[st
     if recipe.reference_store.enabled:
         stores["reference_store"] = recipe.reference_store.open(recipe.run_dir, model, processor, autocast)
     if recipe.feature_store is not None:
+        if not sees_images(processor):
+            raise AlignError("a text-only model has no vision features to keep", where="feature_store")
         stores["feature_store"] = recipe.feature_store.open(recipe.run_dir, model, processor, autocast)
     return stores
 

@@ -8,13 +8,13 @@ the vision tower, whose projections are called the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from align.errors import AlignError
 
-Component = Literal["vision", "connector", "language"]
+Component = Literal["vision", "connector", "language", "cross_attention"]
 Blocks = Literal["attention", "mlp", "attention+mlp"]
 
 _ATTENTION = (
@@ -25,6 +25,7 @@ _MLP = (
     r"(?:(?:mlp|feed_forward)\.(?:gate_proj|up_proj|down_proj|fc1|fc2|linear_fc1|linear_fc2|c_fc|c_proj)"
     r"|layers\.\d+\.(?:fc1|fc2))"
 )
+_CROSS_ATTENTION = r"(?:[qkvo]_proj|query|key|value|dense)"
 _CONNECTOR = r"(?:linear\w*|merging_layer|mlp\.[02]|\w*proj|query|key|value|dense)"
 
 
@@ -39,6 +40,8 @@ class Family:
         connector: what maps image features to the language model's width; a Q-Former belongs to it.
         language: the decoder.
         layers: those of `connector` that are one linear layer, with nothing below.
+        cross_attention: a regular expression for the modules that attend from text or queries to the
+            image; they are a component of their own, and belong to no other.
     """
 
     vision: str | None = None
@@ -46,9 +49,12 @@ class Family:
     connector: tuple[str, ...] = ()
     language: str = "model.language_model"
     layers: tuple[str, ...] = ()
+    cross_attention: str = ""
 
     def component_of(self, module: str) -> Component | None:
         """The component a module name belongs to; None for the rest (the LM head, say)."""
+        if self.cross_attention and re.match(rf"(?:{self.cross_attention})(?:\.|$)", module):
+            return "cross_attention"
         if any(_inside(module, prefix) for prefix in self.connector):
             return "connector"
         if self.tower is not None and _inside(module, self.tower):
@@ -62,19 +68,33 @@ class Family:
             AlignError: a component that the family does not have.
         """
         leaves = {"attention": _ATTENTION, "mlp": _MLP, "attention+mlp": f"(?:{_ATTENTION}|{_MLP})"}[blocks]
+        others = rf"(?!(?:{self.cross_attention})\.)" if self.cross_attention else ""
         patterns = []
         for component in components:
-            if component != "language" and self.vision is None:
-                fix = "set lora.components: [language]"
-                raise AlignError(f"a text-only model has no {component}", where="lora.components", fix=fix)
-            if component == "connector":
+            self._check(component, blocks)
+            if component == "cross_attention":
+                patterns.append(rf"(?:{self.cross_attention})\.(?:.*\.)?{_CROSS_ATTENTION}")
+            elif component == "connector":
                 inside = "|".join(re.escape(prefix) for prefix in self.connector)
-                patterns.append(rf"(?:{inside})\.(?:.*\.)?{_CONNECTOR}")
+                patterns.append(rf"{others}(?:{inside})\.(?:.*\.)?{_CONNECTOR}")
                 patterns.extend(map(re.escape, self.layers))
             else:
                 prefix = self.vision if component == "vision" else self.language
-                patterns.append(rf"{re.escape(str(prefix))}\.(?:.*\.)?{leaves}")
+                patterns.append(rf"{others}{re.escape(str(prefix))}\.(?:.*\.)?{leaves}")
         return "|".join(patterns)
+
+    def _check(self, component: Component, blocks: Blocks) -> None:
+        if component == "cross_attention":
+            if not self.cross_attention:
+                having = ", ".join(name for name, family in FAMILIES.items() if family.cross_attention)
+                fix = f"leave it out; families with cross-attention: {having}"
+                raise AlignError("the model has no cross-attention", where="lora.components", fix=fix)
+            if blocks == "mlp":
+                fix = "set lora.blocks: attention, or attention+mlp"
+                raise AlignError("cross-attention has no mlp", where="lora.blocks", fix=fix)
+        elif component != "language" and self.vision is None:
+            fix = "set lora.components: [language]"
+            raise AlignError(f"a text-only model has no {component}", where="lora.components", fix=fix)
 
 
 def _llava_like(layers: str = "encoder") -> Family:
@@ -108,6 +128,14 @@ FAMILIES: dict[str, Family] = {
         connector=("qformer", "language_projection"),
         language="language_model",
         layers=("language_projection",),
+        cross_attention=r"qformer\.encoder\.layer\.\d+\.crossattention",
+    ),
+    "mllama": Family(
+        vision="model.vision_model",
+        tower="model.vision_model",
+        connector=("model.multi_modal_projector",),
+        layers=("model.multi_modal_projector",),
+        cross_attention=r"model\.language_model\.layers\.\d+\.cross_attn",
     ),
     "qwen2_vl": _QWEN,
     "qwen2_5_vl": _QWEN,
@@ -124,20 +152,52 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def family_of(model_type: str) -> Family:
+def family_of(model_type: str, config: Any = None) -> Family:
     """The family's facts.
 
+    Args:
+        config: of the model; for an unknown `model_type` a family is then proposed, to be confirmed.
+
     Raises:
-        AlignError: no facts for this `model_type`; names the recipe key that places LoRA by hand.
+        AlignError: no facts for this `model_type`; shows the proposal, or names the recipe key that places
+            LoRA by hand.
     """
     if model_type in FAMILIES:
         return FAMILIES[model_type]
+    if config is not None:
+        from align.family_proposal import as_recipe, propose
+
+        raise AlignError(
+            f"model_type {model_type!r} is not a known family; by its structure it would be:\n"
+            + as_recipe(propose(config)),
+            where="config.json of the checkpoint",
+            fix="check these names (`lora.components` goes by them) and put the section into the recipe",
+        )
     raise AlignError(
         f"model_type {model_type!r} is not one of: {', '.join(sorted(FAMILIES))}",
         where="config.json of the checkpoint",
         fix="set lora.target_modules to a regular expression over full module names "
         r"(such as 'model\.language_model\.layers\.\d+\.self_attn\.[qv]_proj')",
     )
+
+
+def confirm(model_type: str, family: Family) -> None:
+    """Take a family from a recipe, for the rest of the process.
+
+    Raises:
+        AlignError: the `model_type` is known already, with other facts.
+    """
+    if FAMILIES.setdefault(model_type, family) != family:
+        fix = "leave model.family out"
+        raise AlignError(f"model_type {model_type!r} is a known family", where="model.family", fix=fix)
+
+
+def reads_images(config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint with this `config.json` is a vision-language model; else it reads text only."""
+    family = FAMILIES.get(str(config.get("model_type")))
+    if family is not None:
+        return family.vision is not None
+    return any(key.startswith(("vision", "vq_", "image_token")) for key in config)
 
 
 def matching(pattern: str, modules: Iterable[str]) -> list[str]:

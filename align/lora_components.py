@@ -123,7 +123,7 @@ def section_parts(
     """
     if not sections:
         raise AlignError("lora.components names no component", fix="set lora.components: [language]")
-    family = family_of(model.config.model_type)
+    family = family_of(model.config.model_type, model.config)
     parts = [_part(name, section, defaults, family, model) for name, section in sections.items()]
     for one, other in combinations(parts, 2):
         _check_apart(one, other)

@@ -25,6 +25,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from align import merge_checks as checks
+from align.chat import sees_images, tokenizer_of
 from align.client import ChatRequest, Failure, Reply, Sampling, ask
 from align.config import StageRecipe, Strict
 from align.digest import MANIFEST
@@ -36,17 +37,27 @@ from align.serve import ServeSettings, serve
 from align.training import BASE_RECORD, quiet_libraries
 
 CHECKPOINT = "checkpoint"
+_IMAGE_PROMPTS = ("Describe the image.", "Is there a person in the image? Answer with yes or no.")
+_TEXT_PROMPTS = (
+    "Correct the sentence: She go to school every days.",
+    "What is the capital of France?",
+    "Name three animals that live in the sea.",
+    "Write one sentence about the rain.",
+)
 
 
 class VerifySection(Strict):
     """On what, and how closely, merged and adapter-on outputs are compared."""
 
-    image_root: Path = Field(description="folder of images to compare on")
+    image_root: Path | None = Field(
+        default=None, description="folder of images to compare on; null for a text-only model"
+    )
     num_images: int = Field(default=8, ge=1, description="how many, spread evenly over the sorted files")
-    prompts: list[str] = Field(
-        default=["Describe the image.", "Is there a person in the image? Answer with yes or no."],
+    prompts: list[str] | None = Field(
+        default=None,
         min_length=1,
-        description="questions, taken in turn",
+        description="questions about the images, taken in turn, or prompts of a text-only model, each asked "
+        "once; null: a few fixed ones",
     )
     max_tokens: int = Field(default=32, ge=1, description="length of the greedy answers compared on")
     tolerance: float = Field(default=1e-3, gt=0, description="largest logit difference in float32")
@@ -72,7 +83,9 @@ class Recipe(StageRecipe):
     model: ModelSection = Field(description="the base that the adapter was trained on")
     adapter: Path = Field(description="the adapter folder of an SFT or DPO stage")
     dtype: Dtype = Field(default="auto", description="dtype of the merged weights; auto is the base's")
-    verify: VerifySection = Field(description="comparison of merged and adapter-on outputs")
+    verify: VerifySection = Field(
+        default=VerifySection(), description="comparison of merged and adapter-on outputs"
+    )
     serve_check: ServeCheckSection | Literal[False] = Field(
         default=ServeCheckSection(), description="false leaves the served comparison out, and says so"
     )
@@ -84,7 +97,9 @@ def run(recipe: Recipe) -> RunFolder:
     Raises:
         AlignError: the first check that does not hold.
     """
-    inputs = {"model": recipe.model.source(), "adapter": recipe.adapter, "images": recipe.verify.image_root}
+    inputs = {"model": recipe.model.source(), "adapter": recipe.adapter}
+    if recipe.verify.image_root is not None:
+        inputs["images"] = recipe.verify.image_root
     folder = RunFolder.open(recipe, inputs=inputs)
     if folder.is_complete:
         return folder
@@ -94,12 +109,18 @@ def run(recipe: Recipe) -> RunFolder:
         shutil.rmtree(folder.work / CHECKPOINT, ignore_errors=True)
         _check_base(recipe, folder)
         processor = load_processor(_model_section(recipe))
-        probes = checks.make_probes(recipe.verify.image_root, recipe.verify.num_images, recipe.verify.prompts)
+        probes = _probes(recipe.verify, processor)
         merged = _merge(recipe, folder, processor, probes)
         expected = _reload(recipe, folder, merged)
         metrics = merged.metrics | _serve(recipe, folder, merged, expected)
     folder.complete(metrics=metrics, next_step=f"align generate (checkpoint: {folder.final / CHECKPOINT})")
     return folder
+
+
+def _probes(verify: VerifySection, processor: Any) -> list[checks.Probe]:
+    if sees_images(processor):
+        return checks.make_probes(verify.image_root, verify.num_images, verify.prompts or _IMAGE_PROMPTS)
+    return checks.text_probes(verify.prompts or _TEXT_PROMPTS, verify.image_root)
 
 
 def _model_section(recipe: Recipe) -> ModelSection:
@@ -182,7 +203,7 @@ def _merge(recipe: Recipe, folder: RunFolder, processor: Any, probes: Sequence[c
 
 def _answered(model: Any, processor: Any, probe: checks.Probe, max_tokens: int) -> checks.Probe:
     ids = checks.answer(model, processor, probe, max_tokens)
-    return replace(probe, answer=processor.tokenizer.decode(ids, skip_special_tokens=True))
+    return replace(probe, answer=tokenizer_of(processor).decode(ids, skip_special_tokens=True))
 
 
 def _reload(recipe: Recipe, folder: RunFolder, merged: _Merged) -> list[list[int]]:
@@ -194,7 +215,7 @@ def _reload(recipe: Recipe, folder: RunFolder, merged: _Merged) -> list[list[int
     model, processor = load_model(section), load_processor(section)
     found = checks.logits(model, processor, merged.probes)
     tokens = [
-        len(processor.tokenizer(p.answer, add_special_tokens=False)["input_ids"]) for p in merged.probes
+        len(tokenizer_of(processor)(p.answer, add_special_tokens=False)["input_ids"]) for p in merged.probes
     ]
     difference = checks.largest_difference(merged.reference, found)
     agreement = checks.top1_agreement(merged.reference, found, [max(1, count) for count in tokens])
@@ -223,7 +244,7 @@ def _serve(recipe: Recipe, folder: RunFolder, merged: _Merged, expected: list[li
     requests = [
         (
             str(index),
-            ChatRequest(messages=probe.messages, images=[probe.image.read_bytes()], sampling=sampling),
+            ChatRequest(messages=probe.messages, images=probe.images, sampling=sampling),
         )
         for index, probe in enumerate(merged.probes)
     ]
@@ -236,7 +257,7 @@ def _serve(recipe: Recipe, folder: RunFolder, merged: _Merged, expected: list[li
         if isinstance(reply, Failure):
             raise AlignError(f"the server failed on a probe: {reply.reason}", where=str(folder.logs))
         texts.append(reply.choices[0].text)
-    agreement = checks.token_agreement(*_spoken(processor, expected, texts))
+    agreement = checks.token_agreement(*checks.spoken(processor, expected, texts))
     if agreement < recipe.serve_check.min_agreement:
         raise AlignError(
             f"vLLM and transformers agree in {agreement:.1%} of the tokens, "
@@ -246,18 +267,6 @@ def _serve(recipe: Recipe, folder: RunFolder, merged: _Merged, expected: list[li
         )
     say(f"  served: vLLM agrees with transformers in {agreement:.1%} of the tokens")
     return {"served_token_agreement": agreement}
-
-
-def _spoken(
-    processor: Any, expected: Sequence[Sequence[int]], texts: Sequence[str]
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Both sides' words tokenized alike: a server returns text, not ids."""
-    own = [processor.tokenizer.decode(ids, skip_special_tokens=True) for ids in expected]
-
-    def ids(text: str) -> list[int]:
-        return processor.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
-
-    return [ids(text) for text in own], [ids(text) for text in texts]
 
 
 def _stored_dtype(recipe: Recipe) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.chat import render
+from align.chat import render, sees_images, tokenizer_of
 from align.errors import AlignError
 from align.images import open_image
 from align.schema import Message
@@ -24,9 +24,10 @@ _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 
 @dataclass(frozen=True)
 class Probe:
-    """One fixed question about one fixed image, with the answer that the logits are compared on."""
+    """One fixed question about one fixed image (None for a text-only model), with the answer that the
+    logits are compared on."""
 
-    image: Path
+    image: Path | None
     prompt: str
     answer: str = ""
 
@@ -35,13 +36,32 @@ class Probe:
         """The question as a row's messages."""
         return [Message(role="user", content=self.prompt)]
 
+    @property
+    def images(self) -> list[Path]:
+        """Its image, if it has one."""
+        return [] if self.image is None else [self.image]
 
-def make_probes(image_root: Path, num_images: int, prompts: Sequence[str]) -> list[Probe]:
+
+def text_probes(prompts: Sequence[str], image_root: Path | None) -> list[Probe]:
+    """Each prompt once, without an image.
+
+    Raises:
+        AlignError: `image_root` is set.
+    """
+    if image_root is not None:
+        what = "verify.image_root is set, and the model reads text only"
+        raise AlignError(what, where=str(image_root), fix="leave verify.image_root out")
+    return [Probe(None, prompt) for prompt in prompts]
+
+
+def make_probes(image_root: Path | None, num_images: int, prompts: Sequence[str]) -> list[Probe]:
     """`num_images` images spread evenly over the sorted files of `image_root`, prompts in turn.
 
     Raises:
         AlignError: no image there.
     """
+    if image_root is None:
+        raise AlignError("verify.image_root is missing", fix="name a folder of images to compare on")
     if not image_root.is_dir():
         raise AlignError(f"no such folder: {image_root}", where="verify.image_root", fix="check the path")
     files = sorted(file for file in image_root.rglob("*") if file.suffix.lower() in _IMAGE_SUFFIXES)
@@ -56,8 +76,8 @@ def answer(model: Any, processor: Any, probe: Probe, max_tokens: int) -> list[in
     """Greedy token ids of the model's answer, end of turn included."""
     import torch
 
-    text = render(processor, probe.messages, 1, add_generation_prompt=True)
-    inputs = _inputs(model, processor, text, probe.image)
+    text = render(processor, probe.messages, len(probe.images), add_generation_prompt=True)
+    inputs = _inputs(model, processor, text, probe)
     with torch.no_grad():
         ids = model.generate(
             **inputs,
@@ -77,9 +97,9 @@ def logits(model: Any, processor: Any, probes: Sequence[Probe]) -> list[torch.Te
 
     found = []
     for probe in probes:
-        text = render(processor, probe.messages, 1, add_generation_prompt=True) + probe.answer
+        text = render(processor, probe.messages, len(probe.images), add_generation_prompt=True) + probe.answer
         with torch.no_grad():
-            output = model(**_inputs(model, processor, text, probe.image))
+            output = model(**_inputs(model, processor, text, probe))
         found.append(output.logits[0].float().cpu())
     return found
 
@@ -211,6 +231,19 @@ def check_keys(base: Path, merged: Path, tied: bool) -> int:
     return len(after)
 
 
+def spoken(
+    processor: Any, expected: Sequence[Sequence[int]], texts: Sequence[str]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Both sides' words tokenized alike: a server returns text, not ids."""
+    tokenizer = tokenizer_of(processor)
+    own = [tokenizer.decode(ids, skip_special_tokens=True) for ids in expected]
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
+
+    return [ids(text) for text in own], [ids(text) for text in texts]
+
+
 def token_agreement(first: Sequence[Sequence[int]], second: Sequence[Sequence[int]]) -> float:
     """Share of equal tokens at equal positions; a length difference counts as disagreement."""
     same = sum(a == b for one, two in zip(first, second, strict=True) for a, b in zip(one, two, strict=False))
@@ -218,8 +251,10 @@ def token_agreement(first: Sequence[Sequence[int]], second: Sequence[Sequence[in
     return same / total if total else 1.0
 
 
-def _inputs(model: Any, processor: Any, text: str, image: Path) -> dict[str, Any]:
-    batch = processor(images=[open_image(image)], text=[text], return_tensors="pt", add_special_tokens=False)
+def _inputs(model: Any, processor: Any, text: str, probe: Probe) -> dict[str, Any]:
+    images = [open_image(image) for image in probe.images]
+    seen = {"images": images} if sees_images(processor) else {}
+    batch = processor(text=[text], return_tensors="pt", add_special_tokens=False, **seen)
     batch = batch.to(model.device)
     if "pixel_values" in batch:
         batch["pixel_values"] = batch["pixel_values"].to(model.dtype)

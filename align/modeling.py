@@ -8,18 +8,35 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from align.chat import tokenizer_of
 from align.config import Strict
 from align.errors import AlignError
-from align.families import family_of
+from align.families import Family, confirm, family_of, reads_images
 from align.progress import say
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 CHAT_TEMPLATE = "chat_template.jinja"
+
+
+class FamilySection(Strict):
+    """A family that `align.families` does not know, confirmed: what the error for it proposes."""
+
+    vision: str | None = Field(default=None, description="the image encoder's layers; null: text only")
+    tower: str | None = Field(default=None, description="the whole image encoder")
+    connector: list[str] = Field(default=[], description="what maps image features to the language model")
+    language: str = Field(description="the decoder")
+    layers: list[str] = Field(default=[], description="those of `connector` that are one linear layer")
+    cross_attention: str = Field(default="", description="regular expression for cross-attention modules")
+
+    def family(self) -> Family:
+        """The same as `align.families` keeps it."""
+        values = self.model_dump()
+        return Family(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
 class ModelSection(Strict):
@@ -42,6 +59,10 @@ class ModelSection(Strict):
     chat_template: Path | None = Field(
         default=None, description="Jinja file that replaces the checkpoint's chat template"
     )
+    family: FamilySection | None = Field(
+        default=None,
+        description="where the parts of an unknown model_type sit; its error proposes this",
+    )
 
     @property
     def is_local(self) -> bool:
@@ -55,36 +76,65 @@ class ModelSection(Strict):
         return f"{self.path}@{self.revision}" if self.revision else self.path
 
 
-def load_processor(section: ModelSection) -> ProcessorMixin:
-    """The checkpoint's processor, with `model.chat_template` in place when the recipe sets one.
+def load_processor(section: ModelSection) -> ProcessorMixin | PreTrainedTokenizerBase:
+    """The checkpoint's processor (its tokenizer where it reads text only), with `model.chat_template` in
+    place when the recipe sets one.
 
     Raises:
         AlignError: missing checkpoint, no processor or no tokenizer in it, no chat template.
     """
-    from transformers import AutoProcessor, ProcessorMixin
+    from transformers import AutoProcessor, AutoTokenizer, ProcessorMixin
 
     _check_folder(section)
-    fix = (
-        "copy processor_config.json / preprocessor_config.json and the tokenizer's files from the base model"
-    )
+    sees = is_vision_language(section)
+    files = "processor_config.json / preprocessor_config.json and the tokenizer's files"
+    fix = f"copy {files if sees else files.rsplit(' and ', 1)[-1]} from the base model"
+    auto: Any = AutoProcessor if sees else AutoTokenizer
     try:
-        processor = AutoProcessor.from_pretrained(
+        processor = auto.from_pretrained(
             section.path,
             revision=section.revision,
             trust_remote_code=section.trust_remote_code,
             local_files_only=section.is_local,
         )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        what = f"cannot load a processor: {first_line(error)}"
+        what = f"cannot load a {'processor' if sees else 'tokenizer'}: {first_line(error)}"
         raise AlignError(what, where=section.path, fix=fix) from error
-    if not isinstance(processor, ProcessorMixin) or getattr(processor, "image_processor", None) is None:
+    if sees and (
+        not isinstance(processor, ProcessorMixin) or getattr(processor, "image_processor", None) is None
+    ):
         raise AlignError("the checkpoint has no image processor", where=section.path, fix=fix)
     if section.chat_template is not None:
         processor.chat_template = _read_template(section.chat_template)
+    if not processor.chat_template:  # BLIP-2's constructor drops it; its tokenizer has it
+        processor.chat_template = getattr(tokenizer_of(processor), "chat_template", None)
     if not processor.chat_template:
         fix = "set model.chat_template to a Jinja file"
         raise AlignError("the checkpoint has no chat template", where=section.path, fix=fix)
     return processor
+
+
+def is_vision_language(section: ModelSection) -> bool:
+    """Whether the checkpoint reads images; read from its config alone.
+
+    Raises:
+        AlignError: missing or broken config.
+    """
+    from transformers import PreTrainedConfig
+
+    _check_folder(section)
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(
+            section.path, revision=section.revision, local_files_only=section.is_local
+        )
+    except (OSError, ValueError) as error:
+        fix = "a hub id must be cached or reachable"
+        raise AlignError(
+            f"cannot read the config: {first_line(error)}", where=section.path, fix=fix
+        ) from error
+    if section.family is not None:
+        confirm(str(config.get("model_type")), section.family.family())
+    return reads_images(config)
 
 
 def load_model(section: ModelSection) -> PreTrainedModel:
@@ -95,12 +145,13 @@ def load_model(section: ModelSection) -> PreTrainedModel:
             outside the language model.
     """
     import torch
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     _check_folder(section)
+    auto = AutoModelForImageTextToText if is_vision_language(section) else AutoModelForCausalLM
     dtype = "auto" if section.dtype == "auto" else getattr(torch, section.dtype)
     try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = auto.from_pretrained(
             section.path,
             revision=section.revision,
             dtype=dtype,
@@ -181,7 +232,7 @@ def _quantization_arguments(section: ModelSection) -> dict[str, Any]:
     config = AutoConfig.from_pretrained(
         section.path, revision=section.revision, trust_remote_code=section.trust_remote_code
     )
-    skipped = not_quantized(config.model_type)
+    skipped = not_quantized(config.model_type, config)
     if section.quantization == "int8":
         settings = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     else:
@@ -195,9 +246,9 @@ def _quantization_arguments(section: ModelSection) -> dict[str, Any]:
     return {"quantization_config": settings, "device_map": {"": _device()}}
 
 
-def not_quantized(model_type: str) -> list[str]:
+def not_quantized(model_type: str, config: Any = None) -> list[str]:
     """Names of the modules that stay as they are in a quantised model: all but the language model."""
-    family = family_of(model_type)
+    family = family_of(model_type, config)
     return ["lm_head", *filter(None, (family.tower, *family.connector))]
 
 
@@ -215,10 +266,11 @@ def _check_quantized(model: PreTrainedModel, section: ModelSection) -> None:
     """Skip lists go by names that change between releases: look at what was quantised."""
     from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
-    family = family_of(model.config.model_type)
+    family = family_of(model.config.model_type, model.config)
     kinds = (Linear4bit, Linear8bitLt)
     quantized = [name for name, module in model.named_modules() if isinstance(module, kinds)]
-    outside = [name for name in quantized if family.component_of(name) != "language"]
+    decoder = ("language", "cross_attention")
+    outside = [name for name in quantized if family.component_of(name) not in decoder]
     if outside or not quantized:
         what = f"quantised outside the language model: {outside[:3]}" if outside else "nothing was quantised"
         raise AlignError(

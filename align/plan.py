@@ -136,7 +136,8 @@ def _row_of_data(stage: Stage, recipe: Any, model: Any, given: argparse.Namespac
         processor = load_processor(model)
     except AlignError:
         return None, None, assumed
-    if given.assume or not recipe.data.path.is_file() or not recipe.data.image_root.is_dir():
+    root = recipe.data.image_root
+    if given.assume or not recipe.data.path.is_file() or not (root is None or root.is_dir()):
         return processor, None, assumed
     limit = recipe.trainer.given().get("max_length", 2048)
     cls = SFTRow if stage == "sft" else PreferenceRow

@@ -8,10 +8,10 @@ from typing import Any
 from align.budget import TokenBudget
 from align.errors import AlignError
 from align.image_tokens import Size
-from align.images import image_size, resolve_image
+from align.images import image_size
 from align.planned_batch import RowShape
 from align.schema import PreferenceRow, SFTRow, read_rows
-from align.training_data import DataSection, row_texts
+from align.training_data import DataSection, image_file, row_texts
 
 
 def longest_row(
@@ -62,7 +62,7 @@ def _shapes(rows: Iterable[Any], data: DataSection, processor: Any) -> Iterator[
     budget = TokenBudget(processor)
     for row in rows:
         try:
-            sizes = [image_size(resolve_image(data.image_root, name), data.max_pixels) for name in row.images]
+            sizes = [image_size(image_file(data.image_root, name), data.max_pixels) for name in row.images]
             yield row_shape(row, sizes, processor, budget)
         except AlignError:
             continue

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import httpx
 from pydantic import Field
@@ -31,6 +31,7 @@ from align import server_guard
 from align.config import Strict
 from align.digest import digest_json
 from align.errors import AlignError
+from align.families import reads_images
 from align.model_digest import model_digest
 from align.progress import say
 
@@ -74,7 +75,9 @@ class ServeSettings(Strict):
     )
     tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs to split the model over")
     kv_cache_gb: float = Field(default=1.0, gt=0, description="KV cache on a CPU, GiB; unused on a GPU")
-    max_images: int = Field(default=1, ge=1, description="images a request may hold")
+    max_images: int = Field(
+        default=1, ge=1, description="images a request may hold; a text-only model is not told"
+    )
     prefix_caching: bool = Field(default=True, description="reuse the KV cache of equal beginnings")
     trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
     startup_timeout_seconds: float = Field(
@@ -285,7 +288,9 @@ def engine_args(checkpoint: str | Path, settings: ServeSettings) -> list[str]:
     args = ["--model", str(checkpoint), "--dtype", dtype]
     args += ["--generation-config", "vllm", "--max-num-seqs", str(settings.max_num_seqs)]
     args += ["--tensor-parallel-size", str(settings.tensor_parallel_size)]
-    args += ["--limit-mm-per-prompt", f'{{"image": {settings.max_images}}}']
+    sees = reads_images(_config(checkpoint) or {"vision_config": "a hub id: not known here"})
+    if sees:
+        args += ["--limit-mm-per-prompt", f'{{"image": {settings.max_images}}}']
     args += ["--max-logprobs", "20", "--seed", "0"]
     args += ["--enable-prefix-caching" if settings.prefix_caching else "--no-enable-prefix-caching"]
     if settings.max_model_len:
@@ -294,7 +299,8 @@ def engine_args(checkpoint: str | Path, settings: ServeSettings) -> list[str]:
         args += ["--trust-remote-code"]
     if on_cpu:
         args += ["--enforce-eager", "--kv-cache-memory-bytes", str(int(settings.kv_cache_gb * 2**30))]
-        args += ["--mm-processor-cache-gb", "0.5"]
+        if sees:
+            args += ["--mm-processor-cache-gb", "0.5"]
         # A seeded request whose prompt is cut over two steps kills vLLM's CPU engine ("CPU Generator
         # does not use offset", gpu_model_runner.py in 0.32): room for all prompts in one step avoids it.
         longest = settings.max_model_len or _longest_context(checkpoint)
@@ -307,12 +313,16 @@ def engine_args(checkpoint: str | Path, settings: ServeSettings) -> list[str]:
 
 def _longest_context(checkpoint: str | Path) -> int | None:
     """The context length that the model's config states, in tokens; None for a hub id."""
-    path = Path(checkpoint) / "config.json"
-    if not path.is_file():
-        return None
-    config = json.loads(path.read_text())
-    found = (config.get("text_config") or config).get("max_position_embeddings")
+    config = _config(checkpoint) or {}
+    text = config.get("text_config") or config
+    found = text.get("max_position_embeddings") or text.get("n_positions")
     return int(found) if found else None
+
+
+def _config(checkpoint: str | Path) -> dict[str, Any] | None:
+    """A checkpoint folder's `config.json`; None for a hub id."""
+    path = Path(checkpoint) / "config.json"
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def _is_cpu_build() -> bool:

@@ -80,8 +80,7 @@ def run(recipe: Recipe) -> RunFolder:
     Raises:
         AlignError: no usable row, a checkpoint that cannot be trained, a loss that is not a number.
     """
-    inputs = {"model": recipe.model.source(), "data": recipe.data.path, "images": recipe.data.image_root}
-    folder = RunFolder.open(recipe, inputs=inputs)
+    folder = RunFolder.open(recipe, inputs={"model": recipe.model.source(), **recipe.data.inputs()})
     if folder.is_complete:
         return folder
     with folder:
@@ -120,7 +119,7 @@ def _trainer(
         Trainer,
         model=model,
         args=build(SFTConfig, **arguments),
-        train_dataset=lazy_dataset(checked.rows, recipe.data),
+        train_dataset=lazy_dataset(checked.rows, recipe.data, processor),
         processing_class=processor,
         peft_config=plan.config,
         learning_rate_of=learning_rate_lookup(plan.parts, model.config.model_type),
@@ -129,7 +128,7 @@ def _trainer(
     )
     if trainer.shares:
         say(f"  an image is read once for its rows in a batch: {_counted(checked.rows)}")
-    if arguments["assistant_only_loss"]:
+    if arguments["assistant_only_loss"] and not trainer.args.packing:
         _check_first_row(trainer, processor, checked)
     place_dropout(trainer.model, plan.parts)
     return trainer, placement(trainer.model, plan.parts)

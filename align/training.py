@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
+from align.chat import tokenizer_of
 from align.checkpoints import last_whole, seal
 from align.digest import MANIFEST
 from align.errors import AlignError
@@ -237,7 +238,7 @@ def check_supervision(
     Raises:
         AlignError: what of this does not hold.
     """
-    tokenizer = processor.tokenizer
+    tokenizer = tokenizer_of(processor)
     if len(sequence) != length:
         what = f"the token budget counted {length} tokens, the processor made {len(sequence)}"
         raise AlignError(what, fix="report this processor; until then set trainer.max_length: null")

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import Field
 
 from align.budget import TokenBudget
-from align.chat import check_text, image_tokens, render
+from align.chat import check_text, image_tokens, render, sees_images
 from align.config import Strict
 from align.errors import AlignError
 from align.images import image_size, open_image, resolve_image
 from align.progress import Bar, say
 from align.run import RunFolder
 from align.schema import Message, PreferenceRow, SFTRow, read_rows
+from align.text_rows import text_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,9 +39,15 @@ class DataSection(Strict):
     """Which rows, and where their images are."""
 
     path: Path = Field(description="rows, .parquet or .jsonl")
-    image_root: Path = Field(description="folder that the rows' image paths are relative to")
+    image_root: Path | None = Field(
+        default=None, description="folder that the rows' image paths are relative to; null: no row has images"
+    )
     strict: bool = Field(default=False, description="a bad row stops the stage instead of being quarantined")
     max_pixels: int = Field(default=50_000_000, gt=0, description="images larger than this are bad rows")
+
+    def inputs(self) -> dict[str, Path]:
+        """For `RunFolder.open(inputs=...)`."""
+        return {"data": self.path} | ({} if self.image_root is None else {"images": self.image_root})
 
 
 @dataclass
@@ -92,7 +99,7 @@ def check_rows(
     Raises:
         AlignError: missing files, duplicate ids, no row left, or (strict) the first bad row.
     """
-    if not section.image_root.is_dir():
+    if section.image_root is not None and not section.image_root.is_dir():
         raise AlignError(
             f"no such folder: {section.image_root}", where="data.image_root", fix="check the path"
         )
@@ -105,6 +112,8 @@ def check_rows(
     kept: list[tuple[str, T, list[tuple[str, ...]]]] = []
     for where, row in numbered:
         broken = next((bad_images[name] for name in _image_names(row) if name in bad_images), None)
+        if _image_names(row) and not sees_images(processor):
+            broken = "the row has images, and the model reads text only"
         if broken:
             quarantine.add(where, row.id, "image", broken)
             continue
@@ -154,15 +163,21 @@ def row_texts(processor: Any, row: SFTRow | PreferenceRow) -> list[tuple[str, ..
 
 
 def lazy_dataset(
-    rows: Sequence[SFTRow] | Sequence[PreferenceRow], section: DataSection, for_objective: bool = False
+    rows: Sequence[SFTRow] | Sequence[PreferenceRow],
+    section: DataSection,
+    processor: Any,
+    for_objective: bool = False,
 ) -> Dataset:
     """A `datasets.Dataset` with TRL's columns whose images are decoded when an item is read.
 
     Args:
+        processor: or the tokenizer of a text-only model, for `align.text_rows.text_dataset`.
         for_objective: preference rows also have `id`, `spans`, `rejected_images` and `margin`.
     """
     from datasets import Dataset
 
+    if not sees_images(processor):
+        return text_dataset(rows, [row_texts(processor, row) for row in rows], processor, for_objective)
     columns = {"messages"} if isinstance(rows[0], SFTRow) else {"prompt", "chosen", "rejected"}
     if for_objective:
         columns |= {"id", "spans", "rejected_images"}
@@ -173,16 +188,27 @@ def lazy_dataset(
     return Dataset.from_list(plain).with_transform(_decoder(section.image_root, section.max_pixels))
 
 
-def _decoder(root: Path, max_pixels: int) -> Callable[[dict[str, list[Any]]], dict[str, list[Any]]]:
+def _decoder(root: Path | None, max_pixels: int) -> Callable[[dict[str, list[Any]]], dict[str, list[Any]]]:
     def decode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         decoded = dict(batch)
         for column in {"images", "rejected_images"} & set(batch):
             distinct = dict.fromkeys(name for names in batch[column] for name in names)
-            opened = {name: open_image(resolve_image(root, name), max_pixels) for name in distinct}
+            opened = {name: open_image(image_file(root, name), max_pixels) for name in distinct}
             decoded[column] = [[opened[name] for name in names] for names in batch[column]]
         return decoded
 
     return decode
+
+
+def image_file(root: Path | None, name: str) -> Path:
+    """The file of a row's image.
+
+    Raises:
+        AlignError: no `image_root`, or none of that name in it.
+    """
+    if root is None:
+        raise AlignError(f"no data.image_root for the image {name}")
+    return resolve_image(root, name)
 
 
 def _read(cls: type[T], path: Path, quarantine: _Quarantine) -> Iterator[tuple[str, T]]:
@@ -215,7 +241,7 @@ def _check_images(
 
     def check(name: str) -> tuple[str, str, tuple[int, int]]:
         try:
-            path = resolve_image(section.image_root, name)
+            path = image_file(section.image_root, name)
             size = image_size(path, section.max_pixels)
             open_image(path, section.max_pixels)
             return name, "", size

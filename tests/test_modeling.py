@@ -11,8 +11,10 @@ import pytest
 
 from align.errors import AlignError
 from align.families import FAMILIES, Component, family_of, matching
+from align.family_proposal import inspect
 from align.lora import LoraSection, lora_config
 from align.modeling import ModelSection, load_model, load_processor
+from tests.twins import Twins
 
 
 def _copy(base: Path, to: Path, without: str) -> ModelSection:
@@ -29,10 +31,12 @@ def test_family_prefixes_are_the_installed_module_names() -> None:
     for model_type, family in FAMILIES.items():
         auto = AutoModelForImageTextToText if family.vision else AutoModelForCausalLM
         components: list[Component] = ["vision", "connector", "language"] if family.vision else ["language"]
+        components += ["cross_attention"] if family.cross_attention else []
         config = CONFIG_MAPPING[model_type]()
         config.get_text_config().pad_token_id = 0  # Idefics3's default lies outside its default vocabulary
         with torch.device("meta"):
             model = auto.from_config(config)
+        assert inspect(model) == family, f"{model_type} would be proposed otherwise"
         kinds = (torch.nn.Linear, Conv1D)
         linear = [name for name, module in model.named_modules() if isinstance(module, kinds)]
         for component in components:
@@ -48,6 +52,49 @@ def test_family_prefixes_are_the_installed_module_names() -> None:
 def test_an_unknown_family_says_which_key_to_set() -> None:
     with pytest.raises(AlignError, match=r"'florence9' is not one of(.|\n)*lora\.target_modules"):
         family_of("florence9")
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_vl", "blip-2"])
+def test_a_proposal_is_shown_and_counts_once_it_stands_in_the_recipe(
+    model_type: str, twins: Twins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its entry removed; the lines of the error are the section that puts it back."""
+    import yaml
+
+    entry = FAMILIES[model_type]
+    monkeypatch.delitem(FAMILIES, model_type)
+    section = ModelSection(path=str(twins(model_type)))
+    model = load_model(section)
+    with pytest.raises(AlignError, match="by its structure it would be") as caught:
+        lora_config(LoraSection(), model)
+    proposed = yaml.safe_load(caught.value.what.split("\n", 1)[1])
+    assert model_type not in FAMILIES  # shown, not used
+    load_processor(section.model_validate({"path": section.path, **proposed["model"]}))
+    assert FAMILIES[model_type] == entry
+    assert lora_config(LoraSection(), model).target_modules == entry.lora_targets(
+        ["language"], "attention+mlp"
+    )
+
+
+def test_a_known_family_is_not_redefined(twins: Twins) -> None:
+    section = ModelSection.model_validate({"path": str(twins("llama")), "family": {"language": "decoder"}})
+    with pytest.raises(AlignError, match="'llama' is a known family"):
+        load_processor(section)
+
+
+def test_cross_attention_is_a_component_of_its_own() -> None:
+    family = FAMILIES["blip-2"]
+    query = "qformer.encoder.layer.0.crossattention.attention.query"
+    own = "qformer.encoder.layer.0.attention.attention.query"
+    assert matching(family.lora_targets(["cross_attention"], "attention"), [query, own]) == [query]
+    assert matching(family.lora_targets(["connector"], "attention"), [query, own]) == [own]
+    assert (family.component_of(query), family.component_of(own)) == ("cross_attention", "connector")
+    crossing = "model.language_model.layers.3.cross_attn.q_proj"
+    assert FAMILIES["mllama"].component_of(crossing) == "cross_attention"
+    with pytest.raises(AlignError, match=r"no cross-attention(.|\n)*blip-2, mllama"):
+        FAMILIES["llava"].lora_targets(["cross_attention"], "attention")
+    with pytest.raises(AlignError, match="cross-attention has no mlp"):
+        family.lora_targets(["cross_attention"], "mlp")
 
 
 def test_a_text_only_family_has_no_vision_to_adapt() -> None:

@@ -100,6 +100,12 @@ class SharedPrefixDPOTrainer(ParameterRates, DPOTrainer):
                 accept_shared_rows(unwrapped(self.accelerator.unwrap_model(model)), self.sharing.attention)
         return True
 
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """TRL's, which tokenizes, unless the dataset holds token ids already."""
+        if "prompt_ids" in (getattr(dataset, "column_names", None) or ()):
+            return dataset
+        return super()._prepare_dataset(dataset, *args, **kwargs)
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's, after a comparison of both paths on the first pairs."""
         if self.shares and self.sharing.self_check:

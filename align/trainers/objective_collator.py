@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from align.chat import tokenizer_of
 from align.errors import AlignError
 from align.trainers.image_negatives import image_negative
 from align.trainers.objectives.objective import Objective, negative_scoring
@@ -73,10 +74,12 @@ class ObjectiveCollator:
         pairs: the collator of the pairs themselves.
         objective: whose negatives and token weights are made.
         seed: of the negatives; with a row's id it fixes them.
+        processor: renders and tokenizes the answers; the tokenizer of a text-only model.
     """
 
-    def __init__(self, pairs: PairCollator, objective: Objective, seed: int) -> None:
+    def __init__(self, pairs: PairCollator, objective: Objective, seed: int, processor: Any) -> None:
         self.pairs = pairs
+        self.processor = processor
         self.objective = objective
         self.seed = seed
 
@@ -119,7 +122,7 @@ class ObjectiveCollator:
         spans = example.get("spans") or {}
         if not any(spans.get(side) for side in SIDES):
             return pair_weights(chosen, rejected, settings)
-        texts = texts_of(self.pairs.processor, example, pictures_of(example))
+        texts = texts_of(self.processor, example, pictures_of(example))
         first, second = (
             span_weights(
                 self._offsets(example, side, texts[side], ids), _spans(spans, side), settings.variant
@@ -135,7 +138,8 @@ class ObjectiveCollator:
         content = example[side][-1]["content"]
         words = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
         start = text.find(words)
-        found = self.pairs.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        tokenizer = tokenizer_of(self.processor)
+        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         if start < 0 or found["input_ids"][: len(ids)] != ids:
             raise AlignError(
                 f"cannot place the spans of the {side} answer: the chat template changes its words",

@@ -61,7 +61,9 @@ class ObjectiveDPOTrainer(SharedPrefixDPOTrainer):
                 "an objective needs TRL's own data collator, truncating at the end",
                 fix="leave data_collator and trainer.truncation_mode alone",
             )
-        self.data_collator = ObjectiveCollator(pairs, Objective(section), self.args.seed)
+        self.data_collator = ObjectiveCollator(
+            pairs, Objective(section), self.args.seed, self.processing_class
+        )
 
     def _compare_paths(self) -> None:
         with_extras = self.data_collator

@@ -22,6 +22,7 @@ from torch import Tensor
 from trl.data_utils import apply_chat_template, is_conversational, prepare_multimodal_messages
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from align.chat import sees_images
 from align.errors import AlignError
 from align.trainers.shared_row import Branch, Group, pack
 
@@ -170,19 +171,21 @@ def image_blocks(token_types: Sequence[int]) -> list[int]:
 
 
 def pictures_of(example: dict[str, Any]) -> list[Any]:
-    """The example's images, under either of the names that TRL reads."""
-    return [example["image"]] if "image" in example else list(example["images"])
+    """The example's images, under either of the names that TRL reads; none in a text-only dataset."""
+    return [example["image"]] if "image" in example else list(example.get("images") or ())
 
 
 def texts_of(processor: Any, example: dict[str, Any], pictures: list[Any]) -> dict[str, str]:
-    """Prompt, chosen and rejected as text, rendered as TRL's vision collator renders them."""
+    """Prompt, chosen and rejected as text, rendered as TRL's vision collator renders them, or, by a
+    tokenizer, as TRL renders text."""
+    turns = {name: example[name] for name in ("prompt", "chosen", "rejected")}
     if not is_conversational(example):
-        return {name: example[name] for name in ("prompt", "chosen", "rejected")}
-    turns = {
-        "prompt": prepare_multimodal_messages(example["prompt"], images=pictures),
-        "chosen": prepare_multimodal_messages(example["chosen"]),
-        "rejected": prepare_multimodal_messages(example["rejected"]),
-    }
+        return turns
+    if sees_images(processor):
+        turns = {
+            name: prepare_multimodal_messages(given) for name, given in turns.items() if name != "prompt"
+        }
+        turns["prompt"] = prepare_multimodal_messages(example["prompt"], images=pictures)
     options = {name: example[name] for name in ("tools", "chat_template_kwargs") if name in example}
     return apply_chat_template({**turns, **options}, processor)
 
