@@ -86,7 +86,9 @@ class Family:
     def _check(self, component: Component, blocks: Blocks) -> None:
         if component == "cross_attention":
             if not self.cross_attention:
-                having = ", ".join(name for name, family in FAMILIES.items() if family.cross_attention)
+                having = ", ".join(
+                    sorted(name for name, family in FAMILIES.items() if family.cross_attention)
+                )
                 fix = f"leave it out; families with cross-attention: {having}"
                 raise AlignError("the model has no cross-attention", where="lora.components", fix=fix)
             if blocks == "mlp":
