@@ -25,10 +25,10 @@ def sequence_ids(tokenizer: Any, sequences: Sequence[Sequence[str]]) -> list[lis
         sequences: of two segments, prompt and answer, or of others.
 
     Returns:
-        Each segment's own ids. Of two segments, in this order of preference: the whole text's ids where the prompt's own begin
-        them; both segments' own ids where they say the same text (a byte-level BPE whose answer's first
-        word would take the prompt's last space); the whole's ids, split where they leave the prompt's, as
-        TRL does (a SentencePiece whose segments would each begin with a space).
+        Each segment's own ids. Of two segments, in this order of preference: the whole text's ids where
+        the prompt's own begin them; both segments' own ids where they say the same text (a byte-level BPE
+        whose answer's first word would take the prompt's last space); the whole's ids, split where they
+        leave the prompt's, as TRL does (a SentencePiece whose segments would each begin with a space).
     """
     whole = {"".join(segments) for segments in sequences if len(segments) == 2}
     own = {text for segments in sequences for text in segments}
