@@ -35,8 +35,14 @@ class FamilySection(Strict):
 
     def family(self) -> Family:
         """The same as `align.families` keeps it."""
-        values = self.model_dump()
-        return Family(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        return Family(
+            vision=self.vision,
+            tower=self.tower,
+            connector=tuple(self.connector),
+            language=self.language,
+            layers=tuple(self.layers),
+            cross_attention=self.cross_attention,
+        )
 
 
 class ModelSection(Strict):

@@ -31,7 +31,8 @@ def test_family_prefixes_are_the_installed_module_names() -> None:
     for model_type, family in FAMILIES.items():
         auto = AutoModelForImageTextToText if family.vision else AutoModelForCausalLM
         components: list[Component] = ["vision", "connector", "language"] if family.vision else ["language"]
-        components += ["cross_attention"] if family.cross_attention else []
+        if family.cross_attention:
+            components.append("cross_attention")
         config = CONFIG_MAPPING[model_type]()
         config.get_text_config().pad_token_id = 0  # Idefics3's default lies outside its default vocabulary
         with torch.device("meta"):

@@ -108,7 +108,7 @@ def test_sft_merge_dpo_merge(
 @pytest.mark.parametrize("name", TEXT_TWINS)
 def test_the_prompt_keeps_its_ids_and_the_answer_its_text(twins: Twins, name: str) -> None:
     """GPT-2's generation prompt ends in a space, which the answer's first word would take."""
-    tokenizer = load_processor(ModelSection(path=str(twins(name))))
+    tokenizer: Any = load_processor(ModelSection(path=str(twins(name))))
     prompt, answer = "USER: Correct it.\nASSISTANT: ", "A cat.<|endoftext|>"
     [[first, second]] = sequence_ids(tokenizer, [(prompt, answer)])
     assert first == tokenizer(prompt, add_special_tokens=False)["input_ids"]
