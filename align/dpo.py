@@ -29,6 +29,7 @@ from pydantic import Field
 
 from align.chat import sees_images
 from align.config import StageRecipe
+from align.efficiency import Efficiency
 from align.errors import AlignError
 from align.lora import LoraSection, lora_plan
 from align.modeling import ModelSection, load_model, load_processor
@@ -118,8 +119,10 @@ def run(recipe: Recipe) -> RunFolder:
         )
         trainer, where = _trainer(recipe, folder, processor, checked)
         where.show(trainer.args.learning_rate)
+        efficiency = Efficiency(trainer)
         results = train(trainer, folder, "DPO")
         save_adapter(trainer, recipe.model, folder)
+        efficiency.write(folder, where)
     metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
     metrics["stores"] = trainer.store_counts()
     folder.complete(metrics=metrics, next_step=f"align merge (adapter: {folder.final / 'adapter'})")

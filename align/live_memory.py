@@ -59,7 +59,7 @@ class LiveMemory(TorchDispatchMode):
             for parameter in model.parameters()
             if parameter.requires_grad
         ]
-        for tensor in _weights(model):
+        for tensor in weight_tensors(model):
             self.mark(tensor, "weights")
 
     def mark(self, tensor: Tensor, part: Part) -> None:
@@ -119,7 +119,7 @@ class LiveMemory(TorchDispatchMode):
         self.parts_at_peak = {part: self._parts[part] for part in PARTS}
 
 
-def _weights(model: nn.Module) -> Iterator[Tensor]:
+def weight_tensors(model: nn.Module) -> Iterator[Tensor]:
     """Parameters, buffers, and the scales that bitsandbytes keeps beside quantised weights."""
     yield from model.buffers()
     for parameter in model.parameters():

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import resource
+import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
+_CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _SAMPLE_SECONDS = 1.0
 _PAUSE_PER_COST = 50
 """A sample of a large process tree takes 0.1 s and more: sampling may take one part in so many."""
@@ -52,3 +58,49 @@ def _tree_bytes() -> int:
         except psutil.Error:
             continue
     return total
+
+
+class Growth:
+    """How far this process's memory rises above where it stood: the GPU's tensors, else the resident set.
+
+    On a GPU it is PyTorch's allocated bytes. On a CPU the kernel's high-water mark, reset at the start
+    (Linux: `clear_refs`, proc(5)); freed memory is given back first, so that the start is not too high.
+    Elsewhere the mark since the process began, which another stage may have set.
+    """
+
+    def __init__(self) -> None:
+        self._start = 0
+
+    def start(self) -> None:
+        """Take the present as the level."""
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            self._start = torch.cuda.memory_allocated()
+            return
+        _give_back()
+        with suppress(OSError):
+            _CLEAR_REFS.write_text("5")
+        self._start = psutil.Process().memory_info().rss
+
+    def bytes(self) -> int:
+        """The highest level since then, above it."""
+        import torch
+
+        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _high_water()
+        return max(0, peak - self._start)
+
+
+def _give_back() -> None:
+    """Return freed heap pages to the kernel, where the C library can."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _high_water() -> int:
+    with suppress(OSError):
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

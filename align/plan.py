@@ -8,6 +8,7 @@ the device's context and what its allocator keeps back, for which --reserve leav
   align plan recipes/qwen2_5_vl_7b/dpo.yaml trainer.per_device_train_batch_size=2
   align plan recipes/qwen2_5_vl_7b/dpo.yaml --config DIR        # a folder that holds config.json alone
   align plan recipes/qwen2_5_vl_7b/sft.yaml --full              # as if every weight trained
+  align plan runs/quickstart/sft                                # beside what that run measured
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from align.config import read_yaml, validate
+from align.efficiency import read_efficiency, readable
 from align.errors import AlignError, RecipeError
 from align.progress import say
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 GPUS = (16, 24, 48, 80)
 RESERVE = 1.5
+RECIPE = "recipe.yaml"
 _NO_IMAGE = "none"
 
 
@@ -40,26 +43,28 @@ def main(words: Sequence[str]) -> int:
         AlignError: no recipe of a training stage, or a model that cannot be built from its config.
     """
     given = _parse(words)
-    plan, row, origin = plan_recipe(given)
-    fits = {str(size): plan.fits(size, given.reserve) for size in GPUS}
+    stage, recipe = _recipe(given)
+    measured = read_efficiency(recipe.stage_dir)
+    device = given.device or (measured or {}).get("device", "gpu")
+    plan, row, origin = plan_recipe(given, stage, recipe, device)
     if given.json:
+        fits = {str(size): plan.fits(size, given.reserve) for size in GPUS}
         report = {"recipe": given.recipe, "row": vars(row), "row_from": origin, "reserve_gib": given.reserve}
-        say(json.dumps({**report, **plan.to_json(), "fits_gib": fits}, indent=1))
+        say(json.dumps({**report, **plan.to_json(), "fits_gib": fits, "measured": measured}, indent=1))
     else:
-        show(
-            plan,
-            f"{given.recipe}: {plan.rows} rows a step, {_row_words(row, plan)} ({origin})",
-            given.reserve,
-        )
+        title = f"{given.recipe}: {plan.rows} rows a step, {_row_words(row, plan)} ({origin})"
+        show(plan, title, given.reserve, measured)
     return 0
 
 
-def plan_recipe(given: argparse.Namespace) -> tuple[MemoryPlan, RowShape, str]:
+def plan_recipe(
+    given: argparse.Namespace, stage: Stage, recipe: Any, device: Literal["gpu", "cpu"]
+) -> tuple[MemoryPlan, RowShape, str]:
     """The plan, the row it is of, and where that row is from."""
     from align.memory_plan import predict
     from align.planned_batch import image_processor_of
 
-    request, processor, origin = _request(given)
+    request, processor, origin = _request(given, stage, recipe, device)
     if processor is None:
         from transformers import AutoConfig
 
@@ -80,17 +85,21 @@ def plan_recipe(given: argparse.Namespace) -> tuple[MemoryPlan, RowShape, str]:
     return predict(request, image_processor), request.row, origin
 
 
-def show(plan: MemoryPlan, title: str, reserve: float = RESERVE) -> None:
-    """Print the table."""
+def show(
+    plan: MemoryPlan, title: str, reserve: float = RESERVE, measured: dict[str, Any] | None = None
+) -> None:
+    """Print the table; `measured` is what a run of the recipe recorded."""
     say(title)
-    for name, size in plan.parts.items():
-        note = ""
-        if name == "weights":
-            note = ", ".join(f"{dtype} {_gib(part)}" for dtype, part in _largest(plan.weights_by_dtype))
-        if name == "optimizer" and plan.pageable:
-            note = f"{_gib(plan.pageable)} of it may leave the GPU (paged)"
-        say(f"  {name:<12} {_gib(size):>11}   {note}".rstrip())
-    say(f"  {'peak':<12} {_gib(plan.peak):>11}   without the device's context and its allocator's reserve")
+    found = {**measured["parts"], "peak": measured["peak"]} if measured else {}
+    if measured:
+        say(f"  {'':<12} {'predicted':>11} {'measured':>11}")
+    notes = {"weights": _dtypes(plan), "optimizer": _paged(plan), "peak": "of tensors"}
+    for name, size in [*plan.parts.items(), ("peak", plan.peak)]:
+        beside = f" {readable(found[name]):>11}" if name in found else ""
+        say(f"  {name:<12} {readable(size):>11}{beside}   {notes.get(name, '')}".rstrip())
+    if measured and measured["step_seconds"]:
+        step = measured["step_seconds"]
+        say(f"  a step took {step['median']:.2f} s (median of {step['steps']} on a {measured['device']})")
     share = f"{plan.trainable:,} of {plan.total:,} parameters ({plan.trainable_share:.2%})"
     say(f"  trains {share}")
     sizes = (
@@ -98,17 +107,19 @@ def show(plan: MemoryPlan, title: str, reserve: float = RESERVE) -> None:
         ("checkpoint", plan.checkpoint_bytes),
         ("merged", plan.merged_bytes),
     )
-    say("  on disk: " + ", ".join(f"{name} {_gib(size)}" for name, size in sizes))
+    say("  on disk: " + ", ".join(f"{name} {readable(size)}" for name, size in sizes))
     fits = ", ".join(f"{size} GB {'yes' if plan.fits(size, reserve) else 'no'}" for size in GPUS)
     say(f"  fits, with {reserve:g} GiB left for the rest: {fits}")
     if plan.obstacles:
         say("  rows do not share their prefix: " + "; ".join(plan.obstacles))
 
 
-def _request(given: argparse.Namespace) -> tuple[Request, Any, str]:
+def _request(
+    given: argparse.Namespace, stage: Stage, recipe: Any, device: Literal["gpu", "cpu"]
+) -> tuple[Request, Any, str]:
+    """What to predict, the processor where there is one, and where the row is from."""
     from align.memory_plan import Request
 
-    stage, recipe = _recipe(given)
     model = recipe.model
     if given.config is not None:
         model = model.model_copy(update={"path": str(given.config), "chat_template": None})
@@ -121,7 +132,7 @@ def _request(given: argparse.Namespace) -> tuple[Request, Any, str]:
         row = RowShape(given.prompt_tokens, (given.answer_tokens,) * sides, images)
     lora = None if given.full else recipe.lora
     sharing = recipe.sharing != "off"
-    request = Request(stage, model, lora, recipe.trainer.given(), row, sharing, given.device)
+    request = Request(stage, model, lora, recipe.trainer.given(), row, sharing, device)
     return request, processor, origin
 
 
@@ -148,6 +159,7 @@ def _recipe(given: argparse.Namespace) -> tuple[Stage, Any]:
     from align import dpo, sft
 
     path = Path(given.recipe)
+    path = path / RECIPE if path.is_dir() else path
     values = read_yaml(path, given.overrides)
     stage: Stage = given.stage or _stage_of(path, values)
     return stage, validate({"sft": sft, "dpo": dpo}[stage].Recipe, values, where=str(path))
@@ -169,13 +181,17 @@ def _row_words(row: RowShape, plan: MemoryPlan) -> str:
     return f"{images}, {row.prompt} of prompt, {answers} of answer"
 
 
+def _dtypes(plan: MemoryPlan) -> str:
+    return ", ".join(f"{dtype} {readable(size)}" for dtype, size in _largest(plan.weights_by_dtype))
+
+
+def _paged(plan: MemoryPlan) -> str:
+    return f"{readable(plan.pageable)} of it may leave the GPU (paged)" if plan.pageable else ""
+
+
 def _largest(parts: dict[str, int]) -> list[tuple[str, int]]:
     found = sorted(parts.items(), key=lambda item: -item[1])
     return [(name, size) for name, size in found if size > 0.005 * found[0][1]]
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
 
 
 def _size(text: str) -> Size | None:
@@ -191,13 +207,13 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="align plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a recipe of SFT or DPO")
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe of SFT or DPO, or a run's folder")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.add_argument("--stage", choices=["sft", "dpo"], help="default: by the recipe's name and keys")
     parser.add_argument("--config", type=Path, metavar="DIR", help="folder with config.json, for model.path")
     parser.add_argument("--full", action="store_true", help="every weight trains, no adapter")
     parser.add_argument(
-        "--device", choices=["gpu", "cpu"], default="gpu", help="whose LM head is counted (default gpu)"
+        "--device", choices=["gpu", "cpu"], help="whose LM head is counted; default: the run's, else gpu"
     )
     parser.add_argument("--assume", action="store_true", help="take the assumed row, also where data is")
     parser.add_argument(

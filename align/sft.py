@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from align.config import StageRecipe
+from align.efficiency import Efficiency
 from align.errors import AlignError
 from align.lora import LoraSection, lora_plan
 from align.modeling import ModelSection, load_model, load_processor
@@ -92,8 +93,10 @@ def run(recipe: Recipe) -> RunFolder:
         checked = check_rows(SFTRow, recipe.data, processor, max_length, folder)
         trainer, where = _trainer(recipe, folder, processor, checked)
         where.show(trainer.args.learning_rate)
+        efficiency = Efficiency(trainer)
         results = train(trainer, folder, "SFT")
         save_adapter(trainer, recipe.model, folder)
+        efficiency.write(folder, where)
     metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
     folder.complete(metrics=metrics, next_step=f"align merge (adapter: {folder.final / 'adapter'})")
     return folder

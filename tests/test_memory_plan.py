@@ -14,6 +14,7 @@ from torch import nn
 from align.cli import main
 from align.live_memory import LiveMemory
 from align.measured_memory import measure
+from align.memory import Growth
 from align.memory_plan import Stage
 from align.modeling import ModelSection
 from align.optimizer_states import optimizer_bytes
@@ -149,3 +150,33 @@ def test_what_cannot_be_planned_says_so(tmp_path: Path, capsys: pytest.CaptureFi
     assert "--config DIR" in capsys.readouterr().err
     assert main(["plan", "recipes/qwen2_5_vl_7b/eval.yaml"]) != 0
     assert "--stage sft or dpo" in capsys.readouterr().err
+
+
+def test_a_run_records_what_it_took_and_plan_sets_its_prediction_beside(
+    sft_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from align.efficiency import read_efficiency
+
+    found = read_efficiency(sft_run)
+    assert found is not None
+    adapter = sft_run / "adapter"
+    assert found["adapter_bytes"] == sum(file.stat().st_size for file in adapter.iterdir())
+    assert found["checkpoint_bytes"] is None or found["checkpoint_bytes"] > found["adapter_bytes"]
+    assert found["parts"]["gradients"] == 4 * found["trainable"]
+    assert found["parts"]["optimizer"] == pytest.approx(8 * found["trainable"], rel=0.01)
+    assert found["peak"] == sum(found["parts"].values())
+    assert 0 < found["step_seconds"]["median"] <= found["step_seconds"]["p90"]
+    assert main(["plan", str(sft_run), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["measured"] == found and plan["trainable"] == found["trainable"]
+    assert plan["parts"]["weights"] == pytest.approx(found["parts"]["weights"], rel=0.001)
+    assert main(["plan", str(sft_run)]) == 0
+    assert "predicted    measured" in capsys.readouterr().out
+
+
+def test_growth_is_what_was_allocated() -> None:
+    growth = Growth()
+    growth.start()
+    block = b"x" * (64 << 20)
+    del block
+    assert 60 << 20 < growth.bytes() < 90 << 20
