@@ -92,7 +92,7 @@ def _finish(processor: Any, segment: str, text: str) -> str:
         return text
     if name == "PaliGemmaProcessor":
         end = text.rfind(place) + len(place)
-        return f"{text[:end]}{processor.tokenizer.bos_token}{text[end:]}\n"
+        return f"{text[:end]}{processor.tokenizer.bos_token}{text[end:]}"
     if name == "Idefics2Processor":
         fake = processor.fake_image_token
         return re.sub(rf"{re.escape(fake)}(?=[^\s<])", f"{fake} ", text.replace(fake + fake, fake))

@@ -91,6 +91,8 @@ def load_processor(section: ModelSection) -> ProcessorMixin | PreTrainedTokenize
     """
     from transformers import AutoProcessor, AutoTokenizer, ProcessorMixin
 
+    from align.processors import mended
+
     _check_folder(section)
     sees = is_vision_language(section)
     files = "processor_config.json / preprocessor_config.json and the tokenizer's files"
@@ -110,6 +112,7 @@ def load_processor(section: ModelSection) -> ProcessorMixin | PreTrainedTokenize
         not isinstance(processor, ProcessorMixin) or getattr(processor, "image_processor", None) is None
     ):
         raise AlignError("the checkpoint has no image processor", where=section.path, fix=fix)
+    processor = mended(processor)
     if section.chat_template is not None:
         processor.chat_template = _read_template(section.chat_template)
     if not processor.chat_template:  # BLIP-2's constructor drops it; its tokenizer has it

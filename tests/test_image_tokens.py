@@ -12,6 +12,7 @@ from align.budget import TokenBudget
 from align.chat import render
 from align.errors import AlignError
 from align.image_tokens import Expansion, ImageTokens
+from align.modeling import ModelSection, load_processor
 from align.schema import Message
 from tests.twins import IMAGE_TWINS, Twins
 
@@ -20,12 +21,7 @@ ASK = [Message(role="user", content="What is this?\n\nSay it."), Message(role="a
 
 
 def load(folder: Path) -> Any:
-    from transformers import AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(folder)
-    if not processor.chat_template:  # BLIP-2's constructor drops it
-        processor.chat_template = processor.tokenizer.chat_template
-    return processor
+    return load_processor(ModelSection(path=str(folder)))
 
 
 def random_sizes(number: int, longest: int = 160) -> list[tuple[int, int]]:

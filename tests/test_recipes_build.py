@@ -33,11 +33,6 @@ MODEL_TYPES = {
     "paligemma2": "paligemma",
     "smolvlm": "idefics3",  # SmolVLM-Instruct is published as an Idefics 3
 }
-# What does not build yet, and why.
-BROKEN = {
-    "idefics2_8b/sft": "its processor does not tell where images grew, so TRL's assistant mask is shifted",
-    "paligemma2_3b": "its processor puts <bos> behind the image and wants an image with every answer",
-}
 FILES = sorted(
     path
     for path in RECIPES.rglob("*.yaml")
@@ -91,15 +86,7 @@ def test_every_image_family_has_recipes() -> None:
     assert without == {"blip-2"}
 
 
-def cases() -> Iterator[Any]:
-    for path in FILES:
-        name = str(path.relative_to(RECIPES))
-        reasons = [why for start, why in BROKEN.items() if name.startswith(start)]
-        marks = [pytest.mark.xfail(reason=why, strict=True) for why in reasons]
-        yield pytest.param(path, id=name, marks=marks)
-
-
-@pytest.mark.parametrize("path", cases())
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))
 def test_builds(
     path: Path, rows: Path, twins: Twins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

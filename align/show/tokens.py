@@ -55,7 +55,9 @@ def row_tokens(row: BaseRow, processor: Any, image_root: Path) -> list[tuple[str
 def _instruction(row: SFTRow, processor: Any, image_root: Path) -> list[Token]:
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-    collator = DataCollatorForVisionLanguageModeling(processor, assistant_only_loss=True)
+    from align.trainers.answer_labels import answer_collator
+
+    collator = answer_collator(DataCollatorForVisionLanguageModeling(processor, assistant_only_loss=True))
     messages = [message.model_dump() for message in row.messages]
     batch = collator([{"messages": messages, "images": _pictures(row.images, image_root)}])
     kept = batch["attention_mask"][0].bool()

@@ -21,6 +21,7 @@ from transformers import TrainerCallback
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling, SFTTrainer
 
 from align.progress import say
+from align.trainers.answer_labels import AnswerCollator, answer_collator
 from align.trainers.image_sampler import SharedImageSampler
 from align.trainers.parameter_rates import ParameterRates
 from align.trainers.self_check import check_alike
@@ -61,6 +62,7 @@ class SharedImageSFTTrainer(ParameterRates, SFTTrainer):
         self.image_keys = image_keys
         self.obstacles: list[str] = []
         self.shares = False
+        self.data_collator = answer_collator(self.data_collator)
         if self.sharing.mode == "off":
             return
         self.obstacles = [*obstacles(self.model, self.args), *_sft_obstacles(self)]
@@ -126,7 +128,7 @@ def _sft_obstacles(trainer: SFTTrainer) -> list[str]:
     found = []
     if not trainer._is_vision_dataset:
         found.append("the rows have no images")
-    elif type(trainer.data_collator) is not DataCollatorForVisionLanguageModeling:
+    elif type(trainer.data_collator) not in (DataCollatorForVisionLanguageModeling, AnswerCollator):
         found.append("the data collator is not TRL's own")
     if not args.assistant_only_loss:
         found.append("assistant_only_loss is off: the loss is on the shared tokens too")

@@ -65,6 +65,7 @@ def paligemma() -> Twin:
     image_processor: Any = SiglipImageProcessorPil(size=_SIZE)
     image_processor.image_seq_length = NUM_PATCHES
     tokenizer = build_tokenizer("<eos>", "<pad>", "<bos>", {"image_token": "<image>"})
+    tokenizer.add_tokens(["\n"])  # one token, as in the hub's, where vLLM looks for it
     processor = PaliGemmaProcessor(image_processor=image_processor, tokenizer=tokenizer)
     text = Gemma2Config(
         **TEXT,

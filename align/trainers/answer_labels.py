@@ -1,0 +1,94 @@
+"""The loss on the answers also where a processor grows the text without telling where.
+
+TRL's collator asks transformers for the assistant's tokens. Those are found by character, shifted by what
+the processor says it put in for the images; Idefics 2's says nothing, and PaliGemma's nothing about its
+`<bos>` (transformers 5.19). The mask then lies before the answer. What stands behind the images is read
+alike with and without them, so the answers are found from the end of the row instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trl.data_utils import prepare_multimodal_messages
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+from align.errors import AlignError
+
+_UNTOLD = frozenset({"Idefics2Processor", "PaliGemmaProcessor"})
+_PREFIX_LM = frozenset({"PaliGemmaProcessor"})
+_IGNORED = -100
+
+
+class AnswerCollator(DataCollatorForVisionLanguageModeling):
+    """TRL's vision collator with labels counted from the end of each row.
+
+    For PaliGemma also the token types: 0 for what stands before the first answer, which the model reads
+    in both directions, 1 from there on. TRL leaves all 0, and every answer token sees the next ones.
+
+        <image> <bos> What \\n A cat <eos>      labels      -100 -100 -100 -100 A cat <eos>
+                                               token types    0    0    0    0 1   1     1
+    """
+
+    def _collate_language_modeling(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        prefix_lm = type(self.processor).__name__ in _PREFIX_LM
+        if prefix_lm and not self.assistant_only_loss:
+            raise AlignError(
+                "the model reads its prompt in both directions: a loss on it would see its own answers",
+                fix="set trainer.assistant_only_loss: true",
+            )
+        batch = super()._collate_language_modeling(examples)
+        if self.assistant_only_loss:
+            batch["labels"] = self._labels(examples, batch)
+        if prefix_lm:
+            answered = (batch["labels"] != _IGNORED).cumsum(dim=1) > 0
+            batch["token_type_ids"] = answered.to(batch["token_type_ids"].dtype)
+        return batch
+
+    def _labels(self, examples: list[dict[str, Any]], batch: dict[str, Any]) -> Any:
+        tokenizer: Any = getattr(self.processor, "tokenizer")  # noqa: B009 - ProcessorMixin does not declare it
+        encoded = tokenizer.apply_chat_template(
+            [prepare_multimodal_messages(example["messages"], example["images"]) for example in examples],
+            chat_template=self.chat_template or self.processor.chat_template,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        labels = batch["input_ids"].new_full(batch["input_ids"].shape, _IGNORED)
+        for row, (ids, spoken) in enumerate(
+            zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)
+        ):
+            places = batch["attention_mask"][row].nonzero().flatten().tolist()
+            made = batch["input_ids"][row, places].tolist()
+            for back in range(1, _answers(ids, spoken, made) + 1):
+                if spoken[-back]:
+                    labels[row, places[-back]] = ids[-back]
+        return labels
+
+
+def answer_collator(collator: Any) -> Any:
+    """The collator to use in the place of TRL's: the same one wherever its mask is right."""
+    untold = type(getattr(collator, "processor", None)).__name__ in _UNTOLD
+    if not untold or type(collator) is not DataCollatorForVisionLanguageModeling:
+        return collator
+    return AnswerCollator(**vars(collator))
+
+
+def _answers(ids: list[int], spoken: list[int], made: list[int]) -> int:
+    """How many tokens at the end of a row hold all answers.
+
+    Args:
+        ids: the row's tokens before its images grew.
+        spoken: per token of `ids`, whether the assistant says it.
+        made: the tokens that the processor made of it.
+
+    Raises:
+        AlignError: the processor changed something behind the first answer, or cut the row.
+    """
+    length = len(ids) - spoken.index(1) if 1 in spoken else 0
+    if made[len(made) - length :] != ids[len(ids) - length :]:
+        raise AlignError(
+            "the row was cut, or shows an image after its first answer: where its answers are is not known",
+            fix="raise trainer.max_length, or leave the row out",
+        )
+    return length
