@@ -189,7 +189,7 @@ def _merge(recipe: Recipe, folder: RunFolder, processor: Any, probes: Sequence[c
     path = folder.work / CHECKPOINT
     merged.to(stored).save_pretrained(str(path), safe_serialization=True)
     processor.save_pretrained(str(path))
-    keys = checks.check_keys(_base_folder(recipe.model), path, bool(merged.config.tie_word_embeddings))
+    keys = checks.check_keys(_base_folder(recipe.model), path, _tied(merged.config))
     metrics = {
         "lora_modules": len(modules),
         "lora_modules_zero": len(modules) - len(changing),
@@ -267,6 +267,11 @@ def _serve(recipe: Recipe, folder: RunFolder, merged: _Merged, expected: list[li
         )
     say(f"  served: vLLM agrees with transformers in {agreement:.1%} of the tokens")
     return {"served_token_agreement": agreement}
+
+
+def _tied(config: Any) -> bool:
+    """Whether the LM head is the embedding; BLIP-2's config leaves that to its text config."""
+    return any(getattr(part, "tie_word_embeddings", False) for part in (config, config.get_text_config()))
 
 
 def _stored_dtype(recipe: Recipe) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from align.backbone import offer_backbone
 from align.chat import tokenizer_of
 from align.config import Strict
 from align.errors import AlignError
@@ -185,6 +186,7 @@ def load_model(section: ModelSection) -> PreTrainedModel:
         )
     if section.quantization != "none":
         _check_quantized(model, section)
+    offer_backbone(model)
     return model.requires_grad_(False).eval()
 
 

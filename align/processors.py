@@ -48,11 +48,8 @@ class PaliGemmaProcessor(_Published):
 def mended(processor: Any) -> Any:
     """The processor, able to do what training asks of it.
 
-    Under the published classes' names, so that what is saved from it is loaded elsewhere as before.
+    Under the published class's name, so that what is saved from it is loaded elsewhere as before.
     """
     if type(processor) is _Published:
         processor.__class__ = PaliGemmaProcessor
-    # BLIP-2's constructor drops the template, and its tokenizer still has it.
-    if not getattr(processor, "chat_template", None):
-        processor.chat_template = getattr(processor.tokenizer, "chat_template", None)
     return processor

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from align.backbone import offer_backbone
 from align.errors import AlignError
 from align.modeling import ModelSection, first_line, not_quantized
 
@@ -48,6 +49,7 @@ def meta_model(section: ModelSection) -> PreTrainedModel:
     model.requires_grad_(False)
     if section.quantization != "none":
         _quantize(model, section.quantization)
+    offer_backbone(model)
     return model.eval()
 
 

@@ -9,21 +9,39 @@ from pathlib import Path
 DOC = Path(__file__).parent.parent / "docs" / "families.md"
 COLUMNS = ("SFT", "DPO", "QLoRA", "merge, reload", "preflight", "vLLM")
 UPDATE = "ALIGN_UPDATE_FAMILIES"
+NAMES = {
+    "qwen2_vl": "Qwen2-VL",
+    "qwen2_5_vl": "Qwen2.5-VL",
+    "qwen3_vl": "Qwen3-VL",
+    "llava": "LLaVA-1.5",
+    "llava_next": "LLaVA-NeXT",
+    "llava_onevision": "LLaVA-OneVision",
+    "idefics2": "Idefics2",
+    "idefics3": "Idefics3, SmolVLM",
+    "internvl": "InternVL",
+    "gemma3": "Gemma 3",
+    "paligemma": "PaliGemma 2",
+    "blip-2": "BLIP-2",
+    "llama": "Llama",
+    "qwen2": "Qwen2",
+    "gpt2": "GPT-2",
+}
+"""model_type -> the first column, in the table's order."""
 _BEGIN, _END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 _EMPTY = "not run"
 
 
-def check(family: str, seen: dict[str, str]) -> None:
+def check(model_type: str, seen: dict[str, str]) -> None:
     """The family's row says what was just seen; with ALIGN_UPDATE_FAMILIES=1 it is made to.
 
     Args:
-        family: as the first column names it.
         seen: column -> cell; columns left out keep what they say.
 
     Raises:
         AssertionError: the document says something else.
     """
     before, rows, after = _read()
+    family = NAMES[model_type]
     row = rows.setdefault(family, dict.fromkeys(COLUMNS, _EMPTY))
     if os.environ.get(UPDATE):
         row.update(seen)
@@ -56,5 +74,6 @@ def _read() -> tuple[str, dict[str, dict[str, str]], str]:
 
 def _table(rows: dict[str, dict[str, str]]) -> str:
     lines = [["family", *COLUMNS], ["---"] * (1 + len(COLUMNS))]
-    lines += [[family, *(row[column] for column in COLUMNS)] for family, row in rows.items()]
+    order = [name for name in NAMES.values() if name in rows]
+    lines += [[family, *(rows[family][column] for column in COLUMNS)] for family in order]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
