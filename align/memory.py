@@ -88,7 +88,7 @@ class Growth:
         """The highest level since then, above it."""
         import torch
 
-        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _high_water()
+        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else high_water()
         return max(0, peak - self._start)
 
 
@@ -98,7 +98,8 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _high_water() -> int:
+def high_water() -> int:
+    """The most that was resident in this process, in bytes, since it began or the mark was reset."""
     with suppress(OSError):
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):

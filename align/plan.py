@@ -110,6 +110,9 @@ def show(
     say("  on disk: " + ", ".join(f"{name} {readable(size)}" for name, size in sizes))
     fits = ", ".join(f"{size} GB {'yes' if plan.fits(size, reserve) else 'no'}" for size in GPUS)
     say(f"  fits, with {reserve:g} GiB left for the rest: {fits}")
+    if plan.check > plan.peak:
+        what = "both paths are compared before the first step, in a copy in fp32"
+        say(f"  {readable(plan.check)} at least at the start: {what}")
     if plan.obstacles:
         say("  rows do not share their prefix: " + "; ".join(plan.obstacles))
 

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from align.backbone import offer_backbone
 from align.errors import AlignError
-from align.modeling import ModelSection, first_line, not_quantized
+from align.modeling import ModelSection, first_line, is_vision_language, not_quantized
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,7 +34,7 @@ def meta_model(section: ModelSection) -> PreTrainedModel:
         config: Any = AutoConfig.from_pretrained(
             section.path, revision=section.revision, local_files_only=section.is_local
         )
-        sees = type(config) in AutoModelForImageTextToText._model_mapping
+        sees = is_vision_language(section)
         kind: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         dtype = config.dtype or torch.float32 if section.dtype == "auto" else getattr(torch, section.dtype)
         with torch.device("meta"), no_init_weights():

@@ -124,6 +124,8 @@ def test_the_command_needs_a_config_and_no_weights(
     found = json.loads(capsys.readouterr().out)
     assert found["stage"] == "dpo" and found["image_tokens"] == 6 * 4 and found["row_from"] == "assumed"
     assert found["peak"] == sum(found["parts"].values())
+    copy = (found["check"] - found["parts"]["weights"]) / 4  # two layers, so all of it is compared
+    assert copy == found["total"] - found["trainable"]
     assert found["weights_by_dtype"]["bfloat16"] > 0 and found["fits_gib"]["16"] is True
     assert main(["plan", *words, "--full"]) == 0
     table = capsys.readouterr().out

@@ -122,13 +122,17 @@ def _float_copy(model: Any) -> Any:
     """A copy in fp32 with the decoder's first layers, up to the first of the last kind to appear."""
     decoder = model.get_decoder()
     layers = decoder.layers
-    kinds = getattr(decoder.config, "layer_types", None) or ["full_attention"] * len(layers)
-    depth = max(2, max(kinds.index(kind) for kind in set(kinds)) + 1)
-    decoder.layers = layers[:depth]
+    decoder.layers = layers[: compared_depth(decoder)]
     try:
         return copy.deepcopy(model).float()
     finally:
         decoder.layers = layers
+
+
+def compared_depth(decoder: Any) -> int:
+    """How many of the decoder's layers the copy in fp32 has."""
+    kinds = getattr(decoder.config, "layer_types", None) or ["full_attention"] * len(decoder.layers)
+    return max(2, max(kinds.index(kind) for kind in set(kinds)) + 1)
 
 
 @contextmanager

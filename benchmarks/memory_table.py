@@ -1,0 +1,111 @@
+"""Predicted memory of the shipped recipes: writes docs/memory.md.
+
+    python -m benchmarks.memory_table                 # all; half a minute a recipe on one core
+    python -m benchmarks.memory_table qwen2_5_vl_7b
+
+No weights are needed: `align plan` on configs whose numbers are published (`benchmarks.published_configs`).
+Finished recipes are kept in --kept, and the next run goes on after them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from align.config import load_recipe
+from align.modeling import ModelSection
+from align.plan import GPUS, RESERVE
+from align.planned_batch import RowShape, image_processor_of
+from benchmarks.published_configs import CONFIGS
+
+_REPO = Path(__file__).resolve().parent.parent
+_STAGES = ("sft", "sft_qlora", "dpo", "dpo_qlora")
+_HEIGHT, _WIDTH = 480, 640
+_PROMPT, _ANSWER = 64, 256
+_HEAD = f"""# Memory of the recipes
+
+Predicted by `align plan`, not measured: no GPU was at hand. Peak bytes of tensors in a training step with
+the recipe's own settings (batch, LoRA ranks, checkpointing, bf16), each row a picture of {_WIDTH} x {_HEIGHT}
+pixels with {_PROMPT} tokens of question and {_ANSWER} of (each) answer. On a CPU the prediction agrees with
+the same count over real steps (docs/results.md). The device's context, its allocator's reserve and what
+kernels take inside are not in it: *fits* leaves {RESERVE} GiB for them, an assumption. Larger pictures,
+longer answers and more rows cost more:
+`align plan RECIPE --image 1280x960 --answer_tokens 512 trainer.per_device_train_batch_size=4`.
+
+*At the start*, where it is more than the peak: both paths are compared on the first rows, 16-bit weights in a
+copy in fp32 that has the embeddings, the tower and the first layers; what it takes at least.
+
+Only models whose sizes could be sourced are listed; `align plan RECIPE --config DIR` does any other, given
+the `config.json` of its checkpoint. Made by `python -m benchmarks.memory_table`.
+
+| recipe | weights | optimizer | activations, gradients | peak | at the start | fits GB |
+|---|---|---|---|---|---|---|
+"""
+
+
+def main() -> None:
+    """Predict what is missing, then write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="folders in recipes/; default: all known")
+    parser.add_argument("--kept", type=Path, default=Path("memory_table.jsonl"), metavar="FILE")
+    given = parser.parse_args()
+    kept = [json.loads(line) for line in given.kept.open()] if given.kept.is_file() else []
+    known = {(one["model"], one["stage"]) for one in kept}
+    with given.kept.open("a") as out:
+        for model in given.models or CONFIGS:
+            for stage in _STAGES:
+                if (model, stage) not in known:
+                    found = _plan(model, stage)
+                    print(model, stage, f"{found['peak'] / 2**30:.1f} GiB", flush=True)
+                    out.write(json.dumps(found) + "\n")
+                    out.flush()
+                    kept.append(found)
+    order = {(model, stage): n for n, (model, stage) in enumerate((m, s) for m in CONFIGS for s in _STAGES)}
+    kept.sort(key=lambda one: order[one["model"], one["stage"]])
+    (_REPO / "docs" / "memory.md").write_text(_HEAD + "".join(map(_line, kept)) + _sources(kept))
+
+
+def _plan(model: str, stage: str) -> dict[str, Any]:
+    from align import dpo, sft
+    from align.memory_plan import Request, predict
+
+    kind = "sft" if stage.startswith("sft") else "dpo"
+    path = _REPO / "recipes" / model / f"{stage}.yaml"
+    recipe: Any = load_recipe({"sft": sft, "dpo": dpo}[kind].Recipe, path)
+    with tempfile.TemporaryDirectory() as folder:
+        config = CONFIGS[model][0]()
+        config.save_pretrained(folder)
+        section = ModelSection(path=folder, dtype=recipe.model.dtype, quantization=recipe.model.quantization)
+        row = RowShape(_PROMPT, (_ANSWER,) * (1 if kind == "sft" else 2), ((_HEIGHT, _WIDTH),))
+        request = Request(kind, section, recipe.lora, recipe.trainer.given(), row)
+        plan = predict(request, image_processor_of(config))
+    fits = [size for size in GPUS if plan.fits(size, RESERVE)]
+    return {**plan.to_json(), "model": model, "stage": stage, "fits": fits}
+
+
+def _line(one: dict[str, Any]) -> str:
+    parts = {name: size / 2**30 for name, size in one["parts"].items()}
+    fits = ", ".join(map(str, one["fits"])) or "none"
+    step = parts["activations"] + parts["gradients"]
+    start = f"{one['check'] / 2**30:.1f}" if one["check"] > one["peak"] else ""
+    peak = f"{one['peak'] / 2**30:.1f} GiB | {start}"
+    numbers = f"{parts['weights']:.1f} | {parts['optimizer']:.2f} | {step:.1f} | {peak}"
+    return f"| {one['model']}/{one['stage']}.yaml | {numbers} | {fits} |\n"
+
+
+def _sources(kept: list[dict[str, Any]]) -> str:
+    models = dict.fromkeys(one["model"] for one in kept)
+    totals = {one["model"]: one["total"] - one["trainable"] for one in kept}
+    lines = [
+        f"- {model}: {totals[model] / 1e9:.2f} billion parameters; {CONFIGS[model][1]}\n" for model in models
+    ]
+    return "\nSizes are from:\n\n" + "".join(lines)
+
+
+if __name__ == "__main__":
+    main()
