@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel
 
-_PLACED_BY_STAGE = {
+PLACED_BY_STAGE = {
     "peft_type": "this section is LoRA's",
     "task_type": "the stage sets it",
     "inference_mode": "the stage trains",
@@ -42,7 +42,7 @@ _OWN_LORA_KEYS: dict[str, tuple[Any, Any]] = {
 _DEFAULTS = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}
 
 
-class LoraSection(section("LoraConfig", _PLACED_BY_STAGE, _OWN_LORA_KEYS)):
+class LoraSection(section("LoraConfig", PLACED_BY_STAGE, _OWN_LORA_KEYS)):
     """PEFT's `LoraConfig` by its own names, plus `components` and `blocks`.
 
     `target_modules`, when set, is a regular expression over full module names and replaces both.

@@ -46,11 +46,27 @@ class FamilySection(Strict):
         )
 
 
-class ModelSection(Strict):
-    """Which checkpoint, and how it is loaded."""
+class CheckpointSection(Strict):
+    """Which checkpoint."""
 
     path: str = Field(description="checkpoint folder, or the model's id on the hub")
     revision: str | None = Field(default=None, description="hub revision (commit or tag); None is the newest")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `path` is a folder here and not a hub id."""
+        return Path(self.path).exists() or self.path.startswith((".", "/")) or self.path.count("/") != 1
+
+    def source(self) -> str | Path:
+        """For `RunFolder.open(inputs=...)`: a path that is digested, or the hub id with its revision."""
+        if self.is_local:
+            return Path(self.path)
+        return f"{self.path}@{self.revision}" if self.revision else self.path
+
+
+class ModelSection(CheckpointSection):
+    """Which checkpoint, and how it is loaded."""
+
     dtype: Dtype = Field(
         default="auto", description="dtype of the frozen weights; auto is the checkpoint's own"
     )
@@ -71,17 +87,6 @@ class ModelSection(Strict):
         description="where the parts of an unknown model_type sit; its error proposes this",
     )
 
-    @property
-    def is_local(self) -> bool:
-        """Whether `path` is a folder here and not a hub id."""
-        return Path(self.path).exists() or self.path.startswith((".", "/")) or self.path.count("/") != 1
-
-    def source(self) -> str | Path:
-        """For `RunFolder.open(inputs=...)`: a path that is digested, or the hub id with its revision."""
-        if self.is_local:
-            return Path(self.path)
-        return f"{self.path}@{self.revision}" if self.revision else self.path
-
 
 def load_processor(section: ModelSection) -> ProcessorMixin | PreTrainedTokenizerBase:
     """The checkpoint's processor (its tokenizer where it reads text only), with `model.chat_template` in
@@ -94,7 +99,7 @@ def load_processor(section: ModelSection) -> ProcessorMixin | PreTrainedTokenize
 
     from align.processors import mended
 
-    _check_folder(section)
+    check_folder(section)
     sees = is_vision_language(section)
     files = "processor_config.json / preprocessor_config.json and the tokenizer's files"
     fix = f"copy {files if sees else files.rsplit(' and ', 1)[-1]} from the base model"
@@ -132,7 +137,7 @@ def is_vision_language(section: ModelSection) -> bool:
     """
     from transformers import PreTrainedConfig
 
-    _check_folder(section)
+    check_folder(section)
     try:
         config, _ = PreTrainedConfig.get_config_dict(
             section.path, revision=section.revision, local_files_only=section.is_local
@@ -157,7 +162,7 @@ def load_model(section: ModelSection) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    _check_folder(section)
+    check_folder(section)
     auto = AutoModelForImageTextToText if is_vision_language(section) else AutoModelForCausalLM
     dtype = "auto" if section.dtype == "auto" else getattr(torch, section.dtype)
     try:
@@ -205,7 +210,11 @@ def weights_digest(model: PreTrainedModel) -> dict[str, str]:
     return digests
 
 
-def _check_folder(section: ModelSection) -> None:
+def check_folder(section: CheckpointSection) -> None:
+    """
+    Raises:
+        AlignError: a local path that is not a checkpoint's folder.
+    """
     if not section.is_local:
         return
     path = Path(section.path)

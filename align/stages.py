@@ -1,4 +1,4 @@
-"""The stages by name, as the installed packages register them (entry-point group `align.stages`).
+"""The stages by name: align's own, and those that packages register (entry-point group `align.stages`).
 
 A stage is a module with a docstring, a class `Recipe(StageRecipe)` and `run(recipe) -> RunFolder`. It may
 also have `direct(words) -> int | None`: a form of its command without a recipe, which returns the exit code,
@@ -19,6 +19,8 @@ from typing import Any
 from align.config import StageRecipe, nearest
 from align.errors import AlignError, RecipeError
 from align.run import RunFolder
+
+OWN_STAGES = ("sft", "merge", "dpo", "classify")
 
 
 @dataclass(frozen=True)
@@ -76,4 +78,6 @@ def _load(entry: EntryPoint) -> Any:
 
 
 def _entries(group: str) -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=group)}
+    own = OWN_STAGES if group == "align.stages" else ()
+    found = {name: EntryPoint(name, f"align.{name}", group) for name in own}
+    return {entry.name: entry for entry in entry_points(group=group)} | found

@@ -26,6 +26,7 @@ _TRL_BASE = ("trl", "trainer/base_config.py", "_BaseConfig")
 _SOURCES = {
     "SFTConfig": (_TRAINING_ARGUMENTS, _TRL_BASE, ("trl", "trainer/sft_config.py", "SFTConfig")),
     "DPOConfig": (_TRAINING_ARGUMENTS, _TRL_BASE, ("trl", "trainer/dpo_config.py", "DPOConfig")),
+    "TrainingArguments": (_TRAINING_ARGUMENTS,),
     "LoraConfig": (
         ("peft", "config.py", "PeftConfigMixin"),
         ("peft", "config.py", "PeftConfig"),

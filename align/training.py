@@ -21,7 +21,7 @@ from align.chat import tokenizer_of
 from align.checkpoints import last_whole, seal
 from align.digest import MANIFEST
 from align.errors import AlignError
-from align.modeling import CHAT_TEMPLATE, ModelSection
+from align.modeling import CHAT_TEMPLATE, CheckpointSection, ModelSection
 from align.placement import Placement
 from align.progress import Bar, say
 from align.run import RunFolder
@@ -164,7 +164,7 @@ def train(trainer: Trainer, folder: RunFolder, title: str) -> dict[str, float]:
     return {**trailing_means(trainer.state.log_history), "steps": float(steps), "samples_per_second": rate}
 
 
-def save_adapter(trainer: Any, model: ModelSection, folder: RunFolder) -> Path:
+def save_adapter(trainer: Any, model: CheckpointSection, folder: RunFolder) -> Path:
     """Write `adapter/`: the weights, PEFT's config, the base's digest in `base.json`, and the chat
     template if the recipe replaced it."""
     out = folder.work / ADAPTER
@@ -177,7 +177,7 @@ def save_adapter(trainer: Any, model: ModelSection, folder: RunFolder) -> Path:
     (out / BASE_RECORD).write_text(
         json.dumps({"path": model.path, "digest": base["digest"]}, indent=1) + "\n"
     )
-    if model.chat_template is not None:
+    if isinstance(model, ModelSection) and model.chat_template is not None:
         (out / CHAT_TEMPLATE).write_text(model.chat_template.read_text(encoding="utf-8"), encoding="utf-8")
     return out
 

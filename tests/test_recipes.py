@@ -38,12 +38,12 @@ MODELS = {
 
 
 def test_the_walk_finds_the_tree() -> None:
-    others = {"quickstart", "evals", "data"}
+    others = {"quickstart", "evals", "data", "grammar_qwen2_5_0_5b", "vit_base"}
     assert {path.parent.name for path in FILES} == MODELS | others
     for model in MODELS:
         found = {path.stem for path in FILES if path.parent.name == model}
         assert found >= {"sft", "dpo", "sft_qlora", "dpo_qlora"}, model
-    assert len(FILES) == 16 + 4 * len(MODELS) - 4
+    assert len(FILES) == 19 + 4 * len(MODELS) - 4
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))

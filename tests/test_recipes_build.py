@@ -21,7 +21,7 @@ from align.config import load_recipe
 from align.families import FAMILIES, Component
 from align.schema import Message, PreferenceRow, SFTRow, write_rows
 from align.trainers import sharing
-from tests.twins import IMAGE_TWINS, Twins
+from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 
 REPO = Path(__file__).parent.parent
 RECIPES = REPO / "recipes"
@@ -32,6 +32,7 @@ MODEL_TYPES = {
     "llava_1_5": "llava",
     "paligemma2": "paligemma",
     "smolvlm": "idefics3",  # SmolVLM-Instruct is published as an Idefics 3
+    "grammar_qwen2_5_0": "qwen2",
 }
 FILES = sorted(
     path
@@ -50,26 +51,27 @@ class Built(Exception):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an image, two instruction rows and two pairs."""
+    """A folder with an image, two instruction rows and two pairs, each also without the image."""
     root = tmp_path_factory.mktemp("rows")
     pixels = np.random.default_rng(0).integers(0, 255, (40, 56, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(root / "image.png")
     prompt = [Message(role="user", content="What is this?")]
     answers = [[Message(role="assistant", content=text)] for text in ("A cat.", "A small red dog.")]
-    write_rows(
-        root / "sft.jsonl",
-        [
-            SFTRow(id=f"{k}", images=["image.png"], messages=[*prompt, *answer])
-            for k, answer in enumerate(answers)
-        ],
-    )
-    write_rows(
-        root / "dpo.jsonl",
-        [
-            PreferenceRow(id=f"{k}", images=["image.png"], prompt=prompt, chosen=one, rejected=other)
-            for k, (one, other) in enumerate((answers, answers[::-1]))
-        ],
-    )
+    for kind, images in (("", ["image.png"]), ("text_", [])):
+        write_rows(
+            root / f"{kind}sft.jsonl",
+            [
+                SFTRow(id=f"{k}", images=images, messages=[*prompt, *answer])
+                for k, answer in enumerate(answers)
+            ],
+        )
+        write_rows(
+            root / f"{kind}dpo.jsonl",
+            [
+                PreferenceRow(id=f"{k}", images=images, prompt=prompt, chosen=one, rejected=other)
+                for k, (one, other) in enumerate((answers, answers[::-1]))
+            ],
+        )
     return root
 
 
@@ -92,16 +94,14 @@ def test_builds(
 ) -> None:
     stage = STAGES[path.stem.split("_")[0]]
     model = REPO / "assets" / "base" if path.parent.name == "quickstart" else twins(model_type(path))
-    recipe = load_recipe(
-        stage.Recipe,
-        path,
-        [
-            f"run_dir={tmp_path}",
-            f"model.path={model}",
-            f"data.path={rows / (stage.__name__.rsplit('.', 1)[-1] + '.jsonl')}",
-            f"data.image_root={rows}",
-        ],
-    )
+    kind = stage.__name__.rsplit(".", 1)[-1]
+    sees = model_type(path) not in TEXT_TWINS
+    changes = [
+        f"run_dir={tmp_path}",
+        f"model.path={model}",
+        f"data.path={rows / (kind if sees else f'text_{kind}')}.jsonl",
+    ]
+    recipe = load_recipe(stage.Recipe, path, [*changes, f"data.image_root={rows}"] if sees else changes)
 
     def stop(trainer: Any, *_: Any) -> None:
         raise Built(trainer)
@@ -141,7 +141,8 @@ def check(trainer: Any, recipe: Any) -> None:
     quantised = {name for name, module in linear.items() if isinstance(module, Linear4bit)}
     whole_language = {name for name in linear if family.component_of(name) == "language"}
     assert quantised == (whole_language if recipe.model.quantization == "nf4" else set())
-    assert trainer.shares == (base.config.model_type in sharing.FAMILIES), trainer.obstacles
+    pairs_share = base.config.model_type in sharing.DECODERS and isinstance(recipe, dpo.Recipe)
+    assert trainer.shares == (pairs_share or base.config.model_type in sharing.FAMILIES), trainer.obstacles
 
 
 def as_trl_keeps_it(name: str, value: Any) -> Any:

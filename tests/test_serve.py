@@ -134,6 +134,17 @@ def test_arguments_pin_sampling_and_leave_room_for_whole_prompts(checkpoint: Pat
         assert pairs["--max-num-batched-tokens"] == str(8 * 256)
 
 
+def test_only_a_model_that_reads_images_is_told_how_many(checkpoint: Path) -> None:
+    assert not any("mm-" in word for word in server_args(checkpoint, ServeSettings(), 8000, "m"))
+    for config in ({"model_type": "llava"}, {"model_type": "unheard_of", "vision_config": {}}):
+        (checkpoint / "config.json").write_text(json.dumps({"max_position_embeddings": 256, **config}))
+        pairs = dict(pairwise(server_args(checkpoint, ServeSettings(max_images=3), 8000, "m")))
+        assert json.loads(pairs["--limit-mm-per-prompt"]) == {"image": 3}
+    (checkpoint / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_positions": 128}))
+    pairs = dict(pairwise(server_args(checkpoint, ServeSettings(max_num_seqs=2), 8000, "m")))
+    assert pairs.get("--max-num-batched-tokens", "256") == "256"
+
+
 def test_the_telling_line_is_the_root_cause() -> None:
     log = """
 (APIServer pid=1) INFO 11-22 03:13:38 [base.py:280] Multi-modal warmup completed in 0.394s
