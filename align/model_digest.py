@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from align.digest import MANIFEST, digest_file, digest_json
 from align.errors import AlignError
@@ -40,6 +41,20 @@ def model_digest(checkpoint: str | Path) -> str:
     if isinstance(checkpoint, Path) or path.exists() or not _HUB_ID.fullmatch(str(checkpoint)):
         raise AlignError(f"no such checkpoint: {checkpoint}", fix="run the merge stage that writes it")
     return f"id:{checkpoint}"
+
+
+def checkpoint_config(checkpoint: str | Path) -> dict[str, Any] | None:
+    """A checkpoint folder's `config.json`; None for a hub id."""
+    path = Path(checkpoint) / "config.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def longest_context(checkpoint: str | Path) -> int | None:
+    """The context length that the model's config states, in tokens; None for a hub id."""
+    config = checkpoint_config(checkpoint) or {}
+    text = config.get("text_config") or config
+    found = text.get("max_position_embeddings") or text.get("n_positions")
+    return int(found) if found else None
 
 
 def _listed_outputs(path: Path) -> dict[str, str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import importlib.metadata
 import importlib.util
-import json
 import os
 import re
 import signal
@@ -22,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import httpx
 from pydantic import Field
@@ -32,7 +31,7 @@ from align.config import Strict
 from align.digest import digest_json
 from align.errors import AlignError
 from align.families import reads_images
-from align.model_digest import model_digest
+from align.model_digest import checkpoint_config, longest_context, model_digest
 from align.progress import say
 
 _INSTALL = 'pip install -e ".[cpu]"   (with an NVIDIA GPU: pip install -e ".[gpu]")'
@@ -288,7 +287,7 @@ def engine_args(checkpoint: str | Path, settings: ServeSettings) -> list[str]:
     args = ["--model", str(checkpoint), "--dtype", dtype]
     args += ["--generation-config", "vllm", "--max-num-seqs", str(settings.max_num_seqs)]
     args += ["--tensor-parallel-size", str(settings.tensor_parallel_size)]
-    sees = reads_images(_config(checkpoint) or {"vision_config": "a hub id: not known here"})
+    sees = reads_images(checkpoint_config(checkpoint) or {"vision_config": "a hub id: not known here"})
     if sees:
         args += ["--limit-mm-per-prompt", f'{{"image": {settings.max_images}}}']
     args += ["--max-logprobs", "20", "--seed", "0"]
@@ -303,26 +302,12 @@ def engine_args(checkpoint: str | Path, settings: ServeSettings) -> list[str]:
             args += ["--mm-processor-cache-gb", "0.5"]
         # A seeded request whose prompt is cut over two steps kills vLLM's CPU engine ("CPU Generator
         # does not use offset", gpu_model_runner.py in 0.32): room for all prompts in one step avoids it.
-        longest = settings.max_model_len or _longest_context(checkpoint)
+        longest = settings.max_model_len or longest_context(checkpoint)
         if longest:
             args += ["--max-num-batched-tokens", str(longest * settings.max_num_seqs)]
     else:
         args += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
     return args + settings.extra_args
-
-
-def _longest_context(checkpoint: str | Path) -> int | None:
-    """The context length that the model's config states, in tokens; None for a hub id."""
-    config = _config(checkpoint) or {}
-    text = config.get("text_config") or config
-    found = text.get("max_position_embeddings") or text.get("n_positions")
-    return int(found) if found else None
-
-
-def _config(checkpoint: str | Path) -> dict[str, Any] | None:
-    """A checkpoint folder's `config.json`; None for a hub id."""
-    path = Path(checkpoint) / "config.json"
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def _is_cpu_build() -> bool:
