@@ -1,4 +1,4 @@
-"""Text-only models through the stages: rows without images, Conv1D layers, a window, a server."""
+"""Text-only models through the stages: rows without images, Conv1D layers and a window."""
 
 from __future__ import annotations
 
@@ -149,30 +149,3 @@ def test_objectives_and_the_reference_store_work_without_images(twins: Twins, tm
     metrics = json.loads((finished / "manifest.json").read_text())["metrics"]
     assert metrics["stores"]["reference"] == {"hits": 8, "misses": 4}
     assert metrics["final_terms/sft"] > 0
-
-
-@pytest.mark.vllm
-@pytest.mark.slow
-def test_the_server_answers_as_transformers_does_without_images(twins: Twins, tmp_path: Path) -> None:
-    """SFT on Llama until it answers in words, merged, served by vLLM: greedy tokens of 20 prompts."""
-    from align.client import ChatRequest, Reply, Sampling, ask
-    from align.merge_checks import answer, text_probes, token_agreement
-    from align.serve import ServeSettings, serve
-
-    trainer = {**TRAINER, "max_steps": 60}
-    tuned = _train(sft, tmp_path, "sft", twins("llama"), instructions(), trainer=trainer)
-    checkpoint = _merge(tmp_path, "merged", twins("llama"), tuned / "adapter") / "checkpoint"
-    section = ModelSection(path=str(checkpoint))
-    model, tokenizer = load_model(section), load_processor(section)
-    ends = ("", " now", "!", " A cat.", " Yes")
-    probes = text_probes([f"Correct the sentence: {wrong}{end}" for wrong, _ in PAIRS for end in ends], None)
-    expected = [answer(model, tokenizer, probe, 16) for probe in probes]
-    sampling = Sampling(temperature=0.0, max_tokens=16)
-    requests = [(str(n), ChatRequest(probe.messages, [], sampling)) for n, probe in enumerate(probes)]
-    replies: dict[str, Any] = {}
-    settings = ServeSettings(dtype="float32", max_model_len=256, max_num_seqs=8)
-    with serve(checkpoint, settings, tmp_path / "logs") as server:
-        ask(server, requests, lambda key, reply: replies.update({key: reply}))
-    assert all(isinstance(reply, Reply) for reply in replies.values()), replies
-    served = [replies[key].choices[0].token_ids for key, _ in requests]
-    assert token_agreement(expected, served) >= 0.99
