@@ -1,15 +1,21 @@
 """Fold a LoRA adapter into its base, and prove that the merged checkpoint is the trained model.
 
 Writes `checkpoint/`: safetensors with the base's own tensor names, processor, chat template and
-generation config beside them. The stage fails unless every adapter tensor was applied, exactly the
-adapted modules changed, merged logits equal adapter-on logits on fixed images, the saved files
-reload to the same logits, and vLLM answers token for token as transformers does.
+generation config beside them; and `layer_changes.json`: by how much each adapted weight changed. The stage
+fails unless every adapter tensor was applied, exactly the adapted modules changed, merged logits equal
+adapter-on logits on fixed images, the saved files hold base + adapter and reload to the same logits, and
+vLLM answers token for token as transformers does.
 
   align merge recipes/quickstart/merge.yaml
   align merge model.path=BASE adapter=runs/x/sft/adapter verify.image_root=IMAGES run_dir=runs/x
 
-The base is loaded unquantised: an adapter trained on a 4-bit copy (QLoRA) is merged into the
-original weights. Next: `align sample` or `align generate` on the checkpoint.
+An adapter trained on a 4-bit or 8-bit base (QLoRA) belongs to those rounded weights: `merge_into: auto`
+merges it into them, held in 16 bits, so that the checkpoint is the model that was trained; `original` merges
+it into the weights before they were rounded. The result is never quantised.
+
+  align merge --verify CHECKPOINT --base BASE --adapter ADAPTER     # anyone's merge; `--verify --help`
+
+Next: `align sample` or `align generate` on the checkpoint.
 """
 
 from __future__ import annotations
@@ -25,16 +31,20 @@ from typing import Any, Literal
 from pydantic import Field
 
 from align import merge_checks as checks
+from align.adapters import Adapter, check_base, check_mergeable, read_adapter
 from align.chat import sees_images, tokenizer_of
 from align.client import ChatRequest, Failure, Reply, Sampling, ask
 from align.config import StageRecipe, Strict
 from align.digest import MANIFEST
 from align.errors import AlignError
+from align.layer_changes import LAYER_CHANGES
+from align.merge_verify import merge_target, verify
 from align.modeling import CHAT_TEMPLATE, Dtype, ModelSection, load_model, load_processor, weights_digest
 from align.progress import say
+from align.quantized_base import round_base
 from align.run import RunFolder
 from align.serve import ServeSettings, serve
-from align.training import BASE_RECORD, quiet_libraries
+from align.training import quiet_libraries
 
 CHECKPOINT = "checkpoint"
 _IMAGE_PROMPTS = ("Describe the image.", "Is there a person in the image? Answer with yes or no.")
@@ -44,6 +54,8 @@ _TEXT_PROMPTS = (
     "Name three animals that live in the sea.",
     "Write one sentence about the rain.",
 )
+LAYER_TOLERANCE = 1e-5
+"""Largest difference of a saved weight beyond its dtype's rounding, as a share of its largest entry."""
 
 
 class VerifySection(Strict):
@@ -83,6 +95,11 @@ class Recipe(StageRecipe):
     model: ModelSection = Field(description="the base that the adapter was trained on")
     adapter: Path = Field(description="the adapter folder of an SFT or DPO stage")
     dtype: Dtype = Field(default="auto", description="dtype of the merged weights; auto is the base's")
+    merge_into: Literal["auto", "original", "dequantized"] = Field(
+        default="auto",
+        description="which weights the adapter is added to: those that it was trained on (auto), the base's "
+        "own, or the base's rounded as in QLoRA and held in 16 bits",
+    )
     verify: VerifySection = Field(
         default=VerifySection(), description="comparison of merged and adapter-on outputs"
     )
@@ -107,14 +124,28 @@ def run(recipe: Recipe) -> RunFolder:
         quiet_libraries()
         say(f"merging {recipe.adapter} into {recipe.model.path}")
         shutil.rmtree(folder.work / CHECKPOINT, ignore_errors=True)
-        _check_base(recipe, folder)
+        adapter = read_adapter(recipe.adapter)
+        check_mergeable(adapter)
+        given = json.loads((folder.work / MANIFEST).read_text())["inputs"]["model"]
+        check_base(adapter, given["digest"], where=f"model.path = {recipe.model.path}")
+        target = merge_target(adapter, recipe.merge_into)
         processor = load_processor(_model_section(recipe))
         probes = _probes(recipe.verify, processor)
-        merged = _merge(recipe, folder, processor, probes)
+        merged = _merge(recipe, folder, processor, probes, target)
+        _compare_layers(recipe, folder, adapter)
         expected = _reload(recipe, folder, merged)
         metrics = merged.metrics | _serve(recipe, folder, merged, expected)
     folder.complete(metrics=metrics, next_step=f"align generate (checkpoint: {folder.final / CHECKPOINT})")
     return folder
+
+
+def direct(words: Sequence[str]) -> int | None:
+    """`align merge --verify ...`, which needs no recipe; None where the words name one."""
+    if "--verify" not in words:
+        return None
+    from align.merge_verify import main
+
+    return main(words)
 
 
 def _probes(verify: VerifySection, processor: Any) -> list[checks.Probe]:
@@ -127,31 +158,14 @@ def _model_section(recipe: Recipe) -> ModelSection:
     """The base, unquantised, in float32; the chat template that the adapter was trained with."""
     if recipe.model.quantization != "none":
         raise AlignError(
-            "model.quantization must be none: a merge goes into the original weights, never into a 4-bit copy"
+            "model.quantization must be none: a merge goes into 16-bit weights, never into a 4-bit copy; "
+            "merge_into says which"
         )
     section = recipe.model.model_copy(update={"dtype": "float32"})
     trained_with = recipe.adapter / CHAT_TEMPLATE
     if section.chat_template is None and trained_with.is_file():
         section = section.model_copy(update={"chat_template": trained_with})
     return section
-
-
-def _check_base(recipe: Recipe, folder: RunFolder) -> None:
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (recipe.adapter / name).is_file():
-            fix = "give the `adapter` folder of an SFT or DPO stage"
-            raise AlignError(f"not an adapter: {recipe.adapter} has no {name}", fix=fix)
-    record = recipe.adapter / BASE_RECORD
-    if not record.is_file():
-        return
-    trained_on = json.loads(record.read_text())
-    given = json.loads((folder.work / MANIFEST).read_text())["inputs"]["model"]
-    if trained_on["digest"] != given["digest"]:
-        raise AlignError(
-            f"the adapter was trained on another base ({trained_on['path']})",
-            where=f"model.path = {recipe.model.path}",
-            fix="merge into the checkpoint that the adapter was trained on",
-        )
 
 
 @dataclass
@@ -164,11 +178,17 @@ class _Merged:
     metrics: dict[str, Any]
 
 
-def _merge(recipe: Recipe, folder: RunFolder, processor: Any, probes: Sequence[checks.Probe]) -> _Merged:
+def _merge(
+    recipe: Recipe, folder: RunFolder, processor: Any, probes: Sequence[checks.Probe], target: str
+) -> _Merged:
     """Merge in float32, compare with adapter-on, save in the wanted dtype."""
     from peft import PeftModel
 
+    trained = None if target == "original" else _trained(recipe, processor, probes, target)
     base = load_model(_model_section(recipe))
+    if trained is not None:
+        rounded = round_base(base, target, _file_dtype(recipe))
+        say(f"  merging into {rounded} weights rounded to {target} as in training, held in 16 or 32 bits")
     before = weights_digest(base)
     wrapped = PeftModel.from_pretrained(base, str(recipe.adapter)).eval()
     modules = checks.check_applied(wrapped, recipe.adapter)
@@ -186,6 +206,7 @@ def _merge(recipe: Recipe, folder: RunFolder, processor: Any, probes: Sequence[c
         )
     say(f"  {len(modules)} adapted modules, {num_changed} weights changed, logits within {difference:.1e}")
     stored = _stored_dtype(recipe)
+    against = {} if trained is None else _compare_with_trained(recipe, processor, merged, trained)
     path = folder.work / CHECKPOINT
     merged.to(stored).save_pretrained(str(path), safe_serialization=True)
     processor.save_pretrained(str(path))
@@ -196,9 +217,62 @@ def _merge(recipe: Recipe, folder: RunFolder, processor: Any, probes: Sequence[c
         "weights_changed": num_changed,
         "tensors": keys,
         "dtype": str(stored).removeprefix("torch."),
+        "merged_into": target,
         "merged_logit_difference": difference,
+        **against,
     }
     return _Merged(answered, reference, stored, metrics)
+
+
+_Trained = tuple[list[checks.Probe], list[Any]]
+
+
+def _trained(recipe: Recipe, processor: Any, probes: Sequence[checks.Probe], quantization: str) -> _Trained:
+    """The probes, answered by the model as it was trained, quantised base and adapter, and its logits."""
+    from peft import PeftModel
+
+    section = recipe.model.model_copy(update={"quantization": quantization})
+    model = PeftModel.from_pretrained(load_model(section), str(recipe.adapter)).eval()
+    answered = [_answered(model, processor, probe, recipe.verify.max_tokens) for probe in probes]
+    return answered, checks.logits(model, processor, answered)
+
+
+def _compare_with_trained(recipe: Recipe, processor: Any, merged: Any, trained: _Trained) -> dict[str, float]:
+    """The merged model against the quantised one: bitsandbytes multiplies in bfloat16, so only nearly so.
+
+    Raises:
+        AlignError: further off than `rounding_tolerance` and `min_top1_agreement` allow.
+    """
+    answered, logits = trained
+    found = checks.logits(merged, processor, answered)
+    difference = checks.largest_difference(logits, found)
+    agreement = checks.top1_agreement(logits, found, _answer_lengths(processor, answered))
+    verify = recipe.verify
+    if difference > verify.rounding_tolerance or agreement < verify.min_top1_agreement:
+        raise AlignError(
+            f"merged and trained (quantised) logits differ by {difference:.2e} (limit "
+            f"{verify.rounding_tolerance:.0e}), next tokens agree in {agreement:.1%}",
+            fix="was the adapter trained on this base, quantised like this? See base.json beside it",
+        )
+    say(f"  as trained in {recipe.adapter}: logits within {difference:.1e}, next tokens {agreement:.1%}")
+    return {"trained_logit_difference": difference, "trained_top1_agreement": agreement}
+
+
+def _answer_lengths(processor: Any, probes: Sequence[checks.Probe]) -> list[int]:
+    """Tokens of each probe's answer, at least 1."""
+    tokenizer = tokenizer_of(processor)
+    ids = (tokenizer(probe.answer, add_special_tokens=False)["input_ids"] for probe in probes)
+    return [max(1, len(found)) for found in ids]
+
+
+def _compare_layers(recipe: Recipe, folder: RunFolder, adapter: Adapter) -> None:
+    """Every saved tensor against base + adapter; writes `layer_changes.json`."""
+    changes, faults = verify(
+        _base_folder(recipe.model), adapter, folder.work / CHECKPOINT, recipe.merge_into, LAYER_TOLERANCE
+    )
+    changes.write(folder.work / LAYER_CHANGES)
+    if faults:
+        raise AlignError("the saved checkpoint is not base + adapter: " + "; ".join(faults))
 
 
 def _answered(model: Any, processor: Any, probe: checks.Probe, max_tokens: int) -> checks.Probe:
@@ -214,11 +288,8 @@ def _reload(recipe: Recipe, folder: RunFolder, merged: _Merged) -> list[list[int
     section = ModelSection(path=str(folder.work / CHECKPOINT), dtype="float32", trust_remote_code=trusted)
     model, processor = load_model(section), load_processor(section)
     found = checks.logits(model, processor, merged.probes)
-    tokens = [
-        len(tokenizer_of(processor)(p.answer, add_special_tokens=False)["input_ids"]) for p in merged.probes
-    ]
     difference = checks.largest_difference(merged.reference, found)
-    agreement = checks.top1_agreement(merged.reference, found, [max(1, count) for count in tokens])
+    agreement = checks.top1_agreement(merged.reference, found, _answer_lengths(processor, merged.probes))
     verify = recipe.verify
     limit = verify.tolerance if merged.stored == torch.float32 else verify.rounding_tolerance
     if difference > limit or agreement < verify.min_top1_agreement:
@@ -276,10 +347,14 @@ def _tied(config: Any) -> bool:
 
 def _stored_dtype(recipe: Recipe) -> Any:
     import torch
+
+    return _file_dtype(recipe) if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
+
+
+def _file_dtype(recipe: Recipe) -> Any:
+    """The dtype of the base's first tensor."""
     from safetensors import safe_open
 
-    if recipe.dtype != "auto":
-        return getattr(torch, recipe.dtype)
     file = next(iter(sorted(_base_folder(recipe.model).glob("*.safetensors"))))
     with safe_open(str(file), framework="pt") as tensors:
         return tensors.get_tensor(next(iter(tensors.keys()))).dtype

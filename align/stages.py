@@ -20,7 +20,7 @@ from align.config import StageRecipe, nearest
 from align.errors import AlignError, RecipeError
 from align.run import RunFolder
 
-OWN_STAGES = ("sft", "merge", "dpo", "classify")
+OWN_STAGES = ("sft", "merge", "unmerge", "combine", "dpo", "classify")
 
 
 @dataclass(frozen=True)

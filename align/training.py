@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
+from align.adapters import BASE_RECORD
 from align.chat import tokenizer_of
 from align.checkpoints import last_whole, seal
 from align.digest import MANIFEST
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 TRAIN_LOG = "train_log.jsonl"
 ADAPTER = "adapter"
-BASE_RECORD = "base.json"
 SAVE_STEPS = 50
 
 # YAML reads a bare `off` as false.
@@ -165,8 +165,8 @@ def train(trainer: Trainer, folder: RunFolder, title: str) -> dict[str, float]:
 
 
 def save_adapter(trainer: Any, model: CheckpointSection, folder: RunFolder) -> Path:
-    """Write `adapter/`: the weights, PEFT's config, the base's digest in `base.json`, and the chat
-    template if the recipe replaced it."""
+    """Write `adapter/`: the weights, PEFT's config, the base's digest and quantisation in `base.json`, and
+    the chat template if the recipe replaced it."""
     out = folder.work / ADAPTER
     if not folder.is_main:
         return out
@@ -174,9 +174,10 @@ def save_adapter(trainer: Any, model: CheckpointSection, folder: RunFolder) -> P
     wrapped.save_pretrained(str(out), safe_serialization=True)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     base = json.loads((folder.work / MANIFEST).read_text())["inputs"]["model"]
-    (out / BASE_RECORD).write_text(
-        json.dumps({"path": model.path, "digest": base["digest"]}, indent=1) + "\n"
-    )
+    record = {"path": model.path, "digest": base["digest"], "quantization": "none"}
+    if isinstance(model, ModelSection):
+        record["quantization"] = model.quantization
+    (out / BASE_RECORD).write_text(json.dumps(record, indent=1) + "\n")
     if isinstance(model, ModelSection) and model.chat_template is not None:
         (out / CHAT_TEMPLATE).write_text(model.chat_template.read_text(encoding="utf-8"), encoding="utf-8")
     return out

@@ -58,6 +58,8 @@ def test_saved_checkpoint_is_the_trained_model(
     assert merged[0].dtype == torch.float32
     metrics = folder.manifest()["metrics"]
     assert metrics["lora_modules"] == metrics["weights_changed"] > 0
+    layers = json.loads((folder.final / "layer_changes.json").read_text())["layers"]
+    assert len(layers) == metrics["lora_modules"] and all(item["status"] == "merged" for item in layers)
     assert metrics["served_check"] == "left out by the recipe"
 
 

@@ -1,0 +1,47 @@
+"""Small adapters and merged checkpoints for tests, made by PEFT itself on a twin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from align.families import Component, family_of
+
+
+def load(folder: Path) -> Any:
+    """The twin's model in float32, by its own class."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    kind: Any = getattr(transformers, config.architectures[0])
+    return kind.from_pretrained(folder, dtype="float32").eval()
+
+
+def make_adapter(
+    base: Path, to: Path, components: Sequence[Component] = ("language",), seed: int = 0, **config: Any
+) -> Path:
+    """A LoRA adapter whose B is random: it changes every answer."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    model = load(base)
+    targets = family_of(model.config.model_type).lora_targets(components, "attention+mlp")
+    settings: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": targets, **config}
+    torch.manual_seed(seed)
+    wrapped = get_peft_model(model, LoraConfig(**settings))
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name or "lora_embedding_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    wrapped.save_pretrained(str(to))
+    return to
+
+
+def merge_by_peft(base: Path, adapter: Path, to: Path, dtype: str = "float32") -> Path:
+    """PEFT's merged model, in the base's key form."""
+    import torch
+    from peft import PeftModel
+
+    merged = PeftModel.from_pretrained(load(base), str(adapter)).merge_and_unload()
+    merged.to(getattr(torch, dtype)).save_pretrained(str(to))
+    return to
