@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from align.adapters import Adapter, changes_base, check_mergeable
+from align.adapters import ADAPTER_WEIGHTS, Adapter, changes_base, check_mergeable, module_of
 from align.errors import AlignError
 
 if TYPE_CHECKING:
@@ -92,21 +92,8 @@ def put_on(weights: CheckpointWeights, adapters: Mapping[str, Adapter]) -> Adapt
     return AdapterLayers(wrapped.eval(), whole)
 
 
-def module_of(tensor: str) -> str:
-    """The module that a tensor of an adapter's file changes, as the base names it; empty where the tensor
-    is a parameter's new value."""
-    name = tensor.removeprefix("base_model.model.")
-    for mark in (".lora_", ".ia3_", ".hada_", ".lokr_", ".oft_", ".boft_", ".vera_"):
-        module, found, _ = name.partition(mark)
-        if found:
-            return module
-    return ""
-
-
 def _whole_parameters(weights: CheckpointWeights, adapter: Adapter) -> dict[str, torch.Tensor]:
     from safetensors import safe_open
-
-    from align.adapters import ADAPTER_WEIGHTS
 
     found = {}
     with safe_open(str(adapter.path / ADAPTER_WEIGHTS), framework="pt") as file:

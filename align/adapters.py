@@ -143,6 +143,17 @@ def check_plain(adapter: Adapter, what: str) -> None:
     raise AlignError(f"{what} takes plain LoRA: {why}", where=str(adapter.path), fix=fix)
 
 
+def module_of(tensor: str) -> str:
+    """The module that a tensor of an adapter's file changes, as the base names it; empty where the tensor
+    is a parameter's new value."""
+    name = tensor.removeprefix("base_model.model.")
+    for mark in (".lora_", ".ia3_", ".hada_", ".lokr_", ".oft_", ".boft_", ".vera_"):
+        module, found, _ = name.partition(mark)
+        if found:
+            return module
+    return ""
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -7,13 +7,13 @@ not asked for, so a 7B checkpoint is compared with another in the memory of its 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
+from align.modeling import ModelSection
 
 if TYPE_CHECKING:
     import torch
@@ -44,12 +44,15 @@ def open_weights(folder: Path) -> Iterator[CheckpointWeights]:
     """The weights of a checkpoint folder, for the length of the block.
 
     Raises:
-        AlignError: no checkpoint there, a model class that transformers does not have, or files whose
-            tensors are no parameters of the model as they are.
+        AlignError: no checkpoint there, or files whose tensors are no parameters of the model as they are.
     """
     from safetensors import safe_open
 
-    model = skeleton(folder)
+    from align.weightless import meta_model
+
+    if not (folder / "config.json").is_file():
+        raise AlignError(f"not a checkpoint: {folder} has no config.json", fix="name a checkpoint folder")
+    model = meta_model(ModelSection(path=str(folder), dtype="float32"))
     with ExitStack() as stack:
         files: dict[str, Any] = {}
         for path in sorted(folder.glob("*.safetensors")):
@@ -58,23 +61,6 @@ def open_weights(folder: Path) -> Iterator[CheckpointWeights]:
         if not files:
             raise AlignError("no *.safetensors files", where=str(folder), fix="name a checkpoint folder")
         yield CheckpointWeights(folder, model, files)
-
-
-def skeleton(folder: Path) -> PreTrainedModel:
-    """The checkpoint's model on the `meta` device: every module and shape, no weights."""
-    import torch
-    import transformers
-
-    path = folder / "config.json"
-    if not path.is_file():
-        raise AlignError(f"not a checkpoint: {folder} has no config.json", fix="name a checkpoint folder")
-    name = (json.loads(path.read_text()).get("architectures") or [""])[0]
-    kind = getattr(transformers, name, None)
-    if kind is None:
-        raise AlignError(f"transformers has no class {name!r}", where=str(path), fix="check `architectures`")
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    with torch.device("meta"):
-        return kind(config).eval()
 
 
 def _parameter_keys(model: PreTrainedModel, files: dict[str, Any], folder: Path) -> dict[str, str]:

@@ -28,7 +28,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from align.adapter_layers import AdapterLayers, put_on
-from align.adapters import ADAPTER_CONFIG, BASE_RECORD, Adapter, check_plain, read_adapter
+from align.adapters import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    BASE_RECORD,
+    Adapter,
+    check_plain,
+    module_of,
+    read_adapter,
+)
 from align.checkpoint_weights import open_weights
 from align.config import StageRecipe, Strict
 from align.digest import digest_path
@@ -212,9 +220,6 @@ def _save(
     base: dict[str, str],
 ) -> None:
     from safetensors.torch import save_file
-
-    from align.adapter_layers import module_of
-    from align.adapters import ADAPTER_WEIGHTS
 
     out.mkdir(parents=True)
     save_file(tensors, out / ADAPTER_WEIGHTS, {"format": "pt"})

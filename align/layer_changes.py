@@ -26,6 +26,7 @@ from align.errors import AlignError
 from align.families import FAMILIES, Family
 from align.progress import say
 from align.quantized_base import as_trained, quantized_weights
+from align.served_adapters import ignored_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +69,8 @@ class LayerChanges:
         stray: parameters that differ from the base's though no adapter touches them.
         untouched: how many are the base's, bit for bit.
         merged_into: `original`, or the quantisation whose rounded weights the adapter was merged into.
+        ignored_unmerged: component -> how many of the adapter's tensors vLLM would ignore there, were it
+            served unmerged.
     """
 
     dtype: str
@@ -76,6 +79,7 @@ class LayerChanges:
     replaced: list[str] = field(default_factory=list[str])
     stray: list[str] = field(default_factory=list[str])
     untouched: int = 0
+    ignored_unmerged: dict[str, int] = field(default_factory=dict[str, int])
 
     def faults(self) -> list[str]:
         """What does not hold, in words; empty when the checkpoint is base + adapter."""
@@ -112,6 +116,9 @@ class LayerChanges:
         most = sorted(self.layers, key=lambda layer: -layer.relative_change)[:3]
         say("  most changed: " + ", ".join(f"{item.parameter} {item.relative_change:.2e}" for item in most))
         say(f"  {self.untouched} other weights are the base's bit for bit; stored as {self.dtype}")
+        if self.ignored_unmerged:
+            counted = ", ".join(f"{count} in {part}" for part, count in self.ignored_unmerged.items())
+            say(f"  serve it merged: from the unmerged adapter vLLM would ignore tensors, {counted}")
 
 
 def compare(
@@ -129,10 +136,12 @@ def compare(
     """
     with open_weights(base) as before, open_weights(merged) as after:
         _check_same_names(before, after)
-        layers = put_on(before, {"default": adapter})
         rounded = quantized_weights(before.model, "none" if merged_into == "original" else merged_into)
+        layers = put_on(before, {"default": adapter})
         names = sorted(set(before.keys) & set(after.keys))
         changes = LayerChanges(str(after.tensor(names[0]).dtype).removeprefix("torch."), merged_into)
+        ignored = ignored_tensors(adapter, before.model.config.model_type)
+        changes.ignored_unmerged = {part: len(tensors) for part, tensors in ignored.items()}
         for module, leaves in by_module(names):
             tensors = {leaf: before.tensor(join(module, leaf)) for leaf in leaves}
             for leaf in leaves:

@@ -76,6 +76,12 @@ class VerifySection(Strict):
     rounding_tolerance: float = Field(
         default=0.5, gt=0, description="largest logit difference after rounding the weights to 16 bits"
     )
+    quantized_tolerance: float = Field(
+        default=1.0,
+        gt=0,
+        description="largest logit difference from the quantised model that was trained, which multiplies "
+        "in bfloat16",
+    )
     min_top1_agreement: float = Field(
         default=0.98, ge=0, le=1, description="least share of equal next tokens after rounding"
     )
@@ -188,7 +194,7 @@ def _merge(
     base = load_model(_model_section(recipe))
     if trained is not None:
         rounded = round_base(base, target, _file_dtype(recipe))
-        say(f"  merging into {rounded} weights rounded to {target} as in training, held in 16 or 32 bits")
+        say(f"  merging into {rounded} weights rounded to {target} as in training, held unquantised")
     before = weights_digest(base)
     wrapped = PeftModel.from_pretrained(base, str(recipe.adapter)).eval()
     modules = checks.check_applied(wrapped, recipe.adapter)
@@ -241,17 +247,17 @@ def _compare_with_trained(recipe: Recipe, processor: Any, merged: Any, trained: 
     """The merged model against the quantised one: bitsandbytes multiplies in bfloat16, so only nearly so.
 
     Raises:
-        AlignError: further off than `rounding_tolerance` and `min_top1_agreement` allow.
+        AlignError: further off than `quantized_tolerance` and `min_top1_agreement` allow.
     """
     answered, logits = trained
     found = checks.logits(merged, processor, answered)
     difference = checks.largest_difference(logits, found)
     agreement = checks.top1_agreement(logits, found, _answer_lengths(processor, answered))
     verify = recipe.verify
-    if difference > verify.rounding_tolerance or agreement < verify.min_top1_agreement:
+    if difference > verify.quantized_tolerance or agreement < verify.min_top1_agreement:
         raise AlignError(
             f"merged and trained (quantised) logits differ by {difference:.2e} (limit "
-            f"{verify.rounding_tolerance:.0e}), next tokens agree in {agreement:.1%}",
+            f"{verify.quantized_tolerance:.0e}), next tokens agree in {agreement:.1%}",
             fix="was the adapter trained on this base, quantised like this? See base.json beside it",
         )
     say(f"  as trained in {recipe.adapter}: logits within {difference:.1e}, next tokens {agreement:.1%}")
