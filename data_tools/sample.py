@@ -25,12 +25,13 @@ from align.client import ChatRequest, Decoding, Failure, Reply, Sampling, conten
 from align.config import StageRecipe
 from align.digest import digest_json
 from align.errors import AlignError
-from align.images import image_sha256, resolve_image
+from align.images import image_sha256
 from align.model_digest import as_checkpoint
 from align.progress import say
 from align.run import RunFolder
 from align.schema import Candidate, PromptRow, read_rows, write_rows
 from align.serve import HOW_KEYS, Server, ServeSettings, serve
+from align.training_data import image_file
 
 
 class Drawing(Decoding):
@@ -49,7 +50,9 @@ class Recipe(StageRecipe):
     name: str = "sample"
     model: str = Field(description="checkpoint folder to sample from, or a model's id on the hub")
     prompts: Path = Field(description="prompts.parquet of the instructions stage")
-    image_root: Path = Field(description="folder that image paths are relative to")
+    image_root: Path | None = Field(
+        default=None, description="folder that image paths are relative to; null: no prompt has images"
+    )
     n: int = Field(default=8, ge=2, description="answers a prompt")
     sampling: Drawing = Field(default=Drawing(), description="how answers are drawn")
     serve: ServeSettings = ServeSettings()
@@ -119,7 +122,7 @@ def read_prompts(path: Path) -> list[PromptRow]:
 
 def build_request(recipe: Recipe, server: Server, row: PromptRow) -> Asked:
     """The request of one prompt: its seed is drawn from what is asked, not from its place in a list."""
-    images = [resolve_image(recipe.image_root, image) for image in row.images]
+    images = [image_file(recipe.image_root, image) for image in row.images]
     shas = [image_sha256(image) for image in images]
     said = [[message.role, message.content] for message in row.prompt]
     # 2^20 apart, so that seed + i of one request is never seed + j of another.

@@ -149,3 +149,20 @@ def test_objectives_and_the_reference_store_work_without_images(twins: Twins, tm
     metrics = json.loads((finished / "manifest.json").read_text())["metrics"]
     assert metrics["stores"]["reference"] == {"hits": 8, "misses": 4}
     assert metrics["final_terms/sft"] > 0
+
+
+@pytest.mark.parametrize("name", TEXT_TWINS)
+def test_what_a_row_teaches_is_shown(twins: Twins, name: str, tmp_path: Path) -> None:
+    from align.show.tokens import row_tokens
+
+    tokenizer: Any = load_processor(ModelSection(path=str(twins(name))))
+    [(_, taught)] = row_tokens(instructions()[0], tokenizer, tmp_path)
+    sides = dict(row_tokens(preferences()[0], tokenizer, tmp_path))
+    for tokens, words in (
+        (taught, PAIRS[0][1]),
+        (sides["chosen"], PAIRS[0][1]),
+        (sides["rejected"], PAIRS[0][0]),
+    ):
+        learnt = "".join(token.text * token.count for token in tokens if token.learnt).strip()
+        assert learnt == words + tokenizer.eos_token
+        assert "Correct the sentence" in "".join(token.text for token in tokens if not token.learnt)

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from align.chat import sees_images, tokenizer_of
 from align.errors import AlignError
 from align.images import open_image, resolve_image
 from align.schema import BaseRow, PreferenceRow, SFTRow
+from align.text_rows import sequence_ids
 from align.training_data import row_texts
 
 _WINDOW = 6  # tokens before one that are decoded with it, for spaces and characters of several tokens
@@ -38,6 +40,12 @@ def row_tokens(row: BaseRow, processor: Any, image_root: Path) -> list[tuple[str
     """
     if isinstance(row, SFTRow):
         return [("tokens", _instruction(row, processor, image_root))]
+    if isinstance(row, PreferenceRow) and not sees_images(processor):
+        found = zip(("chosen", "rejected"), sequence_ids(processor, row_texts(processor, row)), strict=True)
+        return [
+            (label, _runs(processor, begin + ids, [False] * len(begin) + [True] * len(ids)))
+            for label, (begin, ids) in found
+        ]
     if isinstance(row, PreferenceRow):
         prompts, answers = [], []
         for prompt, answer in row_texts(processor, row):
@@ -53,6 +61,32 @@ def row_tokens(row: BaseRow, processor: Any, image_root: Path) -> list[tuple[str
 
 
 def _instruction(row: SFTRow, processor: Any, image_root: Path) -> list[Token]:
+    ids, learnt = (_seen if sees_images(processor) else _read)(row, processor, image_root)
+    if not any(learnt):
+        raise AlignError(
+            "no token of the row is learnt",
+            fix="the chat template needs {% generation %} markers around the assistant's words",
+        )
+    return _runs(processor, ids, learnt)
+
+
+def _read(row: SFTRow, tokenizer: Any, _: Path) -> tuple[list[int], list[bool]]:
+    """Ids and what is learnt, of a text-only model, with the template that TRL trains with."""
+    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+
+    marked = has_generation_markers(tokenizer.chat_template)
+    made = tokenizer.apply_chat_template(
+        [message.model_dump() for message in row.messages],
+        chat_template=None if marked else get_training_chat_template(tokenizer),
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    return list(made["input_ids"]), [bool(one) for one in made["assistant_masks"]]
+
+
+def _seen(row: SFTRow, processor: Any, image_root: Path) -> tuple[list[int], list[bool]]:
+    """Ids and what is learnt, by TRL's vision collator."""
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
     from align.trainers.answer_labels import answer_collator
@@ -62,12 +96,7 @@ def _instruction(row: SFTRow, processor: Any, image_root: Path) -> list[Token]:
     batch = collator([{"messages": messages, "images": _pictures(row.images, image_root)}])
     kept = batch["attention_mask"][0].bool()
     learnt = (batch["labels"][0] != -100)[kept].tolist()
-    if not any(learnt):
-        raise AlignError(
-            "no token of the row is learnt",
-            fix="the chat template needs {% generation %} markers around the assistant's words",
-        )
-    return _runs(processor, batch["input_ids"][0][kept].tolist(), learnt)
+    return batch["input_ids"][0][kept].tolist(), learnt
 
 
 def _pictures(names: Sequence[str], root: Path) -> list[Any]:
@@ -84,7 +113,7 @@ def _runs(processor: Any, ids: Sequence[int], learnt: Sequence[bool]) -> list[To
     starts = [k for k in range(len(ids)) if k == 0 or (ids[k], learnt[k]) != (ids[k - 1], learnt[k - 1])]
     found = []
     for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-        text = _text(processor.tokenizer, ids[max(0, start - _WINDOW) : start + 1])
+        text = _text(tokenizer_of(processor), ids[max(0, start - _WINDOW) : start + 1])
         found.append(Token(text, learnt[start], end - start))
     return found
 
