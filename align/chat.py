@@ -99,8 +99,10 @@ def openai_messages(messages: Sequence[Message], images: Sequence[bytes]) -> lis
 
 def image_tokens(processor: Any) -> list[str]:
     """The strings that stand for visual input in this family, such as `<image>` or `<|image_pad|>`."""
-    found = [getattr(processor, name, None) for name in _TOKEN_ATTRIBUTES]
-    return sorted({token for token in found if isinstance(token, str) and token})
+    # Gemma 3's processor calls its opening tag the image token, and only its tokenizer knows the real one.
+    owners = (processor, getattr(processor, "tokenizer", processor))
+    found = [getattr(owner, name, None) for owner in owners for name in _TOKEN_ATTRIBUTES]
+    return sorted({str(token) for token in found if token})
 
 
 def check_text(texts: Iterable[str], image_token: str | Sequence[str]) -> None:

@@ -5,10 +5,10 @@
 
 For each number N of rows: N published pairs in MMPR's form are imported, the N rows are counted by preflight,
 and pairs are built of N judged answers, four a prompt. Rows are generated, no two alike; they share a few
-hundred small pictures. Every stage is a process of its own, as a user starts it; memory is the largest sum of
-resident sets of that process and its children. Prints a Markdown table and, for each stage, the ratio of CPU
-seconds between the sizes (wall seconds depend on what else the machine does). Fails where memory passes 1.5
-GB or grows by more than a tenth and 100 MB, or where time is not within 15% of linear.
+hundred small pictures. Every stage is a process of its own, as a user starts it; memory is its largest
+resident set, as the kernel counted it. Prints a Markdown table and, for each stage, the ratio of CPU seconds
+between the sizes (wall seconds depend on what else the machine does). Fails where memory passes 1.5 GB or
+grows by more than a tenth and 100 MB, or where time is not within 15% of linear.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from PIL import Image
 
 from align.schema import Candidate, Claim, Message, Verdict
@@ -37,7 +35,6 @@ REPO = Path(__file__).resolve().parent.parent
 NUM_PICTURES = 300
 ANSWERS_A_PROMPT = 4
 MOST_BYTES = 1.5e9
-_SAMPLE_SECONDS = 0.25
 _PLACES = (
     "on the table",
     "beside the window",
@@ -159,39 +156,21 @@ def measured(words: Sequence[str]) -> Cost:
     Raises:
         RuntimeError: it failed; says what it printed.
     """
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     command = [sys.executable, "-c", "import sys; from align.cli import main; sys.exit(main())", *words]
     environment = os.environ | {
         "PYTHONPATH": str(REPO),
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    started = time.monotonic()
     with tempfile.TemporaryFile("w+") as printed:
-        process = psutil.Popen(command, stdout=printed, stderr=subprocess.STDOUT, env=environment)
-        peak = 0
-        while process.poll() is None:
-            peak = max(peak, _resident(process))
-            time.sleep(_SAMPLE_SECONDS)
+        process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, env=environment)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             printed.seek(0)
             raise RuntimeError(f"align {' '.join(words)}\n{printed.read()}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(time.monotonic() - started, cpu, peak)
-
-
-def _resident(process: psutil.Popen) -> int:
-    total = 0
-    try:
-        tree = [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return 0
-    for one in tree:
-        try:
-            total += one.memory_info().rss
-        except psutil.Error:
-            continue
-    return total
+    return Cost(time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
 
 
 def stages(folder: Path, number: int, pictures: Sequence[str], model: Path) -> dict[str, Cost]:

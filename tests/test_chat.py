@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
+from transformers import AutoConfig, AutoProcessor
 
 from align.chat import check_text, image_tokens, message_parts, openai_messages, render
 from align.errors import AlignError
 from align.modeling import ModelSection, load_processor
 from align.schema import Message
+from tests.twins import IMAGE_TWINS, Twins
 
 TURNS = [
     Message(role="user", content="What is this?"),
@@ -49,6 +53,30 @@ def test_an_image_token_in_a_text_is_refused(base_checkpoint: Path) -> None:
     check_text(["an image"], tokens)
     with pytest.raises(AlignError, match="contains the image token '<image>'"):
         check_text(["fine", "say <image> please"], tokens)
+
+
+@pytest.mark.parametrize("name", IMAGE_TWINS)
+def test_a_text_never_becomes_an_image(twins: Twins, name: str) -> None:
+    """The token that the model takes for an image is refused; `<image>` is a word where it is another one."""
+    config: Any = AutoConfig.from_pretrained(twins(name))
+    processor: Any = AutoProcessor.from_pretrained(twins(name))
+    processor.chat_template = processor.chat_template or processor.tokenizer.chat_template
+    image_id = getattr(config, "image_token_id", None) or config.image_token_index
+    own, refused = processor.tokenizer.convert_ids_to_tokens(image_id), image_tokens(processor)
+    with pytest.raises(AlignError, match="contains the image token"):
+        check_text([f"say {own} please"], refused)
+
+    def images(word: str) -> int:
+        turns = [
+            Message(role="user", content=f"Say {word}."),
+            Message(role="assistant", content=f"A {word}."),
+        ]
+        text = render(processor, turns, 1, add_generation_prompt=False)
+        made = processor(text=[text], images=[[Image.new("RGB", (40, 24))]], add_special_tokens=False)
+        return list(made["input_ids"][0]).count(image_id)
+
+    if "<image>" not in refused:
+        assert images("<image>") == images("cat") > 0
 
 
 def test_images_need_a_user_turn() -> None:
