@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
+from typing import NamedTuple
 
 from align.errors import AlignError
 from align.plurals import singular_in
@@ -61,18 +62,32 @@ was were has have sits lies that which while as
 _AFTER_FRUIT = frozenset(_CONNECTIVES.split())
 
 
+class Noun(NamedTuple):
+    """Characters [start, end) of a text, and the word of the vocabulary that stands there."""
+
+    start: int
+    end: int
+    lemma: str
+
+
 def vocabulary_nouns(text: str, vocabulary: Collection[str], mode: Mode = "official") -> list[str]:
     """The words of the vocabulary that the text uses as nouns, lemmatised, in order, repeats included.
 
     >>> vocabulary_nouns("A man watches two dogs on the grass.", {"man", "watch", "dog", "grass"})
     ['man', 'dog', 'grass']
     """
-    words = _TOKEN.findall(text)
+    return [noun.lemma for noun in placed_nouns(text, vocabulary, mode)]
+
+
+def placed_nouns(text: str, vocabulary: Collection[str], mode: Mode = "official") -> list[Noun]:
+    """The same, each with its place."""
+    tokens = list(_TOKEN.finditer(text))
+    words = [token.group() for token in tokens]
     found = []
     for place, word in enumerate(words):
         lemma = _official_lemma(word, vocabulary) if mode == "official" else _strict_lemma(word, vocabulary)
         if lemma is not None and _is_noun(words, place, lemma):
-            found.append(lemma)
+            found.append(Noun(*tokens[place].span(), lemma))
     return found
 
 

@@ -52,15 +52,19 @@ def write_scores(
     num_images: int = 40,
     seed: int = 0,
     change: Answer | None = None,
+    amber: bool = False,
 ) -> Path:
     """Make a world, simulate every checkpoint's answers, run the score stage; returns its folder.
 
     Args:
         change: see `Answer`; for hostile texts and failures.
+        amber: ask for AMBER's descriptions and questions as well.
     """
     root.mkdir(parents=True, exist_ok=True)
     write_world(root / "world", train=0, dev=0, test=num_images, unseen=0, seed=5)
     sections = _sections(root / "world")
+    if amber:
+        sections["amber"] = _amber(root / "world")
     tasks = load_tasks(sections)
     folders = {}
     for name, habit in habits.items():
@@ -193,9 +197,47 @@ def _sections(world: Path) -> dict[str, Any]:
     }
 
 
+def _amber(world: Path) -> dict[str, Any]:
+    """AMBER's files about the world's test pictures: each described, and asked about twice."""
+    instances = json.loads((world / "annotations" / "instances_test.json").read_text())
+    names = {item["id"]: item["name"] for item in instances["categories"]}
+    annotations, queries = [], []
+    for number, image in enumerate(instances["images"]):
+        there = sorted(
+            {names[a["category_id"]] for a in instances["annotations"] if a["image_id"] == image["id"]}
+        )
+        absent = [word for word in COMMON if word not in there][:2]
+        rows = [("generative", there, "Describe this image.")]
+        rows += [("discriminative-hallucination", truth, "Is it there?") for truth in ("yes", "no")]
+        for place, (kind, truth, query) in enumerate(rows):
+            key = 1 + 3 * number + place
+            annotations.append({"id": key, "type": kind, "truth": truth, "hallu": absent})
+            queries.append({"id": key, "image": image["file_name"], "query": query})
+    folder = world / "amber"
+    folder.mkdir()
+    relation: dict[str, list[str]] = {word: [] for word in (*names.values(), *COMMON)}
+    texts = {"annotations": annotations, "query_all": queries, "relation": relation}
+    for name, value in texts.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    (folder / "safe_words.txt").write_text("light\n")
+    return {
+        "type": "amber",
+        "image_root": str(world / "images" / "test"),
+        "annotations": str(folder / "annotations.json"),
+        "queries": [str(folder / "query_all.json")],
+        "relation": str(folder / "relation.json"),
+        "safe_words": str(folder / "safe_words.txt"),
+    }
+
+
 def _text(kind: str, sample: Sample, habit: Habits, rng: random.Random, seed: int) -> str:
     if kind == "chair":
         return _caption(sample.reference["official"], habit, rng)
+    if kind == "amber" and "generative" in sample.subsets:
+        return _caption(sample.reference["truth"], habit, rng)
+    if kind == "amber":
+        right = rng.random() > habit.invents / 2
+        return "Yes" if right == (sample.reference["truth"] == "yes") else "No"
     if kind == "pope":
         right = rng.random() > habit.invents * (0.25 if sample.reference["label"] == "yes" else 0.5)
         return "Yes" if right == (sample.reference["label"] == "yes") else "No"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from align.cli import main
+from evals.places import describe_places, first_places
 from evals.tasks.hallusionbench import official_verdict, strict_verdict
 from evals.tasks.mmhal import TYPES, official_rating, strict_rating
 from evals.tasks.objhal import object_words, read_objects
@@ -292,6 +293,18 @@ def test_object_lists() -> None:
     words = {"dining table": "dining table", "table": "dining table", "man": "person", "hot dog": "hot dog"}
     listed = ["wooden tables", "young man", "men", "police man", "hot dogs", "dining table", "fog"]
     assert object_words(listed, words) == ["table", "man", "hot dog", "dining table"]
+
+
+def test_where_a_judges_objects_stand() -> None:
+    text = "Men sit there. A Wine glass and two dogs; a dog."
+    at = first_places(text, {"man", "wine glass", "dog", "zebra"})
+    assert {word: text[start:end] for word, (start, end) in at.items()} == {
+        "man": "Men",
+        "wine glass": "Wine glass",
+        "dog": "dogs",
+    }
+    [glass] = describe_places(text, [(*at["wine glass"], "wine glass", True)])
+    assert (glass["sentence"], glass["word"], glass["invented"]) == (1, 4, True)
 
 
 def test_object_halbench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from report_data import THREE, caption_row, hand_made, line, write_scores
 
 from evals.report.captions import match_lengths, read_captions
+from evals.report.sides import judge_panel
 from evals.report.stage import Recipe, run
 from evals.report.svg import fit
 from evals.report.text import Span, clean, mark_spans
@@ -343,6 +344,60 @@ def test_curves_judge_and_pairs_are_drawn(scores: Path, tmp_path: Path) -> None:
     assert "DPO: reward margin" in text and "DPO: pairs ranked right" in text
     assert "0.86 [0.80, 0.90]" in text and "900 claims about 90 held-out pictures" in text
     assert "1,234 from 600 prompts" in text and "−2.91" in text and "+0.02" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "words"),
+    [
+        (
+            "rating",
+            {"exact": {"n": 50, "agreement": 62.0}},
+            ["900 rated answers", "good ones kept", "62.0% of 50"],
+        ),
+        ("pairwise", {"undecided": 7}, ["900 pairs of answers", "second is better, first chosen", ">7<"]),
+        ("ensemble", {"undecided": 7}, ["900 pairs of answers", "right, first is better"]),
+        ("claims", {}, ["900 claims", "true objects kept", "invented, judged there"]),
+    ],
+)
+def test_the_judge_is_told_in_the_words_of_its_kind(kind: str, more: Any, words: list[str]) -> None:
+    value = {"value": 0.9, "ci_low": 0.8, "ci_high": 0.95}
+    measures = {"accuracy": value, "true_kept": value}
+    counts = dict.fromkeys(("true_kept", "true_denied", "invented_kept", "invented_caught"), 225)
+    figure = judge_panel(
+        {"n": 900, "clusters": 90, "judge": "m", "kind": kind, "confusion": counts, **measures, **more}
+    )
+    assert figure is not None
+    shown = f"{figure.lead} {figure.svg} " + " ".join(f">{cell}<" for row in figure.rows for cell in row)
+    assert all(word in shown for word in words)
+    assert ("claims" in shown) is (kind == "claims")
+
+
+def test_length_and_position_of_other_descriptions(tmp_path: Path) -> None:
+    """AMBER's descriptions are drawn against length and by sentence as CHAIR's; without CHAIR they decide."""
+    scores = write_scores(tmp_path, THREE, num_images=30, amber=True)
+    found, text, _ = report(scores, tmp_path)
+    for key in ("length", "position", "length-amber", "position-amber", "recall-amber"):
+        assert f'id="{key}"' in text
+    assert "Invention against length (AMBER" in text
+    rows = [
+        json.loads(row)["meta"] for row in (scores / "rows" / "dpo" / "amber.jsonl").read_text().splitlines()
+    ]
+    nouns = [item for meta in rows for item in meta.get("mentions", ())]
+    assert {item["sentence"] for item in nouns} >= {0, 1, 2} and any(item["invented"] for item in nouns)
+    share = 100 * sum(item["invented"] for item in nouns) / len(nouns)
+    line = next(one for one in found["metrics"] if (one["task"], one["metric"]) == ("amber", "chair"))
+    assert line["dpo"] == pytest.approx(share)
+    for name in ("metrics.json", "tasks.json", "definitions.json"):
+        whole = json.loads((scores / name).read_text())
+        kept = (
+            [item for item in whole if item["task"] != "chair"]
+            if isinstance(whole, list)
+            else {key: value for key, value in whole.items() if key != "chair"}
+        )
+        (scores / name).write_text(json.dumps(kept))
+    alone, _, _ = report(scores, tmp_path / "alone")
+    length = next(item for item in alone["verdict"]["findings"] if item["key"] == "length")
+    assert length["numbers"]["matched"] and alone["verdict"]["gates"]["not_only_shorter"] is not None
 
 
 def test_spans_are_cut_from_escaped_text() -> None:

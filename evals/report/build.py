@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.report import provenance, sides, table
-from evals.report.captions import Caption, Matched, match_lengths, mean_words, read_captions
+from evals.report.captions import Described, read_described
 from evals.report.examples import STRATA, Example, choose_examples, stratum_name
 from evals.report.flips import count_flips
 from evals.report.load import Results, load_results, read_manifest_if_any, read_training_log
@@ -47,26 +47,16 @@ class Report:
 def build_report(recipe: Recipe) -> Report:
     """Read everything, decide, draw, write nothing."""
     results = load_results(recipe.scores)
-    task = results.main_task("chair") or ""
-    rows = results.rows.get(task, {})
-    captions = {
-        name: read_captions(rows.get(name, []), results.mode_of(task)) for name in results.checkpoints
-    }
-    captions = {name: found for name, found in captions.items() if found}
-    words = {name: mean_words(found) for name, found in captions.items()}
-    matched: list[Matched] = []
-    sides = {results.before, results.after}
-    if len(sides) == 2 and sides <= captions.keys() and task not in results.apart:
-        matched = match_lengths(captions[results.before], captions[results.after], recipe.seed)
+    described = read_described(results, recipe.seed)
     margins = Margins(vqa=recipe.vqa_margin_points, recall=recipe.recall_margin_points)
-    verdict = judge_results(results, matched, words, margins)
+    verdict = judge_results(results, described[0] if described else None, margins)
     examples = choose_examples(results, recipe.num_examples, recipe.seed, _roots(recipe, results))
     folders = dict.fromkeys([*recipe.stages, *results.source.folders.values(), recipe.scores])
     stages = provenance.read_stages(list(folders))
     record = provenance.collect(
         stages, results.cards, {**results.source.to_json(), "judges": dict(results.notes)}
     )
-    figures = _figures(recipe, results, captions, words, matched, margins)
+    figures = _figures(recipe, results, described, margins)
     context = {
         **_head(recipe, results, verdict),
         "figures": figures,
@@ -143,17 +133,15 @@ def _head(recipe: Recipe, results: Results, verdict: Verdict) -> dict[str, Any]:
 def _figures(
     recipe: Recipe,
     results: Results,
-    captions: Mapping[str, Sequence[Caption]],
-    words: Mapping[str, float],
-    matched: Sequence[Matched],
+    described: Sequence[Described],
     margins: Margins,
 ) -> list[Figure]:
     losses = {(kind, name): margins.recall for kind, name in GUARDS.items()} | {("ability", ""): margins.vqa}
     figures = [
         forest.forest(results, losses),
         *tradeoff.against_recall(results),
-        tradeoff.chair_against_length(results, words, matched),
-        position.by_sentence(results, captions),
+        *(tradeoff.against_length(results, item) for item in described),
+        *(position.by_sentence(results, item) for item in described),
         objects.top_invented(results),
         *pope.yes_ratios(results),
         questions.flips_chart(results, count_flips(results)),

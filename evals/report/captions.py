@@ -1,19 +1,22 @@
 """What the captions' mentions say beyond CHAIR: at equal length, by position, and object by object.
 
-Everything here works on the mentions that the score stage found in each caption, so it needs neither
-the annotations nor the object vocabulary again.
+Everything here works on the mentions that the score stage found in each description (CHAIR's objects,
+AMBER's nouns, what Object HalBench's judge told), so it needs neither annotations nor vocabularies again.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from align.schema import Score
-from evals.report.inventions import mentions_of
+from evals.report.inventions import placed_in
+from evals.report.load import Results
 
+INVENTED = {"chair": "chair_i", "amber": "chair", "objhal": "chair_i"}
+"""Type of task -> its metric that is invented over named objects."""
 _WORD = re.compile(r"\S+")
 
 
@@ -88,11 +91,49 @@ class Matched:
         return fewer_invented or more_true
 
 
+@dataclass(frozen=True)
+class Described:
+    """The descriptions of one task by all checkpoints, and the last two at equal length.
+
+    Attributes:
+        task, kind: the task's name, and its type.
+        captions: checkpoint -> its descriptions; those without any are left out.
+        words: checkpoint -> mean words.
+        matched: see `match_lengths`; empty where there are no two to compare.
+    """
+
+    task: str
+    kind: str
+    captions: Mapping[str, Sequence[Caption]]
+    words: Mapping[str, float]
+    matched: Sequence[Matched]
+
+
+def read_described(results: Results, seed: int) -> list[Described]:
+    """For each kind of benchmark that looks for inventions in descriptions, its first task's; CHAIR first."""
+    found = []
+    for kind in INVENTED:
+        task = results.main_task(kind)
+        if task is None:
+            continue
+        rows, mode = results.rows.get(task, {}), results.mode_of(task)
+        read = {name: read_captions(rows.get(name, ()), mode) for name in results.checkpoints}
+        captions = {name: items for name, items in read.items() if items}
+        matched: list[Matched] = []
+        sides = {results.before, results.after}
+        if len(sides) == 2 and sides <= captions.keys() and task not in results.apart:
+            matched = match_lengths(captions[results.before], captions[results.after], seed)
+        words = {name: mean_words(items) for name, items in captions.items()}
+        if captions:
+            found.append(Described(task, kind, captions, words, matched))
+    return found
+
+
 def read_captions(rows: Sequence[Score], mode: str = "official") -> list[Caption]:
     """The rows that are captions, with the mentions that the primary scorer found."""
     found = []
     for row in rows:
-        mentions = mentions_of(row, mode)
+        mentions = placed_in(row, mode)
         if mentions is not None:
             ordered = sorted(mentions, key=lambda mention: mention["start"])
             found.append(Caption(row.sample_id, row.cluster, str(row.meta.get("text") or ""), ordered))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from evals.report.captions import Matched
+from evals.report.captions import INVENTED, Described
 from evals.report.load import Results, whole_of
 from evals.report.metric import GUARDS, Change, Metric, shown_name, task_label
 from evals.report.wording import digits_of, interval, join_words, points, signed
@@ -81,12 +81,15 @@ def invention(results: Results) -> Finding | None:
     return Finding("invention", tone, "Invented objects", text, {"passed": passed, **numbers})
 
 
-def length(results: Results, matched: Sequence[Matched], words: Mapping[str, float]) -> Finding | None:
+def length(results: Results, described: Described | None) -> Finding | None:
     """Could shorter captions explain the change?"""
-    if not matched or not words.get(results.before):
+    if described is None or not described.matched or not described.words.get(results.before):
         return None
-    before, after = words[results.before], words[results.after]
+    matched = described.matched
+    before, after = described.words[results.before], described.words[results.after]
     ratio, fair = after / before, matched[0]
+    line = results.find(described.kind, INVENTED[described.kind])
+    label = "inventions" if line is None else line.label
     lower = any(line.effect == "better" for line in main_lines(results, "invention"))
     one, two = shown_name(results.before), shown_name(results.after)
     numbers = {"words_before": before, "words_after": after, "matched": [asdict(item) for item in matched]}
@@ -102,7 +105,7 @@ def length(results: Results, matched: Sequence[Matched], words: Mapping[str, flo
     chair_delta = interval(fair.chair_delta, fair.chair_low, fair.chair_high)
     true_delta = interval(fair.true_after - fair.true_before, fair.true_low, fair.true_high, digits=2)
     cut = (
-        f"{text}. Cutting {one}'s captions blindly to the same mean length gives CHAIRi "
+        f"{text}. Cutting {one}'s captions blindly to the same mean length gives {label} "
         f"{fair.chair_before:.1f}% and {fair.true_before:.2f} true objects a caption; {two} has "
         f"{fair.chair_after:.1f}% ({chair_delta}) and {fair.true_after:.2f} ({true_delta})"
     )

@@ -26,10 +26,17 @@ def mentions_of(row: Score, mode: str = "official") -> list[dict[str, Any]] | No
     return found if isinstance(found, list) else None
 
 
+def placed_in(row: Score, mode: str = "official") -> list[dict[str, Any]] | None:
+    """The mentions, or of objects that a judge told, those that stand in the answer's own words; None when
+    the row is no description."""
+    found = mentions_of(row, mode)
+    return row.meta.get("places") if found is None else found
+
+
 def invented_in(row: Score, mode: str = "official") -> list[str] | None:
     """Names of the invented objects, repeats counting; None when the scorer looks for none.
 
-    CHAIR's rows have mentions with their places; AMBER's and Object HalBench's have the words alone.
+    CHAIR's and AMBER's rows have mentions with their places; Object HalBench's have what a judge told.
     """
     found = mentions_of(row, mode)
     if found is not None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from evals.report import findings as find
-from evals.report.captions import Matched
+from evals.report.captions import Described
 from evals.report.findings import Finding, Tone, main_lines
 from evals.report.load import Results
 from evals.report.metric import shown_name
@@ -51,21 +51,18 @@ class Verdict:
         return asdict(self)
 
 
-def judge_results(
-    results: Results, matched: Sequence[Matched], words: Mapping[str, float], margins: Margins
-) -> Verdict:
+def judge_results(results: Results, described: Described | None, margins: Margins) -> Verdict:
     """The verdict on the last checkpoint against the one before; of a single one, what it measures.
 
     Args:
-        matched: CHAIRi at equal length, words first; empty when there are no captions.
-        words: checkpoint -> words per caption.
+        described: the descriptions whose length is looked at; None when there are none.
         margins: see `Margins`.
     """
     if results.is_single:
         return _single(results)
     findings = [
         find.invention(results),
-        find.length(results, matched, words),
+        find.length(results, described),
         find.recall_kept(results, margins.recall),
         find.answers_kept(results, margins.vqa),
         find.probing(results, margins.vqa),

@@ -36,7 +36,8 @@ from align.errors import AlignError
 from align.schema import Message, Prediction, Score
 from evals.answers import TEXT_FIELDS, answer_text, is_own, make_prediction, own_predictions, read_answer_rows
 from evals.data_folder import find_file
-from evals.nouns import nltk_nouns, vocabulary_nouns
+from evals.nouns import nltk_nouns, placed_nouns
+from evals.places import describe_places
 from evals.similarity import Similar, exactly, spacy_similar
 from evals.task import MODE_PREFIXES, MODES, Card, Mark, Metric, Mode, Sample, Task, TaskConfig
 from evals.tasks.amber_metrics import amber_metrics, published
@@ -99,7 +100,9 @@ class Lexicon:
 class Amber(Task):
     """See the module. Values of a description, plain and with the prefix `strict_`: nouns, invented,
     has_invented, covered, expected_made; truth, expected, descriptions (1). Of a question: right, no_right
-    (no answered and true), no_answered; no_true, questions (1); unparsed."""
+    (no answered and true), no_answered; no_true, questions (1); unparsed.
+
+    A description's `meta.mentions` and `meta.mentions_strict` list the nouns as CHAIR's do its objects."""
 
     type = "amber"
     measures = "invention"
@@ -194,11 +197,13 @@ class Amber(Task):
         truth, hallu = sample.reference["truth"], sample.reference["hallu"]
         values = {"descriptions": 1.0, "truth": float(len(truth)), "expected": float(len(hallu))}
         invented: dict[Mode, list[str]] = {}
+        places: dict[str, list[dict[str, Any]]] = {}
         for mode, prefix in MODE_PREFIXES:
-            if self.config.nouns == "nltk" and mode == "official":
+            placed = placed_nouns(text, self._lexicon.vocabulary, mode)
+            nouns = [noun.lemma for noun in placed]
+            tagged = self.config.nouns == "nltk" and mode == "official"
+            if tagged:
                 nouns = nltk_nouns(text, self._lexicon.vocabulary)
-            else:
-                nouns = vocabulary_nouns(text, self._lexicon.vocabulary, mode)
             invented[mode], covered, made = look_up(nouns, truth, hallu, self._lexicon, self._similar)
             values |= {
                 f"{prefix}nouns": float(len(nouns)),
@@ -209,7 +214,12 @@ class Amber(Task):
                 f"{prefix}amber_top": float(len(nouns) - len(invented[mode])),
                 f"{prefix}amber_bottom": float(len(nouns)),
             }
-        meta = {"invented": invented["official"], "invented_strict": invented["strict"]}
+            if not tagged:  # the tagger does not tell places
+                marked = ((*noun, noun.lemma in invented[mode]) for noun in placed)
+                places["mentions" if mode == "official" else "mentions_strict"] = describe_places(
+                    text, marked
+                )
+        meta = {"invented": invented["official"], "invented_strict": invented["strict"], **places}
         return Mark(values, invented["official"], meta, unparsed=not text.strip())
 
     @property

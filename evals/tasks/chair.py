@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import random
 import re
-from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,11 +38,10 @@ from evals.answers import (
     read_whole,
 )
 from evals.data_folder import find_file
+from evals.places import count_words, describe_places
 from evals.task import Card, Mark, Metric, Sample, Task, TaskConfig
 
-_WORD = re.compile(r"\S+")
 _LAST_NUMBER = re.compile(r"\d+$")
-_SENTENCE = re.compile(r"[.!?]+[\"')\]]*\s+|\n+")
 
 
 ANSWER_FORMAT = (
@@ -198,7 +196,7 @@ class Chair(Task):
 
     @override
     def mark(self, sample: Sample, text: str) -> Mark:
-        values: dict[str, float] = {"captions": 1.0, "words": float(len(_WORD.findall(text)))}
+        values: dict[str, float] = {"captions": 1.0, "words": float(count_words(text))}
         found = {mode: find_objects(text, mode, self.config.singulariser) for mode in MODES}
         for mode, prefix in (("official", ""), ("strict", "strict_")):
             values |= _count(prefix, found[mode], set(sample.reference[mode]))
@@ -335,20 +333,8 @@ def _count(prefix: str, mentions: Sequence[Mention], truth: set[str]) -> dict[st
 
 
 def _describe(text: str, mentions: Sequence[Mention], truth: Sequence[str]) -> list[dict[str, Any]]:
-    ends = [match.end() for match in _SENTENCE.finditer(text)]
-    words = [match.start() for match in _WORD.finditer(text)]
-    return [
-        {
-            "start": mention.start,
-            "end": mention.end,
-            "text": mention.text,
-            "category": mention.category,
-            "invented": mention.category not in truth,
-            "sentence": bisect_right(ends, mention.start),
-            "word": bisect_left(words, mention.start),
-        }
-        for mention in mentions
-    ]
+    found = ((item.start, item.end, item.category, item.category not in truth) for item in mentions)
+    return describe_places(text, found)
 
 
 def _metrics(mode: Mode, split: str, is_primary: bool) -> list[Metric]:

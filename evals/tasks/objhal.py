@@ -41,6 +41,7 @@ from evals.answers import (
 from evals.data_folder import find_file
 from evals.judge import told
 from evals.judged import JudgedConfig, JudgedTask
+from evals.places import describe_places, first_places
 from evals.task import Card, Mark, Metric, Sample
 from evals.tasks import chair
 
@@ -96,7 +97,10 @@ class Config(JudgedConfig):
 
 class ObjHal(JudgedTask):
     """See the module. Values of a sample, the same for both modes: answers (1 if scored), named_any,
-    invented_any, words (distinct object words), invented, covered and truth (distinct objects)."""
+    invented_any, words (distinct object words), invented, covered and truth (distinct objects).
+
+    `meta.places` says where the object words stand in the answer, as CHAIR's `mentions` do; those that the
+    judge put in words of its own are not among them."""
 
     type = "objhal"
     measures = "invention"
@@ -222,7 +226,10 @@ class ObjHal(JudgedTask):
         values |= {"answers": 1.0, "truth": float(len(truth))}
         values = {name: value if scored else 0.0 for name, value in values.items()}
         invented = [word for word in repeats[0] if self._words[word] not in truth]
-        meta = {"objects": repeats[0], "invented": invented, **self.judgement_meta(sample.id)}
+        at = first_places(text, repeats[0])
+        marked = sorted((*place, word, word in invented) for word, place in at.items())
+        places = {"places": describe_places(text, marked)} if scored else {}
+        meta = {"objects": repeats[0], "invented": invented, **places, **self.judgement_meta(sample.id)}
         return Mark(values, repeats[0], meta, unparsed=not scored)
 
     @property

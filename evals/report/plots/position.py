@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from evals.report.captions import Caption, by_position
+from evals.report.captions import Described, by_position
 from evals.report.load import Results
+from evals.report.metric import task_label
 from evals.report.plots.series import all_series, legend
 from evals.report.svg import Figure, drawing, fit, polyline, text, y_axis
 
@@ -15,8 +14,9 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 424.0, 30.0, 270.0
 _MIN_MENTIONS = 10
 
 
-def by_sentence(results: Results, captions: Mapping[str, Sequence[Caption]]) -> Figure | None:
+def by_sentence(results: Results, described: Described) -> Figure | None:
     """Share of mentions invented, by sentence (or by rank of the mention in one-sentence captions)."""
+    captions, kind = described.captions, described.kind
     series = [item for item in all_series(results.checkpoints) if captions.get(item.key)]
     if not series:
         return None
@@ -59,10 +59,11 @@ def by_sentence(results: Results, captions: Mapping[str, Sequence[Caption]]) -> 
         for item in series
         for place, share, total in curves[item.key]
     ]
+    where = "" if kind == "chair" else f" ({task_label(described.task, kind)})"
     return Figure(
-        "position", f"Invention by {unit}",
+        "position" if kind == "chair" else f"position-{kind}", f"Invention by {unit}{where}",
         "Inventions usually pile up towards the end, where the model runs on habit.",
-        drawing(_WIDTH, _HEIGHT, f"Share of invented mentions by {unit}", *parts),
+        drawing(_WIDTH, _HEIGHT, f"Share of invented mentions by {unit}{where}", *parts),
         ["checkpoint", unit, "invented, %", "mentions"], rows, legend=legend(series),
         note=f"Places with fewer than {_MIN_MENTIONS} mentions are in the table only.",
     )  # fmt: skip

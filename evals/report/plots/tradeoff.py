@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from evals.report.captions import Matched
+from evals.report.captions import INVENTED, Described, Matched
 from evals.report.load import Results
 from evals.report.metric import GUARDS
 from evals.report.plots.series import Series, all_series, legend
@@ -15,12 +15,11 @@ from evals.report.wording import interval
 
 _WIDTH, _HEIGHT = 440.0, 318.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 424.0, 30.0, 270.0
-_INVENTED = {"chair": "chair_i", "amber": "chair", "objhal": "chair_i"}
 
 
 def against_recall(results: Results) -> list[Figure]:
     """For each kind of caption task, the checkpoints as a path in the plane of recall and inventions."""
-    figures = (_against_recall(results, kind, name) for kind, name in _INVENTED.items())
+    figures = (_against_recall(results, kind, name) for kind, name in INVENTED.items())
     return [figure for figure in figures if figure is not None]
 
 
@@ -53,11 +52,10 @@ def _against_recall(results: Results, kind: str, name: str) -> Figure | None:
     )  # fmt: skip
 
 
-def chair_against_length(
-    results: Results, words: Mapping[str, float], matched: Sequence[Matched]
-) -> Figure | None:
-    """CHAIRi against words per caption, with the last two checkpoints cut to equal length beside it."""
-    invented = results.find("chair", "chair_i")
+def against_length(results: Results, described: Described) -> Figure | None:
+    """Inventions against words a description, with the last two checkpoints cut to equal length beside it."""
+    words, matched, kind = described.words, described.matched, described.kind
+    invented = results.find(kind, INVENTED[kind])
     names = [name for name in results.checkpoints if name in words]
     if not invented or len(names) < 2:
         return None
@@ -75,7 +73,7 @@ def chair_against_length(
     )
     parts = [
         x_axis(x, _TOP, _BOTTOM, "words per caption"),
-        y_axis(y, _LEFT, _RIGHT, "CHAIRi, % of named objects that are invented"),
+        y_axis(y, _LEFT, _RIGHT, f"{invented.label}, % of named objects that are invented"),
         polyline([(x(a), y(b)) for a, b in pairs], "path"),
     ]
     rows = [
@@ -107,22 +105,24 @@ def chair_against_length(
             ]
         )
     parts += _labelled(series, pairs, x, y, [(x(place), y(value)) for _, place, value in cut_points])
+    where = "" if kind == "chair" else f" ({invented.task_label})"
     return Figure(
-        "length", "Invention against length",
+        "length" if kind == "chair" else f"length-{kind}", f"Invention against length{where}",
         "The hollow mark is what saying less alone would do: the longer captions, cut blindly to the other's "
         "mean length. A real gain lies below it, or names more of what is there.",
-        drawing(_WIDTH, _HEIGHT, "CHAIRi against caption length", *parts),
-        ["checkpoint", "captions", "words", "CHAIRi, %", "true objects"], rows, legend=legend(series),
-        note=_method(fair, series[-2].name, series[-1].name) if fair else "",
+        drawing(_WIDTH, _HEIGHT, f"{invented.label} against length{where}", *parts),
+        ["checkpoint", "captions", "words", f"{invented.label}, %", "true objects"], rows,
+        legend=legend(series),
+        note=_method(fair, invented.label, series[-2].name, series[-1].name) if fair else "",
     )  # fmt: skip
 
 
-def _method(fair: Matched, before: str, after: str) -> str:
+def _method(fair: Matched, label: str, before: str, after: str) -> str:
     chair = f"{before} {fair.chair_before:.1f}, {after} {fair.chair_after:.1f}"
     change = interval(fair.chair_delta, fair.chair_low, fair.chair_high)
     true = f"{fair.true_before:.2f}, {fair.true_after:.2f}"
     method = fair.method[0].upper() + fair.method[1:]
-    return f"{method}: CHAIRi {chair} ({change}); true objects a caption {true}."
+    return f"{method}: {label} {chair} ({change}); true objects a caption {true}."
 
 
 def _cut_points(
