@@ -290,8 +290,8 @@ def _index(
 
 
 def show_metrics(metrics: Sequence[Mapping[str, Any]], checkpoints: Sequence[str]) -> None:
-    """Print the official and the primary lines as a table."""
-    shown = [row for row in metrics if row["mode"] == "official" or row["primary"]]
+    """Print the official and the primary lines as a table, without parts that were not asked."""
+    shown = [row for row in metrics if row["n"] and (row["mode"] == "official" or row["primary"])]
     titles = ["task", "split", "metric", *checkpoints, "delta", "95% interval", "p (Holm)"]
     table = [titles, *([*_cells(row, checkpoints)] for row in shown)]
     widths = [max(len(line[column]) for line in table) for column in range(len(titles))]
