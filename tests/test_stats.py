@@ -74,6 +74,21 @@ def test_swaps_give_the_exact_null() -> None:
     assert ((two - one) == 3).mean() == pytest.approx(1 / 8, abs=0.01)
 
 
+def test_the_sign_flip_test_by_hand() -> None:
+    """Six clusters of two answers: as extreme are all swaps one way or the other, 2 of 64, and where one
+    cluster got worse those with at most that one against the rest, 14 of 64."""
+    six = np.full(6, 2.0)
+    before = np.stack([np.zeros(6), six], axis=1)
+    after = np.stack([six, six], axis=1)
+    found = compare([before], [after], [False], resamples=40_000)[0]
+    assert (found.delta, found.method) == (1.0, "cluster_sign_flip")
+    assert found.p == pytest.approx(2 / 64, abs=3e-3)
+    before[0, 0], after[0, 0] = 2.0, 0.0
+    found = compare([before], [after], [False], resamples=40_000)[0]
+    assert found.delta == pytest.approx(8 / 12) and found.p == pytest.approx(14 / 64, abs=7e-3)
+    assert found.mde == pytest.approx(2.801585 * found.standard_error, rel=1e-6)
+
+
 def test_clusters_widen_the_interval() -> None:
     rng = np.random.default_rng(3)
     image = rng.random(200) < 0.5
