@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from omegaconf import OmegaConf
 
@@ -130,6 +133,41 @@ def test_killed_and_resumed_equals_undisturbed(
     answered = {json.loads(line)["key"] for line in store.read_text().splitlines()}
     assert 5 <= len(answered) < undisturbed.manifest()["metrics"]["requests"]
     assert go(path).manifest()["output_digest"] == undisturbed.manifest()["output_digest"]
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_a_vllm_server_killed_with_9_costs_only_what_was_under_way(
+    undisturbed: RunFolder, served_base: ServedBase, tiny_world: Path, tmp_path: Path
+) -> None:
+    """The stage's own server is killed midway; the next run goes on where it was, on another server."""
+    path = write_recipe(tmp_path, tiny_world, served_base)
+    partial = tmp_path / "run" / "generate.partial"
+    store = partial / "scratch" / "answers.jsonl"
+    same = ["serve.dtype=float32", "serve.max_model_len=512"]
+    command = [sys.executable, "-m", "align.cli", "generate", str(path), "serve.endpoint=null", *same]
+    client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while client.poll() is None and not (store.is_file() and store.read_bytes().count(b"\n") >= 5):
+        time.sleep(0.02)
+    for process in psutil.Process(client.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    said, _ = client.communicate(timeout=300)
+    assert client.returncode == 1 and "the server stopped answering" in said, said[-2000:]
+    had = store.read_bytes()
+    keys = [json.loads(line)["key"] for line in had.splitlines()]
+    assert 5 <= len(keys) == len(set(keys)) < undisturbed.manifest()["metrics"]["requests"]
+    resumed = subprocess.run([*command[:-3], *same], capture_output=True, text=True, timeout=900, check=False)
+    assert resumed.returncode == 0, resumed.stdout[-2000:] + resumed.stderr[-2000:]
+    assert (
+        f"  {len(keys)} of {undisturbed.manifest()['metrics']['requests']} were answered before"
+        in resumed.stdout
+    )
+    final = tmp_path / "run" / "generate"
+    assert (
+        json.loads((final / "manifest.json").read_text())["output_digest"]
+        == (undisturbed.manifest()["output_digest"])
+    )
 
 
 @pytest.mark.vllm
