@@ -9,6 +9,9 @@ in this order and in one run: one by one (questions about pictures that the othe
 cache helps or is helped), `align generate`'s own path (many at a time, ordered by picture, every answer put
 on disk) on the same server, then `LLM.chat` with all prompts in one call. All questions differ, so asking
 equal ones once gains nothing here. Starting and warming up are not counted. Prints one line of JSON.
+
+Besides rates by the clock, which a busy machine spoils, the processor's time a question: of this process and
+its children (`cpu_ms`), and of the client alone (`client_cpu_ms`).
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from align.answer_store import AnswerStore, ask_stored
 from align.client import ChatRequest, Failure, Reply, ask
@@ -68,34 +73,60 @@ def run(folder: Path, num_questions: int, num_single: int, concurrency: int) -> 
     single = dict(islice(single.items(), num_single))
     with serve(BASE, SETTINGS, folder / "logs") as server:
         ask(server, list(warm_up.items()), _ignore, concurrency)
-        started = time.perf_counter()
-        ask(server, list(single.items()), _ignore, concurrency=1)
-        one_by_one = len(single) / (time.perf_counter() - started)
-        with AnswerStore(folder / "answers.jsonl") as store:
-            started = time.perf_counter()
+        with Stopwatch() as one_by_one:
+            ask(server, list(single.items()), _ignore, concurrency=1)
+        with AnswerStore(folder / "answers.jsonl") as store, Stopwatch() as ours:
             served = ask_stored(server, store, many, "server path", concurrency)
-            ours = len(many) / (time.perf_counter() - started)
     with offline_engine(BASE, SETTINGS) as engine:
         engine.ask(list(warm_up.items()), _ignore)
         given: dict[str, Reply | Failure] = {}
-        started = time.perf_counter()
-        engine.ask(list(many.items()), given.__setitem__, batch=len(many))
-        offline = len(many) / (time.perf_counter() - started)
+        with Stopwatch() as offline:
+            engine.ask(list(many.items()), given.__setitem__, batch=len(many))
+    alone, path, at_once = (
+        count / watch.seconds
+        for count, watch in ((len(single), one_by_one), (len(many), ours), (len(many), offline))
+    )
     return {
         "questions": len(many),
         "one_by_one_questions": len(single),
         "concurrency": concurrency,
-        "one_by_one_per_second": round(one_by_one, 2),
-        "server_path_per_second": round(ours, 2),
-        "offline_per_second": round(offline, 2),
-        "over_one_by_one": round(ours / one_by_one, 3),
-        "of_offline": round(ours / offline, 3),
+        "one_by_one_per_second": round(alone, 2),
+        "server_path_per_second": round(path, 2),
+        "offline_per_second": round(at_once, 2),
+        "over_one_by_one": round(path / alone, 3),
+        "of_offline": round(path / at_once, 3),
+        "cpu_ms": {
+            "one_by_one": round(1000 * one_by_one.cpu_seconds / len(single), 2),
+            "server_path": round(1000 * ours.cpu_seconds / len(many), 2),
+            "offline": round(1000 * offline.cpu_seconds / len(many), 2),
+        },
+        "client_cpu_ms": round(1000 * ours.own_cpu_seconds / len(many), 2),
         "equal_answers": sum(_text(served[key]) == _text(given[key]) for key in many),
         "failed": sum(isinstance(reply, Failure) for reply in [*served.values(), *given.values()]),
         "cpus": os.cpu_count(),
         "load_at_end": round(os.getloadavg()[0], 1),
         "machine": platform.machine(),
     }
+
+
+class Stopwatch:
+    """A block by the clock, and the processors' time of this process with its children, and of it alone."""
+
+    def __enter__(self) -> Stopwatch:
+        self._started, self._cpu, self._own = time.perf_counter(), _cpu_seconds(), time.process_time()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.seconds = time.perf_counter() - self._started
+        self.cpu_seconds = _cpu_seconds() - self._cpu
+        self.own_cpu_seconds = time.process_time() - self._own
+
+
+def _cpu_seconds() -> float:
+    """Of this process and its living children, vLLM's among them."""
+    mine = psutil.Process()
+    times = [process.cpu_times() for process in (mine, *mine.children(recursive=True))]
+    return sum(item.user + item.system for item in times)
 
 
 def _requests(world: Path, part: str, count: int) -> Mapping[str, ChatRequest]:
