@@ -201,13 +201,14 @@ def _amber(world: Path) -> dict[str, Any]:
     """AMBER's files about the world's test pictures: each described, and asked about twice."""
     instances = json.loads((world / "annotations" / "instances_test.json").read_text())
     names = {item["id"]: item["name"] for item in instances["categories"]}
-    annotations, queries = [], []
+    annotations: list[dict[str, Any]] = []
+    queries: list[dict[str, Any]] = []
     for number, image in enumerate(instances["images"]):
         there = sorted(
             {names[a["category_id"]] for a in instances["annotations"] if a["image_id"] == image["id"]}
         )
         absent = [word for word in COMMON if word not in there][:2]
-        rows = [("generative", there, "Describe this image.")]
+        rows: list[tuple[str, Any, str]] = [("generative", there, "Describe this image.")]
         rows += [("discriminative-hallucination", truth, "Is it there?") for truth in ("yes", "no")]
         for place, (kind, truth, query) in enumerate(rows):
             key = 1 + 3 * number + place

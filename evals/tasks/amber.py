@@ -215,7 +215,7 @@ class Amber(Task):
                 f"{prefix}amber_bottom": float(len(nouns)),
             }
             if not tagged:  # the tagger does not tell places
-                marked = ((*noun, noun.lemma in invented[mode]) for noun in placed)
+                marked = [(noun.start, noun.end, noun.lemma, noun.lemma in invented[mode]) for noun in placed]
                 places["mentions" if mode == "official" else "mentions_strict"] = describe_places(
                     text, marked
                 )
