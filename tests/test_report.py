@@ -355,7 +355,7 @@ def test_curves_judge_and_pairs_are_drawn(scores: Path, tmp_path: Path) -> None:
             ["900 rated answers", "good ones kept", "62.0% of 50"],
         ),
         ("pairwise", {"undecided": 7}, ["900 pairs of answers", "second is better, first chosen", ">7<"]),
-        ("ensemble", {"undecided": 7}, ["900 pairs of answers", "right, first is better"]),
+        ("ensemble", {"undecided": 7}, ["900 pairs of answers", "right if first"]),
         ("claims", {}, ["900 claims", "true objects kept", "invented, judged there"]),
     ],
 )

@@ -54,7 +54,7 @@ _CHOICES = _Kind(
     "pairs of answers", "the labels",
     _cells("first is better, first chosen", "first is better, second chosen",
            "second is better, first chosen", "second is better, second chosen"),
-    {"true_kept": "right, first is better", "invented_caught": "right, second is better"},
+    {"true_kept": "right if first", "invented_caught": "right if second"},
 )  # fmt: skip
 _KINDS = {"claims": _CLAIMS, "oracle": _CLAIMS, "rating": _RATINGS, "pairwise": _CHOICES}
 
