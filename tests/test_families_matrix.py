@@ -29,8 +29,13 @@ QUESTIONS = ("What is this?", "Is there a cat in the picture?", "How many dogs d
 ANSWERS = ("A small red ball.", "No, there is no cat.", "There are three, on the grass.")
 NUM_IMAGES = 20
 MAX_TOKENS = 12
-# What vLLM does not serve on a CPU: the page's cell, and what it says.
-REFUSED: dict[str, tuple[str, str]] = {}
+# What vLLM refuses: the page's cell, and what it says.
+REFUSED = {
+    "idefics2": ("no[^idefics2]", "_get_num_multimodal_tokens"),
+    "qwen2": ("no[^qwen2]", "uses sliding window but `max_window_layers`"),
+}
+# What it serves with other answers: the page's cell.
+DIFFERS = {"paligemma": "differs[^paligemma]"}
 
 
 @dataclass(frozen=True)
@@ -127,8 +132,8 @@ def test_served(
     same = sum(a == b for one, two in zip(wanted, found, strict=True) for a, b in zip(one, two, strict=False))
     total = sum(map(len, wanted))
     print(f"{name}: {same} of {total} tokens")
-    assert same >= 0.99 * total, (wanted, found)
-    families_table.check(name, {"vLLM": "yes"})
+    assert (same >= 0.99 * total) == (name not in DIFFERS), (wanted, found)
+    families_table.check(name, {"vLLM": DIFFERS.get(name, "yes")})
 
 
 def test_the_page_is_whole() -> None:

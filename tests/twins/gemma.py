@@ -36,6 +36,7 @@ def gemma3() -> Twin:
     }
     others = ["<eos>", "<start_of_turn>"]
     tokenizer = build_tokenizer("<end_of_turn>", "<pad>", "<bos>", named, others)
+    tokenizer.add_tokens(["\n" * count for count in range(1, 5)])  # one token each, as in the hub's
     text = Gemma3TextConfig(
         **TEXT,
         **token_ids(tokenizer),
