@@ -221,13 +221,21 @@ def train(
     return "rows apart" if kind == "sft" else "two rows"
 
 
-def merged(run_dir: Path, base: Path, stage_dir: Path, rows: Rows) -> tuple[Path, str]:
+def merged(
+    run_dir: Path, base: Path, stage_dir: Path, rows: Rows, min_top1_agreement: float = 0.98
+) -> tuple[Path, str]:
     """The merged checkpoint; the stage has compared it, saved and loaded again, with the adapter on."""
     values = {
         "run_dir": run_dir,
         "model": {"path": str(base)},
         "adapter": stage_dir / "adapter",
-        "verify": {"image_root": rows.images, "num_images": 2, "max_tokens": 4, "prompts": list(QUESTIONS)},
+        "verify": {
+            "image_root": rows.images,
+            "num_images": 2,
+            "max_tokens": 4,
+            "prompts": list(QUESTIONS),
+            "min_top1_agreement": min_top1_agreement,
+        },
         "serve_check": False,
     }
     folder = merge.run(validate(merge.Recipe, values, where="test"))
@@ -253,5 +261,6 @@ def qlora(run_dir: Path, twin: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
     """SFT on NF4 weights, merged into the original ones."""
     changes = {"model": {"quantization": "nf4"}, "trainer": {"optim": "paged_adamw_8bit"}}
     train(sft, run_dir, twin, rows, monkeypatch, changes)
-    merged(run_dir, twin, run_dir / "sft", rows)
+    # the stage compares with the 4-bit model; random weights have near-ties, on which few words may turn
+    merged(run_dir, twin, run_dir / "sft", rows, min_top1_agreement=0.8)
     return "yes"
