@@ -35,7 +35,7 @@ REFUSED = {
     "qwen2": ("no[^qwen2]", "uses sliding window but `max_window_layers`"),
 }
 # What it serves with other answers: the page's cell.
-DIFFERS = {"paligemma": "differs[^paligemma]"}
+DIFFERS = {"paligemma": "differs[^paligemma]", "gemma3": "differs[^gemma3]"}
 
 
 @dataclass(frozen=True)
