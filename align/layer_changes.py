@@ -26,7 +26,7 @@ from align.errors import AlignError
 from align.families import FAMILIES, Family
 from align.progress import say
 from align.quantized_base import as_trained, quantized_weights
-from align.served_adapters import ignored_tensors
+from align.served_adapters import ignored_tensors, why_merge
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +71,7 @@ class LayerChanges:
         merged_into: `original`, or the quantisation whose rounded weights the adapter was merged into.
         ignored_unmerged: component -> how many of the adapter's tensors vLLM would ignore there, were it
             served unmerged.
+        why_merge: why vLLM would not serve the adapter unmerged and whole; empty when it would.
     """
 
     dtype: str
@@ -80,6 +81,7 @@ class LayerChanges:
     stray: list[str] = field(default_factory=list[str])
     untouched: int = 0
     ignored_unmerged: dict[str, int] = field(default_factory=dict[str, int])
+    why_merge: str = ""
 
     def faults(self) -> list[str]:
         """What does not hold, in words; empty when the checkpoint is base + adapter."""
@@ -116,9 +118,8 @@ class LayerChanges:
         most = sorted(self.layers, key=lambda layer: -layer.relative_change)[:3]
         say("  most changed: " + ", ".join(f"{item.parameter} {item.relative_change:.2e}" for item in most))
         say(f"  {self.untouched} other weights are the base's bit for bit; stored as {self.dtype}")
-        if self.ignored_unmerged:
-            counted = ", ".join(f"{count} in {part}" for part, count in self.ignored_unmerged.items())
-            say(f"  serve it merged: from the unmerged adapter vLLM would ignore tensors, {counted}")
+        if self.why_merge:
+            say(f"  serve it merged: {self.why_merge}")
 
 
 def compare(
@@ -141,6 +142,7 @@ def compare(
         names = sorted(set(before.keys) & set(after.keys))
         changes = LayerChanges(str(after.tensor(names[0]).dtype).removeprefix("torch."), merged_into)
         ignored = ignored_tensors(adapter, before.model.config.model_type)
+        changes.why_merge = why_merge(adapter, before.model.config.model_type)
         changes.ignored_unmerged = {part: len(tensors) for part, tensors in ignored.items()}
         for module, leaves in by_module(names):
             tensors = {leaf: before.tensor(join(module, leaf)) for leaf in leaves}
