@@ -23,19 +23,23 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from align.chat import sees_images
-from align.config import StageRecipe
 from align.efficiency import Efficiency
 from align.errors import AlignError
-from align.lora import LoraSection, lora_plan
+from align.initialisation import calibration_batches
+from align.method_sections import TrainingRecipe
+from align.method_start import finish_start, prepare_start
+from align.methods import MethodPlan, method_plan
 from align.modeling import ModelSection, load_model, load_processor
-from align.placement import Placement, learning_rate_lookup, place_dropout, placement
+from align.placement import Placement, learning_rate_lookup
 from align.progress import say
 from align.run import RunFolder
+from align.save_trained import save_trained
 from align.schema import PreferenceRow
 from align.stores import FeatureStoreSection, ReferenceStoreSection
 from align.trainer_args import STAGE_OWNS, section
@@ -46,7 +50,6 @@ from align.training import (
     check_supervision,
     manifest_metrics,
     quiet_libraries,
-    save_adapter,
     sharing_config,
     train,
     trainer_arguments,
@@ -72,13 +75,12 @@ class DPOTrainerSection(section("DPOConfig", _OWNED)):
     """TRL's `DPOConfig` by its own names."""
 
 
-class Recipe(StageRecipe):
+class Recipe(TrainingRecipe):
     """The recipe of `align dpo`."""
 
     name: str = "dpo"
     model: ModelSection = Field(description="the checkpoint to align: the merged SFT one")
     data: DataSection = Field(description="preference pairs and their images")
-    lora: LoraSection = Field(default=LoraSection(), description="PEFT's LoraConfig by its own names")
     trainer: DPOTrainerSection = Field(
         default=DPOTrainerSection(), description="TRL's DPOConfig by its own names"
     )
@@ -117,15 +119,15 @@ def run(recipe: Recipe) -> RunFolder:
         checked = check_rows(
             PreferenceRow, recipe.data, processor, max_length, folder, recipe.objective.lacks
         )
-        trainer, where = _trainer(recipe, folder, processor, checked)
+        trainer, plan, where = _trainer(recipe, folder, processor, checked)
         where.show(trainer.args.learning_rate)
         efficiency = Efficiency(trainer)
         results = train(trainer, folder, "DPO")
-        save_adapter(trainer, recipe.model, folder)
+        following = save_trained(trainer, plan, recipe.model, folder, processor)
         efficiency.write(folder, where)
     metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
     metrics["stores"] = trainer.store_counts()
-    folder.complete(metrics=metrics, next_step=f"align merge (adapter: {folder.final / 'adapter'})")
+    folder.complete(metrics=metrics, next_step=following)
     return folder
 
 
@@ -155,12 +157,18 @@ def check_first_step(logs: dict[str, Any], loss_types: list[str], tolerance: flo
         )
 
 
-def check_reference(trainer: Any) -> None:
+def check_reference(trainer: Any, plan: MethodPlan | None = None) -> None:
     """The reference must be the adapter switched off: no second model, no `ref` copy of the adapter.
+    Where the model's own weights train (`plan.config` is None), it must be a second model, all of it frozen.
 
     Raises:
         AlignError: TRL keeps another reference.
     """
+    if plan is not None and plan.config is None:
+        reference = trainer.ref_model
+        if reference is None or any(p.requires_grad for p in reference.parameters()):
+            raise AlignError("the reference is not a frozen model of its own", fix="report this")
+        return
     if trainer.ref_model is not None or set(trainer.model.peft_config) != {"default"}:
         adapters = ", ".join(sorted(trainer.model.peft_config))
         raise AlignError(f"the reference is not 'adapter off' (adapters: {adapters})", fix="report this")
@@ -168,7 +176,7 @@ def check_reference(trainer: Any) -> None:
 
 def _trainer(
     recipe: Recipe, folder: RunFolder, processor: Any, checked: CheckedRows[PreferenceRow]
-) -> tuple[ObjectiveDPOTrainer, Placement]:
+) -> tuple[ObjectiveDPOTrainer, MethodPlan, Placement]:
     from trl.trainer.dpo_config import DPOConfig
 
     from align.trainers.objective_trainer import ObjectiveDPOTrainer
@@ -186,14 +194,23 @@ def _trainer(
                 check_first_step(logs, loss_types, _tolerance(self.model, self.args.bf16))
 
     model = load_model(recipe.model)
-    plan = lora_plan(recipe.lora, model)
+    plan = method_plan(recipe, model, reference=_REFERENCE)
     arguments = trainer_arguments(recipe.trainer, recipe.seed, folder, max_length=MAX_LENGTH)
     options = build(DPOConfig, **arguments)
+    dataset = lazy_dataset(checked.rows, recipe.data, processor, for_objective=not plain)
+
+    def batches(size: int | None) -> Iterator[dict[str, Any]]:
+        return calibration_batches(
+            dataset, processor, options.max_length, recipe.calibration, model.device, size
+        )
+
+    prepare_start(plan, model, batches)
     trainer = build(
         Trainer,
         model=model,
         args=options,
-        train_dataset=lazy_dataset(checked.rows, recipe.data, processor, for_objective=not plain),
+        ref_model=load_model(recipe.model) if plan.config is None else None,
+        train_dataset=dataset,
         processing_class=processor,
         peft_config=plan.config,
         learning_rate_of=learning_rate_lookup(plan.parts, model.config.model_type),
@@ -201,10 +218,9 @@ def _trainer(
         objective=recipe.objective,
         **_stores(recipe, model, processor, options),
     )
-    check_reference(trainer)
+    check_reference(trainer, plan)
     _check_first_row(trainer, processor, checked)
-    place_dropout(trainer.model, plan.parts)
-    return trainer, placement(trainer.model, plan.parts)
+    return trainer, plan, finish_start(plan, trainer.model, batches, folder)
 
 
 def _stores(recipe: Recipe, model: Any, processor: Any, options: Any) -> dict[str, Any]:
@@ -226,8 +242,10 @@ def _tolerance(model: Any, autocast: bool) -> float:
     """1e-4 for fp32 arithmetic, 1e-2 where activations are rounded to 16 bits."""
     import torch
 
-    frozen = next(parameter for parameter in model.parameters() if not parameter.requires_grad)
-    return 1e-4 if frozen.dtype == torch.float32 and not autocast else 1e-2
+    frozen = (parameter for parameter in model.parameters() if not parameter.requires_grad)
+    weight = next(frozen, None)
+    dtype = next(model.parameters()).dtype if weight is None else weight.dtype
+    return 1e-4 if dtype == torch.float32 and not autocast else 1e-2
 
 
 def _check_first_row(trainer: Any, processor: Any, checked: CheckedRows[PreferenceRow]) -> None:

@@ -62,6 +62,7 @@ class Efficiency:
             return
         found = self.report(where)
         found["adapter_bytes"] = _folder_bytes(folder.work / "adapter")
+        found["model_bytes"] = _folder_bytes(folder.work / "checkpoint")
         checkpoints = sorted(folder.scratch.glob("checkpoints/checkpoint-*"), key=lambda p: p.stat().st_mtime)
         found["checkpoint_bytes"] = _folder_bytes(checkpoints[-1]) if checkpoints else None
         path = folder.work / EFFICIENCY
@@ -71,7 +72,10 @@ class Efficiency:
         say(f"  peak memory {readable(found['peak'])}: {parts}")
         step = found["step_seconds"]
         took = f"a step took {step['median']:.2f} s" if step else "no step was trained"
-        say(f"  {took}; the adapter has {readable(found['adapter_bytes'])} on disk")
+        result, size = "adapter", found["adapter_bytes"]
+        if not size:
+            result, size = "checkpoint", found["model_bytes"]
+        say(f"  {took}; the {result} has {readable(size)} on disk")
 
     def _memory(self) -> dict[str, int]:
         from align.live_memory import weight_tensors

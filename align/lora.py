@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
 from align.errors import AlignError
 from align.families import Blocks
+from align.initialisation import with_settings
 from align.lora_components import Components, Part, listed_parts, pattern_part, section_parts
 from align.modeling import first_line
 from align.trainer_args import section
@@ -27,6 +28,7 @@ PLACED_BY_STAGE = {
     "peft_version": "PEFT writes it",
     "auto_mapping": "PEFT writes it",
 }
+_STARTS = r"^(gaussian|orthogonal|mica|eva|pissa(_niter_\d+)?|olora|corda|lora_ga|loftq)$"
 _OWN_LORA_KEYS: dict[str, tuple[Any, Any]] = {
     "components": (
         Components,
@@ -35,6 +37,19 @@ _OWN_LORA_KEYS: dict[str, tuple[Any, Any]] = {
             description="where LoRA goes: a list of vision, connector, language; or a section for each, with "
             "r, lora_alpha, lora_dropout, learning_rate, target, or train: full",
         ),
+    ),
+    # PEFT's annotation has neither lora_ga nor the numbers of pissa_niter_.
+    "init_lora_weights": (
+        bool | Annotated[str, Field(pattern=_STARTS)],
+        Field(
+            default=True,
+            description="true, gaussian, orthogonal, mica, eva, corda, lora_ga, olora, pissa, pissa_niter_N",
+        ),
+    ),
+    # Of lists, which YAML has, where PEFT's annotation wants tuples.
+    "layer_replication": (
+        list[Annotated[list[int], Field(min_length=2, max_length=2)]] | None,
+        Field(default=None, description="[start, end) ranges of layers to stack; text-only Llama alone"),
     ),
     "blocks": (Blocks, Field(default="attention+mlp", description="which layers of listed components")),
 }
@@ -102,7 +117,7 @@ def lora_plan(section: LoraSection, model: PreTrainedModel) -> LoraPlan:
         )
     given["target_modules"] = "|".join(dict.fromkeys(part.pattern for part in placed))
     try:
-        return LoraPlan(LoraConfig(**given), tuple(parts))
+        return LoraPlan(LoraConfig(**with_settings(given)), tuple(parts))
     except (TypeError, ValueError, ImportError) as error:
         raise AlignError(f"PEFT refuses the `lora` section: {first_line(error)}") from error
 

@@ -78,22 +78,19 @@ class Part:
         component: its name; `model` for modules that no family fact places.
         modules: full names: LoRA's targets, or what trains whole.
         pattern: a regular expression that matches LoRA's targets among all module names.
-        r, lora_alpha, lora_dropout: LoRA's; None where the component trains whole.
+        is_full: every weight of `modules` trains.
+        r, lora_alpha, lora_dropout: LoRA's; None elsewhere.
         learning_rate: None is the trainer's.
     """
 
     component: str
     modules: tuple[str, ...]
     pattern: str = ""
+    is_full: bool = False
     r: int | None = None
     lora_alpha: int | None = None
     lora_dropout: float | None = None
     learning_rate: float | None = None
-
-    @property
-    def is_full(self) -> bool:
-        """Whether every weight of `modules` trains."""
-        return self.r is None
 
 
 def listed_parts(
@@ -152,7 +149,7 @@ def _part(
 ) -> Part:
     if section.train == "full":
         modules = whole_modules(name, family, model)
-        return Part(name, modules, learning_rate=section.learning_rate)
+        return Part(name, modules, is_full=True, learning_rate=section.learning_rate)
     where = f"lora.components.{name}"
     pattern = section.target_modules or family.lora_targets([name], section.target or "attention+mlp")
     hits = _hits(pattern, model, where)

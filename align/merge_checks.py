@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,6 @@ from align.schema import Message
 if TYPE_CHECKING:
     import torch
 
-_LORA_TENSOR = re.compile(
-    r"^base_model\.model\.(.+)\.lora_(?:A|B|embedding_A|embedding_B|magnitude_vector)\b"
-)
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 
 
@@ -131,6 +127,7 @@ def check_applied(peft_model: Any, adapter: Path) -> list[str]:
     """
     import torch
     from peft import get_peft_model_state_dict
+    from peft.tuners.tuners_utils import BaseTunerLayer
     from safetensors.torch import load_file
 
     wanted = load_file(adapter / "adapter_model.safetensors")
@@ -151,21 +148,36 @@ def check_applied(peft_model: Any, adapter: Path) -> list[str]:
     ]
     if wrong:
         raise AlignError(f"adapter tensors were not applied: {wrong[:2]}", where=str(adapter))
-    names = {match.group(1) for name in wanted if (match := _LORA_TENSOR.match(name))}
-    return sorted(names)
+    base = peft_model.get_base_model()
+    return sorted(name for name, module in base.named_modules() if isinstance(module, BaseTunerLayer))
 
 
 def nonzero_modules(peft_model: Any, modules: Sequence[str]) -> list[str]:
-    """Those of the adapted modules whose LoRA changes something: some B is not all zero."""
+    """Those of the adapted modules that change something: some B of LoRA is not all zero, some factor of IA3
+    not one, some bias of BEFT not zero. With other methods each module is taken to."""
+    from peft.tuners.lora import LoraLayer
+
     base = peft_model.get_base_model()
     changed = []
     for name in modules:
-        layer = base.get_submodule(name)
+        layer: Any = base.get_submodule(name)
+        if not isinstance(layer, LoraLayer):
+            if not _is_identity(layer):
+                changed.append(name)
+            continue
         updates = [*layer.lora_B.values(), *layer.lora_embedding_B.values()]
         weights = [getattr(update, "weight", update) for update in updates]
         if any(bool(weight.any()) for weight in weights) or len(getattr(layer, "lora_magnitude_vector", {})):
             changed.append(name)
     return changed
+
+
+def _is_identity(layer: Any) -> bool:
+    """Whether an IA3 or BEFT layer does nothing: a layer whose output nothing reads has no gradient."""
+    for name, nothing in (("ia3_l", 1.0), ("beft_bias", 0.0)):
+        if hasattr(layer, name):
+            return all(bool((values == nothing).all()) for values in getattr(layer, name).values())
+    return False
 
 
 def modules_to_save(peft_model: Any) -> list[str]:

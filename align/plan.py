@@ -133,7 +133,10 @@ def _request(
 
         images = () if given.image is None else (given.image,)
         row = RowShape(given.prompt_tokens, (given.answer_tokens,) * sides, images)
-    lora = None if given.full else recipe.lora
+    if recipe.method not in ("lora", "full"):
+        fix = "memory beside the base is small there; predict it as method=lora"
+        raise AlignError(f"`align plan` predicts LoRA and full training, not {recipe.method}", fix=fix)
+    lora = None if given.full or recipe.method == "full" else recipe.lora
     sharing = recipe.sharing != "off"
     request = Request(stage, model, lora, recipe.trainer.given(), row, sharing, device)
     return request, processor, origin

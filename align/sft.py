@@ -19,19 +19,22 @@ Next: `align merge`, which folds the adapter into a checkpoint that a server can
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from align.config import StageRecipe
 from align.efficiency import Efficiency
 from align.errors import AlignError
-from align.lora import LoraSection, lora_plan
+from align.initialisation import calibration_batches
+from align.method_sections import TrainingRecipe
+from align.method_start import finish_start, prepare_start
+from align.methods import MethodPlan, method_plan
 from align.modeling import ModelSection, load_model, load_processor
-from align.placement import Placement, learning_rate_lookup, place_dropout, placement
+from align.placement import Placement, learning_rate_lookup
 from align.progress import say
 from align.run import RunFolder
+from align.save_trained import save_trained
 from align.schema import SFTRow
 from align.trainer_args import STAGE_OWNS, section
 from align.training import (
@@ -40,7 +43,6 @@ from align.training import (
     check_supervision,
     manifest_metrics,
     quiet_libraries,
-    save_adapter,
     sharing_config,
     train,
     trainer_arguments,
@@ -58,13 +60,12 @@ class SFTTrainerSection(section("SFTConfig", STAGE_OWNS)):
     """TRL's `SFTConfig` by its own names."""
 
 
-class Recipe(StageRecipe):
+class Recipe(TrainingRecipe):
     """The recipe of `align sft`."""
 
     name: str = "sft"
     model: ModelSection = Field(description="the base checkpoint")
     data: DataSection = Field(description="instruction rows and their images")
-    lora: LoraSection = Field(default=LoraSection(), description="PEFT's LoraConfig by its own names")
     trainer: SFTTrainerSection = Field(
         default=SFTTrainerSection(), description="TRL's SFTConfig by its own names"
     )
@@ -91,20 +92,20 @@ def run(recipe: Recipe) -> RunFolder:
         processor = load_processor(recipe.model)
         max_length = recipe.trainer.given().get("max_length", MAX_LENGTH)
         checked = check_rows(SFTRow, recipe.data, processor, max_length, folder)
-        trainer, where = _trainer(recipe, folder, processor, checked)
+        trainer, plan, where = _trainer(recipe, folder, processor, checked)
         where.show(trainer.args.learning_rate)
         efficiency = Efficiency(trainer)
         results = train(trainer, folder, "SFT")
-        save_adapter(trainer, recipe.model, folder)
+        following = save_trained(trainer, plan, recipe.model, folder, processor)
         efficiency.write(folder, where)
     metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
-    folder.complete(metrics=metrics, next_step=f"align merge (adapter: {folder.final / 'adapter'})")
+    folder.complete(metrics=metrics, next_step=following)
     return folder
 
 
 def _trainer(
     recipe: Recipe, folder: RunFolder, processor: Any, checked: CheckedRows[SFTRow]
-) -> tuple[SharedImageSFTTrainer, Placement]:
+) -> tuple[SharedImageSFTTrainer, MethodPlan, Placement]:
     from trl.trainer.sft_config import SFTConfig
 
     from align.trainers.sft_trainer import SharedImageSFTTrainer
@@ -114,15 +115,22 @@ def _trainer(
             """Checkpoints in scratch need no card."""
 
     model = load_model(recipe.model)
-    plan = lora_plan(recipe.lora, model)
+    plan = method_plan(recipe, model)
     arguments = trainer_arguments(
         recipe.trainer, recipe.seed, folder, max_length=MAX_LENGTH, assistant_only_loss=True
     )
+    dataset = lazy_dataset(checked.rows, recipe.data, processor)
+
+    def batches(size: int | None) -> Iterator[dict[str, Any]]:
+        limit = arguments["max_length"]
+        return calibration_batches(dataset, processor, limit, recipe.calibration, model.device, size)
+
+    prepare_start(plan, model, batches)
     trainer = build(
         Trainer,
         model=model,
         args=build(SFTConfig, **arguments),
-        train_dataset=lazy_dataset(checked.rows, recipe.data, processor),
+        train_dataset=dataset,
         processing_class=processor,
         peft_config=plan.config,
         learning_rate_of=learning_rate_lookup(plan.parts, model.config.model_type),
@@ -133,8 +141,7 @@ def _trainer(
         say(f"  an image is read once for its rows in a batch: {_counted(checked.rows)}")
     if arguments["assistant_only_loss"] and not trainer.args.packing:
         _check_first_row(trainer, processor, checked)
-    place_dropout(trainer.model, plan.parts)
-    return trainer, placement(trainer.model, plan.parts)
+    return trainer, plan, finish_start(plan, trainer.model, batches, folder)
 
 
 def _counted(rows: Sequence[SFTRow]) -> str:

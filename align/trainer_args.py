@@ -1,4 +1,4 @@
-"""Recipe sections by another library's own names: TRL's configs and PEFT's LoraConfig.
+"""Recipe sections by another library's own names: TRL's configs and PEFT's.
 
 The fields are read from the installed source with `ast`, so a recipe is checked in milliseconds
 without importing torch, and an editor completes against the version that is really installed.
@@ -22,16 +22,21 @@ from align.errors import AlignError
 
 _TRAINING_ARGUMENTS = ("transformers", "training_args.py", "TrainingArguments")
 _TRL_BASE = ("trl", "trainer/base_config.py", "_BaseConfig")
+_PEFT_BASE = (("peft", "config.py", "PeftConfigMixin"), ("peft", "config.py", "PeftConfig"))
+_PEFT_PROMPT = (*_PEFT_BASE, ("peft", "config.py", "PromptLearningConfig"))
 # Derived class last; each entry is package, file inside it, class.
 _SOURCES = {
     "SFTConfig": (_TRAINING_ARGUMENTS, _TRL_BASE, ("trl", "trainer/sft_config.py", "SFTConfig")),
     "DPOConfig": (_TRAINING_ARGUMENTS, _TRL_BASE, ("trl", "trainer/dpo_config.py", "DPOConfig")),
     "TrainingArguments": (_TRAINING_ARGUMENTS,),
-    "LoraConfig": (
-        ("peft", "config.py", "PeftConfigMixin"),
-        ("peft", "config.py", "PeftConfig"),
-        ("peft", "tuners/lora/config.py", "LoraConfig"),
-    ),
+    "LoraConfig": (*_PEFT_BASE, ("peft", "tuners/lora/config.py", "LoraConfig")),
+    "IA3Config": (*_PEFT_BASE, ("peft", "tuners/ia3/config.py", "IA3Config")),
+    "TinyLoraConfig": (*_PEFT_BASE, ("peft", "tuners/tinylora/config.py", "TinyLoraConfig")),
+    "PeanutConfig": (*_PEFT_BASE, ("peft", "tuners/peanut/config.py", "PeanutConfig")),
+    "BeftConfig": (*_PEFT_BASE, ("peft", "tuners/beft/config.py", "BeftConfig")),
+    "PrefixTuningConfig": (*_PEFT_PROMPT, ("peft", "tuners/prefix_tuning/config.py", "PrefixTuningConfig")),
+    "PromptEncoderConfig": (*_PEFT_PROMPT, ("peft", "tuners/p_tuning/config.py", "PromptEncoderConfig")),
+    "PromptTuningConfig": (*_PEFT_PROMPT, ("peft", "tuners/prompt_tuning/config.py", "PromptTuningConfig")),
 }
 
 # What a training stage decides itself, and why.
@@ -96,7 +101,7 @@ class SourceField(typing.NamedTuple):
 
 @cache
 def source_fields(config: str) -> Mapping[str, SourceField]:
-    """Fields of `SFTConfig`, `DPOConfig` or `LoraConfig` with their bases', from the installed source.
+    """Fields of a config of TRL or PEFT with its bases', from the installed source.
 
     Raises:
         AlignError: the library is not installed, or its source no longer has the class.
@@ -113,7 +118,7 @@ def section(
     """A pydantic class with the fields of `config`.
 
     Args:
-        config: `SFTConfig`, `DPOConfig` or `LoraConfig`.
+        config: `SFTConfig`, `DPOConfig`, `LoraConfig` or another of PEFT's.
         owned: key -> why a recipe may not set it.
         own: further fields, `name -> (annotation, Field(...))`, that are not the library's.
     """

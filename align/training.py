@@ -164,14 +164,14 @@ def train(trainer: Trainer, folder: RunFolder, title: str) -> dict[str, float]:
     return {**trailing_means(trainer.state.log_history), "steps": float(steps), "samples_per_second": rate}
 
 
-def save_adapter(trainer: Any, model: CheckpointSection, folder: RunFolder) -> Path:
+def save_adapter(trainer: Any, model: CheckpointSection, folder: RunFolder, **options: Any) -> Path:
     """Write `adapter/`: the weights, PEFT's config, the base's digest and quantisation in `base.json`, and
     the chat template if the recipe replaced it."""
     out = folder.work / ADAPTER
     if not folder.is_main:
         return out
     wrapped = trainer.accelerator.unwrap_model(trainer.model)
-    wrapped.save_pretrained(str(out), safe_serialization=True)
+    wrapped.save_pretrained(str(out), safe_serialization=True, **options)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     base = json.loads((folder.work / MANIFEST).read_text())["inputs"]["model"]
     record = {"path": model.path, "digest": base["digest"], "quantization": "none"}

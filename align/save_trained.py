@@ -1,0 +1,45 @@
+"""What a training stage leaves behind: an adapter, or, where the model's own weights train, a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from align.initialisation import conversion
+from align.merge_checks import check_keys
+from align.methods import MethodPlan
+from align.modeling import ModelSection
+from align.run import RunFolder
+from align.training import ADAPTER, save_adapter
+
+CHECKPOINT = "checkpoint"
+
+
+def save_trained(
+    trainer: Any, plan: MethodPlan, section: ModelSection, folder: RunFolder, processor: Any
+) -> str:
+    """Write `adapter/` or `checkpoint/`, and return what to do next.
+
+    The checkpoint has the dtype that it was trained in, and the base's own tensor names.
+
+    Raises:
+        AlignError: tensor names that differ from the base's.
+    """
+    if plan.config is not None:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        save_adapter(trainer, section, folder, **conversion(model, folder.scratch))
+        kept = folder.final / ADAPTER
+        if plan.config.is_prompt_learning:
+            return (
+                f"the prompt does not merge; load it beside its base with PeftModel.from_pretrained: {kept}"
+            )
+        return f"align merge (adapter: {kept})"
+    out = folder.work / CHECKPOINT
+    trainer.save_model(str(out))  # every process takes part where the weights are sharded
+    if folder.is_main:
+        (out / "training_args.bin").unlink(missing_ok=True)
+        processor.save_pretrained(str(out))
+        if section.is_local:
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            check_keys(Path(section.path), out, bool(model.config.tie_word_embeddings))
+    return f"align generate (checkpoint: {folder.final / CHECKPOINT})"
