@@ -67,7 +67,7 @@ class MemoryPlan:
             (with optimizer states), and of the whole model in the dtype it is merged in.
         rows, sequences, tokens, image_tokens: of the batch; tokens of the longest sequence.
         check: bytes at least during the comparison of both paths before the first step, where 16-bit weights
-            are compared in a copy in fp32; 0 where there is none.
+            are compared in a copy in fp32; 0 where there is none. It goes to the CPU where it does not fit.
         shared: whether rows share their prefix; `obstacles` says why not.
     """
 
@@ -95,8 +95,8 @@ class MemoryPlan:
         return self.trainable / self.total
 
     def fits(self, gibibytes: float, reserve: float) -> bool:
-        """Whether the peak, the comparison before it, and `reserve` GiB fit a device of that size."""
-        return max(self.peak, self.check) <= (gibibytes - reserve) * 2**30
+        """Whether the peak and `reserve` GiB fit a device of that size; the comparison goes to the CPU."""
+        return self.peak <= (gibibytes - reserve) * 2**30
 
     def to_json(self) -> dict[str, Any]:
         """For reports."""
@@ -159,15 +159,12 @@ def predict(request: Request, image_processor: Any) -> MemoryPlan:
 
 def compared_copy(model: Any) -> int:
     """Bytes of the fp32 copy that `align.trainers.self_check` makes of a 16-bit model; 0 for others."""
-    from align.trainers.self_check import compared_depth
+    from align.trainers.self_check import compared_bytes
 
     is_wide = next(model.parameters()).dtype == torch.float32
-    decoder: Any = model.get_decoder()
-    if getattr(model, "is_quantized", False) or is_wide or not hasattr(decoder, "layers"):
+    if getattr(model, "is_quantized", False) or is_wide or not hasattr(model.get_decoder(), "layers"):
         return 0
-    rest = decoder.layers[compared_depth(decoder) :]
-    left_out = {id(parameter) for layer in rest for parameter in layer.parameters()}
-    return 4 * sum(p.numel() for p in model.parameters() if id(p) not in left_out)
+    return compared_bytes(model)
 
 
 def _weights_of(model: nn.Module) -> tuple[int, int]:

@@ -111,8 +111,8 @@ def show(
     fits = ", ".join(f"{size} GB {'yes' if plan.fits(size, reserve) else 'no'}" for size in GPUS)
     say(f"  fits, with {reserve:g} GiB left for the rest: {fits}")
     if plan.check > plan.peak:
-        what = "both paths are compared before the first step, in a copy in fp32"
-        say(f"  {readable(plan.check)} at least at the start: {what}")
+        what = "a copy in fp32, on the CPU where it does not fit"
+        say(f"  {readable(plan.check)} at least at the start, when both paths are compared in {what}")
     if plan.obstacles:
         say("  rows do not share their prefix: " + "; ".join(plan.obstacles))
 

@@ -36,7 +36,8 @@ longer answers and more rows cost more:
 `align plan RECIPE --image 1280x960 --answer_tokens 512 trainer.per_device_train_batch_size=4`.
 
 *At the start*, where it is more than the peak: both paths are compared on the first rows, 16-bit weights in a
-copy in fp32 that has the embeddings, the tower and the first layers; what it takes at least.
+copy in fp32 that has the embeddings, the tower and the first layers; what it takes at least. Where that does
+not fit, the copy goes to the CPU.
 
 Only models whose sizes could be sourced are listed; `align plan RECIPE --config DIR` does any other, given
 the `config.json` of its checkpoint. Made by `python -m benchmarks.memory_table`.

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from align.errors import AlignError
+from align.progress import say
 from align.trainers.shared_forward import two_row_inputs
 
 # fp32 rounding stays two orders of magnitude below these, the mistakes they look for above.
@@ -24,6 +26,8 @@ _GRADIENT_TOLERANCE = 1e-2
 # Quantised weights cannot be computed with in fp32; rounding then shows in the gradients.
 _QUANTIZED_LOGP_TOLERANCE = 0.5
 _QUANTIZED_GRADIENT_TOLERANCE = 0.25
+# Free memory for the copy on the model's device, in sizes of its weights: activations come on top.
+_ROOM_BESIDE_COPY = 1.5
 
 
 def check_against_two_rows(model: Any, batch: Mapping[str, Any]) -> None:
@@ -53,7 +57,8 @@ def check_alike(
     """Forward and backward of a loss over shared rows and over separate ones.
 
     Weights in fp32 are used as they are. Of 16-bit models a copy is compared in fp32 that has the
-    decoder's first layers, one of each kind at least; quantised ones are compared in their own dtype.
+    decoder's first layers, one of each kind at least, on the CPU where it does not fit beside the model;
+    quantised ones are compared in their own dtype.
 
     Args:
         model: the model itself, without its PEFT wrapper; `accept_shared_rows` has been called.
@@ -65,12 +70,16 @@ def check_alike(
         AlignError: the two paths differ; with the numbers.
     """
     quantized = bool(getattr(model, "is_quantized", False))
-    subject = model if quantized or _dtype(model) == torch.float32 else _float_copy(model)
+    place = model.device
+    subject = model
+    if not quantized and _dtype(model) != torch.float32:
+        place = _place_of_copy(model)
+        subject = float_copy(model, place)
     # a row of its own: what the check derives from it must not reach training
-    shared = {**shared, "shared_row": shared["shared_row"].to(model.device)}
-    with _evaluating(subject), torch.autocast(model.device.type, enabled=False):
+    shared = {**shared, "shared_row": shared["shared_row"].to(place)}
+    with _evaluating(subject), torch.autocast(place.type, enabled=False):
         ours, theirs = (
-            _log_probs_and_gradients(subject, inputs, loss, exact=not quantized)
+            _log_probs_and_gradients(subject, send_to_device(inputs, place), loss, exact=not quantized)
             for inputs in (shared, separate)
         )
     off = float((ours[0] - theirs[0]).abs().max())
@@ -118,15 +127,52 @@ def _relative_difference(ours: list[Tensor | None], theirs: list[Tensor | None])
     return (squared / size) ** 0.5 if size else float(squared > 0)
 
 
-def _float_copy(model: Any) -> Any:
-    """A copy in fp32 with the decoder's first layers, up to the first of the last kind to appear."""
+def float_copy(model: Any, device: torch.device) -> Any:
+    """A copy in fp32 with the decoder's first layers, up to the first of the last kind to appear.
+
+    Each weight is converted on its way to `device`, so nothing is there twice.
+    """
     decoder = model.get_decoder()
     layers = decoder.layers
     decoder.layers = layers[: compared_depth(decoder)]
     try:
-        return copy.deepcopy(model).float()
+        return copy.deepcopy(model, _weights_elsewhere(model, device))
     finally:
         decoder.layers = layers
+
+
+def _weights_elsewhere(model: Any, device: torch.device) -> dict[int, Any]:
+    """What `copy.deepcopy` shall take for each weight and buffer, by its id."""
+    copies: dict[int, Any] = {
+        id(weight): torch.nn.Parameter(
+            _as_float(weight.detach().clone()).to(device), requires_grad=weight.requires_grad
+        )
+        for weight in model.parameters()
+    }
+    return copies | {id(buffer): _as_float(buffer.clone()).to(device) for buffer in model.buffers()}
+
+
+def _place_of_copy(model: Any) -> torch.device:
+    """The model's own device, or the CPU where the copy and its activations would not fit there.
+
+    FlexAttention has no backward pass on a CPU, so that it is compared where the model is.
+    """
+    here: torch.device = model.device
+    if here.type != "cuda" or model.get_decoder().config._attn_implementation.endswith("flex"):
+        return here
+    free, _ = torch.cuda.mem_get_info(here)
+    if free > _ROOM_BESIDE_COPY * compared_bytes(model):
+        return here
+    say("  the first rows are compared on the CPU: beside the model there is no room for a copy in fp32")
+    return torch.device("cpu")
+
+
+def compared_bytes(model: Any) -> int:
+    """Bytes of `float_copy`'s weights."""
+    decoder: Any = model.get_decoder()
+    rest = decoder.layers[compared_depth(decoder) :]
+    left_out = {id(parameter) for layer in rest for parameter in layer.parameters()}
+    return 4 * sum(p.numel() for p in model.parameters() if id(p) not in left_out)
 
 
 def compared_depth(decoder: Any) -> int:

@@ -14,6 +14,7 @@ from trl.trainer.dpo_trainer import DataCollatorForVisionPreference, DPOTrainer
 
 from align.errors import AlignError
 from align.trainers import SharedPrefixDPOTrainer, SharingConfig
+from align.trainers.self_check import compared_bytes, compared_depth, float_copy
 from tests.trainers.trl_comparison import as_pairs, assert_equal, train, vision_pairs
 from tests.twins import Twins
 
@@ -139,6 +140,22 @@ def test_a_wrong_position_is_refused(
 
         with pytest.raises(AlignError, match="differ from separate ones"):
             train(SharedPrefixDPOTrainer, build, processor, vision_pairs(2), lora, tmp_path)
+
+
+def test_the_copy_in_fp32_shares_nothing_with_the_model(checkpoint: Path) -> None:
+    model = llava(checkpoint).to(torch.bfloat16)
+    copied = float_copy(model, torch.device("cpu"))
+    assert all(weight.dtype == torch.float32 for weight in copied.parameters())
+    assert sum(weight.nbytes for weight in copied.parameters()) == compared_bytes(model)
+    theirs = dict(model.named_parameters())
+    for name, weight in copied.named_parameters():
+        assert (
+            torch.equal(weight, theirs[name].float()) and weight.requires_grad == theirs[name].requires_grad
+        )
+    assert {weight.data_ptr() for weight in copied.parameters()}.isdisjoint(
+        weight.data_ptr() for weight in model.parameters()
+    )
+    assert len(copied.get_decoder().layers) == compared_depth(copied.get_decoder())
 
 
 def test_the_frozen_tower_is_run_once_a_batch_and_never_backwards(
