@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 from pydantic import Field
 
-from align.chat import openai_messages
+from align.chat import check_text, openai_messages
 from align.config import Strict
 from align.digest import digest_json
 from align.errors import AlignError
@@ -155,6 +155,8 @@ async def _ask_all(
 async def _ask_one(
     http: httpx.AsyncClient, server: Server, request: ChatRequest, attempts: int
 ) -> Reply | Failure:
+    if (spelled := spells_image(request, server.image_words)) is not None:
+        return spelled
     body = await asyncio.to_thread(request_body, server, request)
     failure = Failure(reason="not asked")
     unreachable = False
@@ -180,6 +182,15 @@ async def _ask_one(
     if unreachable or not server.alive():
         raise _gone(server, server.last_words() or failure.reason)
     return failure
+
+
+def spells_image(request: ChatRequest, image_words: Sequence[str]) -> Failure | None:
+    """The failure of a request whose text the model would take for an image; None for all others."""
+    try:
+        check_text((message.content for message in request.messages), image_words)
+    except AlignError as error:
+        return Failure(reason=f"not sent: {error.what}")
+    return None
 
 
 def request_body(server: Server, request: ChatRequest) -> dict[str, Any]:

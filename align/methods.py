@@ -33,7 +33,7 @@ OWN_WEIGHTS = ("full", "bitfit")
 
 # Families whose decoder takes virtual tokens or a prefix beside images; a test compares them after reloading.
 # Elsewhere positions or image masks are computed from the ids alone, without those tokens.
-_PROMPT_FAMILIES = frozenset({"llava", "llama", "mistral", "qwen2", "qwen3", "gpt2"})
+_PROMPT_FAMILIES = frozenset({"llava"})
 _KEYS_AND_VALUES = r"(?:self_attn|attn|attention)\.(?:k_proj|v_proj|qkv|c_attn)"
 _LAST_OF_MLP = r"(?:(?:mlp|feed_forward)\.(?:down_proj|fc2|linear_fc2|c_proj)|layers\.\d+\.fc2)"
 

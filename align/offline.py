@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from align.chat import openai_messages
-from align.client import ChatRequest, Choice, Failure, Reply
+from align.client import ChatRequest, Choice, Failure, Reply, spells_image
 from align.errors import AlignError
+from align.image_words import image_words
 from align.model_digest import model_digest
 from align.progress import say
 from align.serve import ServeSettings, engine_args, require_vllm, vllm_environment
@@ -29,10 +30,12 @@ class OfflineEngine:
 
     Attributes:
         digest: sha256 of the weights' folder; part of every content key.
+        image_words: texts that the model would take for an image; requests that spell one are not asked.
     """
 
-    def __init__(self, llm: Any, digest: str, batch: int) -> None:
+    def __init__(self, llm: Any, digest: str, batch: int, image_words: tuple[str, ...] = ()) -> None:
         self.digest = digest
+        self.image_words = image_words
         self._llm = llm
         self._batch = batch
 
@@ -47,8 +50,14 @@ class OfflineEngine:
         A request that the engine refuses is a `Failure`. Log-probabilities are not returned.
         """
         size = batch or self._batch
-        for start in range(0, len(requests), size):
-            self._ask_batch(requests[start : start + size], on_reply)
+        asked: list[tuple[str, ChatRequest]] = []
+        for key, request in requests:
+            if (spelled := spells_image(request, self.image_words)) is not None:
+                on_reply(key, spelled)
+            else:
+                asked.append((key, request))
+        for start in range(0, len(asked), size):
+            self._ask_batch(asked[start : start + size], on_reply)
 
     def _ask_batch(self, batch: Sequence[tuple[str, ChatRequest]], on_reply: OnReply) -> None:
         from vllm.exceptions import VLLMClientError
@@ -96,7 +105,9 @@ def offline_engine(checkpoint: str | Path, settings: ServeSettings) -> Iterator[
     say(f"  starting vLLM's engine on {checkpoint} in this process")
     llm = _start(checkpoint, settings)
     try:
-        yield OfflineEngine(llm, digest, BATCHES_OF_SEQUENCES * settings.max_num_seqs)
+        yield OfflineEngine(
+            llm, digest, BATCHES_OF_SEQUENCES * settings.max_num_seqs, image_words(checkpoint)
+        )
     finally:
         llm.llm_engine.engine_core.shutdown()
 

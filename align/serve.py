@@ -31,6 +31,7 @@ from align.config import Strict
 from align.digest import digest_json
 from align.errors import AlignError
 from align.families import reads_images
+from align.image_words import image_words
 from align.model_digest import checkpoint_config, longest_context, model_digest
 from align.progress import say
 
@@ -95,6 +96,7 @@ class Server:
         digest: sha256 of the weights' folder; part of every content key.
         is_vllm: whether vLLM's own request fields may be sent.
         api_key: sent as a bearer token; empty for servers that want none.
+        image_words: texts that the model would take for an image; requests that spell one are not sent.
     """
 
     url: str
@@ -105,6 +107,7 @@ class Server:
     log: IO[str] | None = None
     log_path: Path | None = None
     api_key: str = ""
+    image_words: tuple[str, ...] = ()
 
     def alive(self) -> bool:
         """False when the server was started here and its process has ended."""
@@ -219,7 +222,8 @@ def _attach(checkpoint: str | Path, endpoint: str, digest: str) -> Server:
             fix="name the server of this checkpoint, or set serve.endpoint=null",
         )
     say(f"  using the server at {url} (model {name})")
-    return Server(url=url, model=name, digest=digest, is_vllm=card.get("owned_by") == "vllm")
+    is_vllm = card.get("owned_by") == "vllm"
+    return Server(url=url, model=name, digest=digest, is_vllm=is_vllm, image_words=image_words(checkpoint))
 
 
 def _served_name(checkpoint: str | Path, digest: str) -> str:
@@ -263,6 +267,7 @@ def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir
         process=process,
         log=log_path.open(encoding="utf-8", errors="replace"),
         log_path=log_path,
+        image_words=image_words(checkpoint),
     )
     _pool.started.append(server)
     try:

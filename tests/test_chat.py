@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer
 
 from align.chat import check_text, image_tokens, message_parts, openai_messages, render
 from align.errors import AlignError
+from align.image_words import image_words
 from align.modeling import ModelSection, load_processor
 from align.schema import Message
 from tests.twins import IMAGE_TWINS, Twins
@@ -82,3 +83,16 @@ def test_a_text_never_becomes_an_image(twins: Twins, name: str) -> None:
 def test_images_need_a_user_turn() -> None:
     with pytest.raises(AlignError, match="no user turn"):
         message_parts([Message(role="system", content="x")], num_images=1)
+
+
+@pytest.mark.parametrize("name", IMAGE_TWINS)
+def test_the_files_alone_tell_the_image_token(twins: Twins, name: str) -> None:
+    config = AutoConfig.from_pretrained(twins(name))
+    number = getattr(config, "image_token_id", None)
+    number = config.image_token_index if number is None else number
+    token = AutoTokenizer.from_pretrained(twins(name)).convert_ids_to_tokens(number)
+    assert token in image_words(twins(name))
+
+
+def test_a_text_only_model_has_no_image_words(twins: Twins) -> None:
+    assert image_words(twins("llama")) == ()

@@ -70,6 +70,17 @@ def test_server_faults_are_retried_and_refusals_are_not() -> None:
         assert len(asked) == 2
 
 
+def test_a_text_that_the_model_would_take_for_an_image_is_not_sent() -> None:
+    spelled = ChatRequest([Message(role="user", content="What does the tag <image> mean?")])
+    got: dict[str, Reply | Failure] = {}
+    with faulty_server([]) as (server, asked):
+        server.image_words = ("<image>",)
+        ask(server, [("spelled", spelled), ("plain", ChatRequest(DOG))], got.__setitem__)
+        assert len(asked) == 1 and isinstance(got["plain"], Reply)
+    failure = got["spelled"]
+    assert isinstance(failure, Failure) and "image token '<image>'" in failure.reason
+
+
 def test_a_reply_that_is_no_completion_is_a_failure() -> None:
     with faulty_server([]) as (server, _):
         got: dict[str, Reply | Failure] = {}
