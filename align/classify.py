@@ -27,9 +27,7 @@ from align.config import StageRecipe
 from align.errors import AlignError
 from align.images import open_image, resolve_image
 from align.labelled_images import ImagesSection, LabelledImage, LabelledImages, read_images
-from align.lora import PLACED_BY_STAGE
 from align.modeling import CheckpointSection, check_folder, first_line
-from align.placement import placement
 from align.progress import say
 from align.run import RunFolder
 from align.trainer_args import STAGE_OWNS, section
@@ -43,6 +41,8 @@ from align.training import (
     wait_for_main,
 )
 from align.training_data import QUARANTINE
+from align.tuning.lora import PLACED_BY_STAGE
+from align.tuning.placement import placement
 
 if TYPE_CHECKING:
     import torch

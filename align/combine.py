@@ -27,8 +27,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from align.adapter_layers import AdapterLayers, put_on
-from align.adapters import (
+from align.config import StageRecipe, Strict
+from align.digest import digest_path
+from align.errors import AlignError
+from align.merging.adapter_layers import AdapterLayers, put_on
+from align.merging.adapters import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     BASE_RECORD,
@@ -37,10 +40,7 @@ from align.adapters import (
     module_of,
     read_adapter,
 )
-from align.checkpoint_weights import open_weights
-from align.config import StageRecipe, Strict
-from align.digest import digest_path
-from align.errors import AlignError
+from align.merging.checkpoint_weights import open_weights
 from align.progress import say
 from align.run import RunFolder
 

@@ -31,15 +31,9 @@ from pydantic import Field
 from align.chat import sees_images
 from align.efficiency import Efficiency
 from align.errors import AlignError
-from align.initialisation import calibration_batches
-from align.method_sections import TrainingRecipe
-from align.method_start import finish_start, prepare_start
-from align.methods import MethodPlan, method_plan
 from align.modeling import ModelSection, load_model, load_processor
-from align.placement import Placement, learning_rate_lookup
 from align.progress import say
 from align.run import RunFolder
-from align.save_trained import save_trained
 from align.schema import PreferenceRow
 from align.stores import FeatureStoreSection, ReferenceStoreSection
 from align.trainer_args import STAGE_OWNS, section
@@ -56,6 +50,12 @@ from align.training import (
     wait_for_main,
 )
 from align.training_data import CheckedRows, DataSection, check_rows, lazy_dataset
+from align.tuning.initialisation import calibration_batches
+from align.tuning.method_sections import TrainingRecipe
+from align.tuning.method_start import finish_start, prepare_start
+from align.tuning.methods import MethodPlan, method_plan
+from align.tuning.placement import Placement, learning_rate_lookup
+from align.tuning.save_trained import save_trained
 
 if TYPE_CHECKING:
     from align.trainers.objective_trainer import ObjectiveDPOTrainer

@@ -23,8 +23,8 @@ from align.memory import Growth
 from align.progress import say
 
 if TYPE_CHECKING:
-    from align.placement import Placement
     from align.run import RunFolder
+    from align.tuning.placement import Placement
 
 EFFICIENCY = "logs/efficiency.json"
 
@@ -78,7 +78,7 @@ class Efficiency:
         say(f"  {took}; the {result} has {readable(size)} on disk")
 
     def _memory(self) -> dict[str, int]:
-        from align.live_memory import weight_tensors
+        from align.planning.live_memory import weight_tensors
 
         model = self._trainer.model
         trained = [p for p in model.parameters() if p.requires_grad]

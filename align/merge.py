@@ -30,18 +30,18 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from align import merge_checks as checks
-from align.adapters import Adapter, check_base, check_mergeable, read_adapter
+from align.merging import merge_checks as checks
 from align.chat import sees_images, tokenizer_of
 from align.client import ChatRequest, Failure, Reply, Sampling, ask
 from align.config import StageRecipe, Strict
 from align.digest import MANIFEST
 from align.errors import AlignError
-from align.layer_changes import LAYER_CHANGES
-from align.merge_verify import merge_target, verify
+from align.merging.adapters import Adapter, check_base, check_mergeable, read_adapter
+from align.merging.layer_changes import LAYER_CHANGES
+from align.merging.merge_verify import merge_target, verify
+from align.merging.quantized_base import round_base
 from align.modeling import CHAT_TEMPLATE, Dtype, ModelSection, load_model, load_processor, weights_digest
 from align.progress import say
-from align.quantized_base import round_base
 from align.run import RunFolder
 from align.serve import ServeSettings, serve
 from align.training import quiet_libraries
@@ -149,7 +149,7 @@ def direct(words: Sequence[str]) -> int | None:
     """`align merge --verify ...`, which needs no recipe; None where the words name one."""
     if "--verify" not in words:
         return None
-    from align.merge_verify import main
+    from align.merging.merge_verify import main
 
     return main(words)
 

@@ -27,8 +27,8 @@ from align.progress import say
 
 if TYPE_CHECKING:
     from align.image_tokens import Size
-    from align.memory_plan import MemoryPlan, Request, Stage
-    from align.planned_batch import RowShape
+    from align.planning.memory_plan import MemoryPlan, Request, Stage
+    from align.planning.planned_batch import RowShape
 
 GPUS = (16, 24, 48, 80)
 RESERVE = 1.5
@@ -61,8 +61,8 @@ def plan_recipe(
     given: argparse.Namespace, stage: Stage, recipe: Any, device: Literal["gpu", "cpu"]
 ) -> tuple[MemoryPlan, RowShape, str]:
     """The plan, the row it is of, and where that row is from."""
-    from align.memory_plan import predict
-    from align.planned_batch import image_processor_of
+    from align.planning.memory_plan import predict
+    from align.planning.planned_batch import image_processor_of
 
     request, processor, origin = _request(given, stage, recipe, device)
     if processor is None:
@@ -121,7 +121,7 @@ def _request(
     given: argparse.Namespace, stage: Stage, recipe: Any, device: Literal["gpu", "cpu"]
 ) -> tuple[Request, Any, str]:
     """What to predict, the processor where there is one, and where the row is from."""
-    from align.memory_plan import Request
+    from align.planning.memory_plan import Request
 
     model = recipe.model
     if given.config is not None:
@@ -129,7 +129,7 @@ def _request(
     processor, row, origin = _row_of_data(stage, recipe, model, given)
     sides = 1 if stage == "sft" else 2
     if row is None:
-        from align.planned_batch import RowShape
+        from align.planning.planned_batch import RowShape
 
         images = () if given.image is None else (given.image,)
         row = RowShape(given.prompt_tokens, (given.answer_tokens,) * sides, images)
@@ -145,7 +145,7 @@ def _request(
 def _row_of_data(stage: Stage, recipe: Any, model: Any, given: argparse.Namespace) -> tuple[Any, Any, str]:
     """Processor, longest row and its origin; Nones where checkpoint or data are not here."""
     from align.modeling import load_processor
-    from align.row_shapes import longest_row
+    from align.planning.row_shapes import longest_row
     from align.schema import PreferenceRow, SFTRow
 
     assumed = "assumed"

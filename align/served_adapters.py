@@ -15,9 +15,9 @@ An adapter in the language model alone answers as transformers does. A merged ch
 
 from __future__ import annotations
 
-from align.adapters import Adapter, check_plain, module_of
 from align.errors import AlignError
 from align.families import FAMILIES
+from align.merging.adapters import Adapter, check_plain, module_of
 
 # Families whose classes in vLLM take no LoRA; a test reads the installed source.
 WITHOUT_LORA = ("llava_onevision", "idefics2", "gpt2")

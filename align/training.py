@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from align.adapters import BASE_RECORD
 from align.chat import tokenizer_of
 from align.checkpoints import last_whole, seal
 from align.digest import MANIFEST
 from align.errors import AlignError
+from align.merging.adapters import BASE_RECORD
 from align.modeling import CHAT_TEMPLATE, CheckpointSection, ModelSection
-from align.placement import Placement
 from align.progress import Bar, say
 from align.run import RunFolder
 from align.trainer_args import Passthrough
+from align.tuning.placement import Placement
 
 if TYPE_CHECKING:
     from transformers import Trainer

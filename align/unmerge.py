@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from align.adapter_layers import AdapterLayers, put_on
-from align.adapters import ADAPTER_CONFIG, Adapter, check_plain, read_adapter
-from align.checkpoint_weights import CheckpointWeights, open_weights
 from align.config import StageRecipe
 from align.errors import AlignError
-from align.layer_changes import ROUNDING, by_module, join
+from align.merging.adapter_layers import AdapterLayers, put_on
+from align.merging.adapters import ADAPTER_CONFIG, Adapter, check_plain, read_adapter
+from align.merging.checkpoint_weights import CheckpointWeights, open_weights
+from align.merging.layer_changes import ROUNDING, by_module, join
 from align.progress import say
 from align.run import RunFolder
 

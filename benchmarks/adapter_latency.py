@@ -59,8 +59,8 @@ def _adapted(given: argparse.Namespace) -> tuple[Any, Any]:
     import torch
     from peft import PeftModel, get_peft_model
 
-    from align.lora import LoraSection, lora_config
     from align.modeling import ModelSection, load_model, load_processor
+    from align.tuning.lora import LoraSection, lora_config
 
     section = ModelSection(path=str(given.model), dtype="auto" if torch.cuda.is_available() else "float32")
     model: Any = load_model(section)

@@ -18,7 +18,7 @@ from typing import Any
 from align.config import load_recipe
 from align.modeling import ModelSection
 from align.plan import GPUS, RESERVE
-from align.planned_batch import RowShape, image_processor_of
+from align.planning.planned_batch import RowShape, image_processor_of
 from benchmarks.published_configs import CONFIGS
 
 _REPO = Path(__file__).resolve().parent.parent
@@ -73,7 +73,7 @@ def main() -> None:
 
 def _plan(model: str, stage: str) -> dict[str, Any]:
     from align import dpo, sft
-    from align.memory_plan import Request, predict
+    from align.planning.memory_plan import Request, predict
 
     kind = "sft" if stage.startswith("sft") else "dpo"
     path = _REPO / "recipes" / model / f"{stage}.yaml"

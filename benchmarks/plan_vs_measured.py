@@ -3,7 +3,8 @@
     python -m benchmarks.plan_vs_measured                    # about ten minutes on one core
     python -m benchmarks.plan_vs_measured --only base --json memory.jsonl
 
-Each measurement has a process of its own. `live` counts tensors at every operator (align.measured_memory);
+Each measurement has a process of its own. `live` counts tensors at every operator
+(align.planning.measured_memory);
 `resident` is the kernel's high-water mark of the whole training above what was resident after the imports,
 with one malloc arena and large blocks mapped, so that freed memory leaves the process. The resident set also
 holds what is no tensor: the libraries' own growth (autograd's code paged in, buffers of kernels), some
@@ -82,7 +83,7 @@ def _measure(order: dict[str, Any]) -> dict[str, int]:
     import psutil
     import torch
 
-    import align.memory_plan
+    import align.planning.memory_plan
     import align.trainers.dpo_trainer
     import align.trainers.sft_trainer  # noqa: F401
     from align.memory import high_water
@@ -101,7 +102,7 @@ def _measure(order: dict[str, Any]) -> dict[str, int]:
             trainer.sharing = type(trainer.sharing)(self_check=False)
             trainer.train()
             return {"resident": high_water() - imported}
-        from align.measured_memory import measure
+        from align.planning.measured_memory import measure
 
         trainer = run.trainer()
         live, _ = measure(trainer)

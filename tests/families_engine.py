@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from align.client import ChatRequest, Failure, Reply, Sampling
-from align.merge_checks import Probe
+from align.merging.merge_checks import Probe
 from align.serve import ServeSettings
 
 

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from align.lora import LoraSection, lora_config
-from align.memory_plan import MemoryPlan, Request, Stage, predict
 from align.modeling import ModelSection, load_model, load_processor
-from align.planned_batch import RowShape
+from align.planning.memory_plan import MemoryPlan, Request, Stage, predict
+from align.planning.planned_batch import RowShape
+from align.tuning.lora import LoraSection, lora_config
 
 Method = Literal["lora", "nf4", "int8", "full"]
 

@@ -19,7 +19,7 @@ from align import dpo, merge, sft
 from align.chat import render
 from align.cli import main
 from align.config import validate
-from align.merge_checks import Probe, largest_difference, logits
+from align.merging.merge_checks import Probe, largest_difference, logits
 from align.modeling import ModelSection, load_model, load_processor
 from align.schema import Message, PreferenceRow, SFTRow, write_rows
 from tests import families_engine, families_table

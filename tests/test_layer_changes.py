@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from align.adapters import read_adapter
 from align.errors import AlignError
-from align.layer_changes import LayerChanges, compare
+from align.merging.adapters import read_adapter
+from align.merging.layer_changes import LayerChanges, compare
 from tests.adapter_folders import make_adapter, merge_by_peft
 from tests.twins import Twins
 

@@ -11,9 +11,9 @@ import pytest
 from align import dpo, sft
 from align.config import load_recipe, validate
 from align.errors import AlignError, RecipeError
-from align.lora import LoraSection, lora_plan
 from align.modeling import ModelSection, load_model
-from align.placement import place_dropout, placement
+from align.tuning.lora import LoraSection, lora_plan
+from align.tuning.placement import place_dropout, placement
 from tests.training_recipes import dpo_recipe, preference_rows, sft_recipe
 from tests.twins import Twins
 
@@ -118,7 +118,7 @@ def test_components_that_overlap_are_refused(twins: Twins) -> None:
         "model.visual.blocks.1",
         "model.visual.merger",
     ]
-    from align.lora_components import Part, _check_apart
+    from align.tuning.lora_components import Part, _check_apart
 
     tower = Part("vision", ("model.visual",))
     with pytest.raises(AlignError, match=r"vision and connector overlap: model\.visual"):

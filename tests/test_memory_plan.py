@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from align.cli import main
-from align.live_memory import LiveMemory
-from align.measured_memory import measure
 from align.memory import Growth
-from align.memory_plan import Stage
 from align.modeling import ModelSection
-from align.optimizer_states import optimizer_bytes
-from align.quantized_shapes import EightBitShape, FourBitShape
-from align.weightless import meta_model
+from align.planning.live_memory import LiveMemory
+from align.planning.measured_memory import measure
+from align.planning.memory_plan import Stage
+from align.planning.optimizer_states import optimizer_bytes
+from align.planning.quantized_shapes import EightBitShape, FourBitShape
+from align.planning.weightless import meta_model
 from tests.memory_runs import MemoryRun, Method
 from tests.twins import Twins
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from align import merge
 from align.config import validate
 from align.errors import AlignError
-from align.merge_checks import check_changed, token_agreement, weight_keys
+from align.merging.merge_checks import check_changed, token_agreement, weight_keys
 
 
 def _run(run_dir: Path, base: Path, adapter: Path, world: Path, **changes: Any) -> Any:
@@ -39,7 +39,7 @@ def test_saved_checkpoint_is_the_trained_model(
     import torch
     from peft import PeftModel
 
-    from align.merge_checks import Probe, largest_difference, logits
+    from align.merging.merge_checks import Probe, largest_difference, logits
     from align.modeling import ModelSection, load_model, load_processor
 
     folder = _run(tmp_path, base_checkpoint, sft_run / "adapter", tiny_world, dtype="float32")

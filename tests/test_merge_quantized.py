@@ -13,7 +13,7 @@ from align import merge
 from align.cli import main
 from align.config import validate
 from align.errors import AlignError
-from align.merge_checks import largest_difference, logits, make_probes
+from align.merging.merge_checks import largest_difference, logits, make_probes
 from align.modeling import ModelSection, load_model, load_processor
 
 
@@ -48,7 +48,7 @@ def test_rounded_weights_are_what_bitsandbytes_trains_on(
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
     from peft.utils.integrations import dequantize_module_weight
 
-    from align.quantized_base import round_base
+    from align.merging.quantized_base import round_base
 
     trained: Any = load_model(ModelSection(path=str(base_checkpoint), quantization=quantization))
     rounded: Any = load_model(ModelSection(path=str(base_checkpoint), dtype="float32"))

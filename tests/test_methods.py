@@ -11,9 +11,9 @@ import pytest
 from align import dpo, merge, sft
 from align.config import load_recipe, validate
 from align.errors import AlignError
-from align.lora import LoraSection, lora_plan
-from align.methods import method_plan
 from align.modeling import ModelSection, load_model
+from align.tuning.lora import LoraSection, lora_plan
+from align.tuning.methods import method_plan
 from tests.training_recipes import dpo_recipe, preference_rows, sft_recipe, sft_rows
 from tests.twins import Twins
 

@@ -12,8 +12,8 @@ import pytest
 from align.errors import AlignError
 from align.families import FAMILIES, Component, family_of, matching
 from align.family_proposal import inspect
-from align.lora import LoraSection, lora_config
 from align.modeling import ModelSection, load_model, load_processor
+from align.tuning.lora import LoraSection, lora_config
 from tests.twins import Twins
 
 

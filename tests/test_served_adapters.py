@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from align.adapters import read_adapter
 from align.errors import AlignError
 from align.families import FAMILIES
-from align.layer_changes import compare
+from align.merging.adapters import read_adapter
+from align.merging.layer_changes import compare
 from align.served_adapters import WITHOUT_LORA, check_servable, ignored_tensors
 from tests.adapter_folders import make_adapter, merge_by_peft
 from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins

@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file
 
 from align import combine, unmerge
-from align.adapters import read_adapter
 from align.config import validate
 from align.errors import AlignError, RecipeError
+from align.merging.adapters import read_adapter
 from tests.adapter_folders import make_adapter, merge_by_peft
 from tests.twins import Twins
 
@@ -133,7 +133,7 @@ def test_linear_combines_factors_as_peft_says(twins: Twins, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", ["ties", "dare_linear", "dare_ties_svd", "magnitude_prune"])
 def test_the_other_kinds_make_an_adapter_that_merges(twins: Twins, kind: str, tmp_path: Path) -> None:
-    from align.layer_changes import compare
+    from align.merging.layer_changes import compare
 
     base = twins("llava")
     one, two = make_adapter(base, tmp_path / "one"), make_adapter(base, tmp_path / "two", seed=1)

@@ -9,7 +9,7 @@ from align.schema import PreferenceRow
 from data_tools.preflight.decide import Decision
 
 if TYPE_CHECKING:
-    from align.memory_plan import MemoryPlan
+    from align.planning.memory_plan import MemoryPlan
 
 
 def step_memory(
@@ -26,10 +26,10 @@ def step_memory(
     if not (checkpoint / "config.json").is_file():
         return None
     from align.budget import TokenBudget
-    from align.lora import LoraSection
-    from align.memory_plan import Request, predict
     from align.modeling import ModelSection
-    from align.row_shapes import row_shape
+    from align.planning.memory_plan import Request, predict
+    from align.planning.row_shapes import row_shape
+    from align.tuning.lora import LoraSection
 
     row = longest.row
     budget, own = TokenBudget(processor), len(row.images)

@@ -22,7 +22,7 @@ from data_tools.quarantine import Quarantine
 from data_tools.tally import Tally
 
 if TYPE_CHECKING:
-    from align.memory_plan import MemoryPlan
+    from align.planning.memory_plan import MemoryPlan
 
 _ROWS_AT_ONCE = 512
 RESIZED = "resized"

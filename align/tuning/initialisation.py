@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel
 
-    from align.method_sections import CalibrationSection
+    from align.tuning.method_sections import CalibrationSection
 
 Batches = Callable[[int | None], "Iterator[dict[str, torch.Tensor]]"]
 """Makes calibration batches of so many rows each, None for the recipe's number."""

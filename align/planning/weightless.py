@@ -91,7 +91,7 @@ def _quantize(model: PreTrainedModel, method: str) -> None:
     """Put shapes of bitsandbytes' layers where `load_model` would have its layers."""
     from transformers.quantizers.quantizers_utils import should_convert_module
 
-    from align.quantized_shapes import EightBitShape, FourBitShape
+    from align.planning.quantized_shapes import EightBitShape, FourBitShape
 
     skipped = not_quantized(model.config.model_type)
     for name, module in list(model.named_modules()):

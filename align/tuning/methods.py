@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
 from align.families import family_of
-from align.initialisation import check_initialisation
-from align.lora import lora_plan
-from align.lora_components import Part, listed_parts, whole_modules
-from align.method_sections import TrainingRecipe
 from align.modeling import first_line
 from align.progress import say
+from align.tuning.initialisation import check_initialisation
+from align.tuning.lora import lora_plan
+from align.tuning.lora_components import Part, listed_parts, whole_modules
+from align.tuning.method_sections import TrainingRecipe
 
 if TYPE_CHECKING:
     from peft import PeftConfig

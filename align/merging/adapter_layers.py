@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from align.adapters import ADAPTER_WEIGHTS, Adapter, changes_base, check_mergeable, module_of
 from align.errors import AlignError
+from align.merging.adapters import ADAPTER_WEIGHTS, Adapter, changes_base, check_mergeable, module_of
 
 if TYPE_CHECKING:
     import torch
 
-    from align.checkpoint_weights import CheckpointWeights
+    from align.merging.checkpoint_weights import CheckpointWeights
 
 
 class AdapterLayers:

@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 
 from align.errors import AlignError
 from align.families import Blocks
-from align.initialisation import with_settings
-from align.lora_components import Components, Part, listed_parts, pattern_part, section_parts
 from align.modeling import first_line
 from align.trainer_args import section
+from align.tuning.initialisation import with_settings
+from align.tuning.lora_components import Components, Part, listed_parts, pattern_part, section_parts
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -87,7 +87,7 @@ def lora_plan(section: LoraSection, model: PreTrainedModel) -> LoraPlan:
 
     Ranks and alphas of single components become `rank_pattern` and `alpha_pattern`, components that train
     whole `modules_to_save`. PEFT has one dropout an adapter: the largest is passed on, and
-    `align.placement.place_dropout` lowers it where a component asks for less.
+    `align.tuning.placement.place_dropout` lowers it where a component asks for less.
 
     Raises:
         AlignError: unknown family without `target_modules`, bare names, a component that hits nothing or

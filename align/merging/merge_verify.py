@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.adapters import Adapter, check_mergeable, read_adapter
 from align.errors import AlignError
-from align.layer_changes import LAYER_CHANGES, LayerChanges, compare
+from align.merging.adapters import Adapter, check_mergeable, read_adapter
+from align.merging.layer_changes import LAYER_CHANGES, LayerChanges, compare
 from align.progress import say
 
 MERGE_INTO = ("auto", "original", "dequantized")

@@ -9,7 +9,7 @@ from align.budget import TokenBudget
 from align.errors import AlignError
 from align.image_tokens import Size
 from align.images import image_size
-from align.planned_batch import RowShape
+from align.planning.planned_batch import RowShape
 from align.schema import PreferenceRow, SFTRow, read_rows
 from align.training_data import DataSection, image_file, row_texts
 

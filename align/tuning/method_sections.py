@@ -20,8 +20,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from align.config import StageRecipe, Strict
 from align.families import Blocks, Component
-from align.lora import LoraSection
 from align.trainer_args import section
+from align.tuning.lora import LoraSection
 
 Method = Literal[
     "lora",

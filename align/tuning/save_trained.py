@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from align.initialisation import conversion
-from align.merge_checks import check_keys
-from align.methods import MethodPlan
+from align.merging.merge_checks import check_keys
 from align.modeling import ModelSection
 from align.run import RunFolder
 from align.training import ADAPTER, save_adapter
+from align.tuning.initialisation import conversion
+from align.tuning.methods import MethodPlan
 
 CHECKPOINT = "checkpoint"
 

@@ -19,13 +19,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from align.adapter_layers import AdapterLayers, put_on
-from align.adapters import Adapter
-from align.checkpoint_weights import CheckpointWeights, open_weights
 from align.errors import AlignError
 from align.families import FAMILIES, Family
+from align.merging.adapter_layers import AdapterLayers, put_on
+from align.merging.adapters import Adapter
+from align.merging.checkpoint_weights import CheckpointWeights, open_weights
+from align.merging.quantized_base import as_trained, quantized_weights
 from align.progress import say
-from align.quantized_base import as_trained, quantized_weights
 from align.served_adapters import ignored_tensors, why_merge
 
 if TYPE_CHECKING:

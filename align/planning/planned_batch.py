@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from align.errors import AlignError
 from align.image_tokens import Size
-from align.live_memory import LiveMemory
+from align.planning.live_memory import LiveMemory
 from align.trainers.pair_collator import image_blocks
 from align.trainers.shared_row import Branch, Group, pack
 

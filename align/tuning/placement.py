@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
 from align.families import FAMILIES
-from align.lora_components import Part
 from align.progress import say
+from align.tuning.lora_components import Part
 
 if TYPE_CHECKING:
     import torch

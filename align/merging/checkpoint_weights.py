@@ -48,7 +48,7 @@ def open_weights(folder: Path) -> Iterator[CheckpointWeights]:
     """
     from safetensors import safe_open
 
-    from align.weightless import meta_model
+    from align.planning.weightless import meta_model
 
     if not (folder / "config.json").is_file():
         raise AlignError(f"not a checkpoint: {folder} has no config.json", fix="name a checkpoint folder")

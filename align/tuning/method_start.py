@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from align.initialisation import Batches, calibrate_adapter, calibrate_base, keep_start, start_of
-from align.placement import Placement, place_dropout, placement
+from align.tuning.initialisation import Batches, calibrate_adapter, calibrate_base, keep_start, start_of
+from align.tuning.placement import Placement, place_dropout, placement
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from align.methods import MethodPlan
     from align.run import RunFolder
+    from align.tuning.methods import MethodPlan
 
 
 def prepare_start(plan: MethodPlan, model: PreTrainedModel, batches: Batches) -> None:
@@ -25,7 +25,7 @@ def finish_start(plan: MethodPlan, model: Any, batches: Batches, folder: RunFold
     """The adapter as it will start, and the table of what trains, held against the plan.
 
     Args:
-        plan: of `align.methods.method_plan`.
+        plan: of `align.tuning.methods.method_plan`.
         model: as the trainer has it.
         batches: makes calibration batches.
         folder: whose scratch keeps the start of an adapter that changes the base.
