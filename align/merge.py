@@ -30,12 +30,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from align.merging import merge_checks as checks
 from align.chat import sees_images, tokenizer_of
 from align.client import ChatRequest, Failure, Reply, Sampling, ask
 from align.config import StageRecipe, Strict
 from align.digest import MANIFEST
 from align.errors import AlignError
+from align.merging import merge_checks as checks
 from align.merging.adapters import Adapter, check_base, check_mergeable, read_adapter
 from align.merging.layer_changes import LAYER_CHANGES
 from align.merging.merge_verify import merge_target, verify

@@ -3,8 +3,9 @@
 The step is run: the trainers' own forward, the reference's, the loss and the backward, on a model of fake
 tensors (`align.planning.weightless`), while every operator's result is counted as long as it lives
 (`align.planning.live_memory`). So checkpointing, frozen towers, shared rows, LM-head tiles and dequantised
-copies are not modelled but met. Optimizer states are counted by their libraries' rules, since they are made once and
-stay. Not in it: what an allocator keeps or rounds up, workspaces inside kernels, the device's context.
+copies are not modelled but met. Optimizer states are counted by their libraries' rules, since they are made
+once and stay. Not in it: what an allocator keeps or rounds up, workspaces inside kernels, the device's
+context.
 
 For a GPU TRL's LM head is taken as its Triton kernel, which folds each tile of logits in place.
 """
