@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
 from align.families import family_of
+from align.modeling import not_quantized
 
 if TYPE_CHECKING:
     import torch
@@ -53,12 +54,14 @@ def quantized_weights(model: PreTrainedModel, quantization: str) -> dict[str, bo
 
     if quantization == "none":
         return {}
-    family = family_of(model.config.model_type)
+    family = family_of(model.config.model_type, model.config)
+    skipped = not_quantized(model.config.model_type, model.config)
     return {
         f"{name}.weight": isinstance(module, Conv1D)
         for name, module in model.named_modules()
         if (type(module) is torch.nn.Linear or isinstance(module, Conv1D))
-        and family.component_of(name) == "language"
+        and family.component_of(name) in ("language", "cross_attention")
+        and not any(f".{part}." in f".{name}." for part in skipped)
     }
 
 
