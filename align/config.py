@@ -8,7 +8,7 @@ nearest known key. Nothing here imports torch: a wrong recipe stops within a sec
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast, get_args
 
@@ -140,7 +140,10 @@ def _fault(cls: type[BaseModel], values: Any, item: Any) -> str:
         return f"unknown key {dotted!r} = {item['input']!r}{nearest(str(location[-1]), fields)}"
     if item["type"] == "missing":
         return f"missing key {dotted!r}: {_describe(cls, location)}"
-    return f"{dotted} = {item['input']!r}: {item['msg']}"
+    words = item["msg"].removeprefix("Value error, ")
+    if isinstance(item["input"], Mapping):  # a rule between the keys of a section
+        return f"{dotted}: {words}" if dotted else words
+    return f"{dotted} = {item['input']!r}: {words}"
 
 
 def _fields_at(cls: type[BaseModel], location: Sequence[Any]) -> list[str]:

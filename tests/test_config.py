@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from align.config import StageRecipe, Strict, load_recipe
+from align.config import StageRecipe, Strict, load_recipe, validate
 from align.errors import RecipeError
 
 
@@ -75,3 +75,20 @@ def test_a_recipe_lies_over_its_base(tmp_path: Path) -> None:
         load_recipe(Recipe, path)
     with pytest.raises(RecipeError, match="does not exist"):
         load_recipe(Recipe, write(tmp_path, "base: gone.yaml\n"))
+
+
+def test_a_rule_between_keys_is_told_without_the_whole_section(tmp_path: Path) -> None:
+    from align.sft import Recipe
+
+    values = {"run_dir": "runs/x", "model": {"path": "m"}, "data": {"path": "d", "image_root": "i"}}
+    with pytest.raises(RecipeError) as error:
+        validate(Recipe, {**values, "full": {"components": ["language"]}}, where="sft.yaml")
+    assert error.value.what == "method is lora, and full is not read"
+
+
+def test_the_recipe_that_a_run_writes_can_be_read_again() -> None:
+    from align.sft import Recipe
+
+    values = {"run_dir": "runs/x", "model": {"path": "m"}, "data": {"path": "d", "image_root": "i"}}
+    recipe = validate(Recipe, values, where="sft.yaml")
+    assert validate(Recipe, recipe.model_dump(mode="json"), where="recipe.yaml") == recipe

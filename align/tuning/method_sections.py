@@ -142,8 +142,12 @@ class TrainingRecipe(StageRecipe):
         used = "full" if self.method == "bitfit" else self.method
         sections = {"lora", "ia3", "tinylora", "peanut", "beft", "full"}
         sections |= {"prefix_tuning", "p_tuning", "prompt_tuning"}
-        # A base recipe may have set `lora`, which another method then does not read.
-        unread = sorted((sections & self.model_fields_set) - {used, "lora"})
+        # A base recipe may have set `lora`, which another method then does not read; a run's own recipe.yaml
+        # has every section, unset ones as they are by default.
+        fields = type(self).model_fields
+        unread = sorted(
+            name for name in sections - {used, "lora"} if getattr(self, name) != fields[name].default
+        )
         if unread:
             raise ValueError(f"method is {self.method}, and {', '.join(unread)} is not read")
         return self
