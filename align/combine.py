@@ -188,6 +188,7 @@ def _add(recipe: Recipe, layers: AdapterLayers) -> None:
 def _distance_to_sum(recipe: Recipe, layers: AdapterLayers) -> float:
     """|result - sum of w D| / |sum of w D| over all modules, Frobenius."""
     off = size = 0.0
+    layer: Any  # BaseTunerLayer knows nothing of LoRA
     for layer in layers.modules.values():
         total: Any = 0.0
         for name, item in recipe.adapters.items():

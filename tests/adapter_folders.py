@@ -13,7 +13,7 @@ from align.families import Component, family_of
 
 def load(folder: Path) -> Any:
     """The twin's model in float32, by its own class."""
-    config = transformers.AutoConfig.from_pretrained(folder)
+    config: Any = transformers.AutoConfig.from_pretrained(folder)
     kind: Any = getattr(transformers, config.architectures[0])
     return kind.from_pretrained(folder, dtype="float32").eval()
 

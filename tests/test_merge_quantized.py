@@ -45,7 +45,7 @@ def test_rounded_weights_are_what_bitsandbytes_trains_on(
     base_checkpoint: Path, quantization: Literal["nf4", "int8"]
 ) -> None:
     import torch
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
     from peft.utils.integrations import dequantize_module_weight
 
     from align.merging.quantized_base import round_base

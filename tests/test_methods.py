@@ -258,7 +258,7 @@ def test_layer_replication_is_for_text_only_models(twins: Twins, tmp_path: Path)
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(len(name)))
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(str(tmp_path))
     loaded = PeftModel.from_pretrained(_fresh(twins("llama")), str(tmp_path)).eval()
     ids = torch.tensor([[1, 5, 9, 11]])
     with torch.no_grad():

@@ -62,11 +62,12 @@ def test_what_is_not_in_the_checkpoint_does_not_come_out(twins: Twins, tmp_path:
     merged = merge_by_peft(base, adapter, tmp_path / "merged")
     with pytest.raises(AlignError, match="merged - adapter is not the base"):
         _unmerge(tmp_path, checkpoint=merged, adapter=other, base=base)
-    for more, why in (
+    settings: list[tuple[dict[str, Any], str]] = [
         ({"use_dora": True}, "DoRA rescales"),
         ({"init_lora_weights": "pissa"}, r"its initialisation \(pissa\) took a part"),
         ({"modules_to_save": ["linear_1"]}, "the originals are not in the merged"),
-    ):
+    ]
+    for more, why in settings:
         refused = make_adapter(base, tmp_path / why[:5], **more)
         with pytest.raises(AlignError, match=why):
             _unmerge(tmp_path, checkpoint=merged, adapter=refused)
@@ -123,7 +124,7 @@ def test_linear_combines_factors_as_peft_says(twins: Twins, tmp_path: Path) -> N
     tensors = [load_file(path / "adapter_model.safetensors") for path in (one, two)]
     name = "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_{}.weight"
     a, b = (
-        sum((w * 2) ** 0.5 * part[name.format(side)] for w, part in zip((0.7, 0.3), tensors, strict=True))
+        (0.7 * 2) ** 0.5 * tensors[0][name.format(side)] + (0.3 * 2) ** 0.5 * tensors[1][name.format(side)]
         for side in "AB"
     )
     found = _updates(folder.final / "adapter")["model.language_model.layers.0.self_attn.q_proj"]

@@ -99,7 +99,7 @@ def placement(model: Any, parts: Sequence[Part] = (), exact: bool = True) -> Pla
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     component = component_lookup(base.config.model_type, parts)
     layers = {name: module for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)}
     whole = [name for name, module in base.named_modules() if isinstance(module, ModulesToSaveWrapper)]

@@ -80,7 +80,7 @@ def test_paligemma_reads_the_prompt_both_ways_and_the_answer_one_way(twins: Twin
 
 
 def test_paligemmas_pairs_are_causal_after_the_prompt(twins: Twins) -> None:
-    processor = load_processor(section(twins("paligemma")))
+    processor: Any = load_processor(section(twins("paligemma")))
     pair = {
         "images": [IMAGE],
         "prompt": [QUESTION],
@@ -100,7 +100,7 @@ def test_paligemmas_pairs_are_causal_after_the_prompt(twins: Twins) -> None:
 
 
 def test_a_loss_on_paligemmas_prompt_is_refused(twins: Twins) -> None:
-    processor = load_processor(section(twins("paligemma")))
+    processor: Any = load_processor(section(twins("paligemma")))
     collate = AnswerCollator(processor)
     with pytest.raises(AlignError, match="see its own answers"):
         collate([{"messages": turns("A cat."), "images": [IMAGE]}])

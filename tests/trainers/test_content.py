@@ -43,7 +43,7 @@ def test_pixels_not_files_are_the_identity_of_an_image(tmp_path: Path) -> None:
 
 
 def test_a_processor_setting_changes_the_digest(section: ModelSection) -> None:
-    processor = load_processor(section)
+    processor: Any = load_processor(section)
     before = processor_digest(processor)
     assert processor_digest(load_processor(section)) == before
     processor.image_processor.image_mean = [0.5, 0.5, 0.4]
