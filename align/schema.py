@@ -7,15 +7,17 @@ outside it. Candidates, verdicts, predictions and scores are append-only JSONL.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from align.errors import AlignError
+from align.row_parts import Part
 
 Row = TypeVar("Row", bound="BaseRow")
 
@@ -209,18 +211,22 @@ def check_row(cls: type[Row], values: Any, where: str) -> Row:
 
 
 def read_rows(
-    cls: type[Row], path: str | Path, quarantine: Callable[[str, str, Any], None] | None = None
+    cls: type[Row],
+    path: str | Path,
+    quarantine: Callable[[str, str, Any], None] | None = None,
+    part: Part | None = None,
 ) -> Iterator[Row]:
     """Stream rows from `.jsonl` or `.parquet`, each validated; `meta` may be stored as a JSON string.
 
     Args:
         quarantine: called as `quarantine(where, reason, raw)` for each bad row instead of raising.
+        part: only these rows of the file.
 
     Raises:
         AlignError: missing or unreadable file, unknown format, or (without `quarantine`) a bad row.
     """
     path = Path(path)
-    for where, raw in raw_rows(path):
+    for where, raw in raw_rows(path, part):
         if isinstance(raw, AlignError):
             if quarantine is None:
                 raise raw
@@ -234,8 +240,8 @@ def read_rows(
             quarantine(where, error.what, raw)
 
 
-def raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(place, row or the error that it is) of each row of a file, unvalidated.
+def raw_rows(path: Path, part: Part | None = None) -> Iterator[tuple[str, Any]]:
+    """(place, row or the error that it is) of each row of a file, or of a part of it, unvalidated.
 
     Raises:
         AlignError: missing or unreadable file, or an unknown format.
@@ -243,8 +249,8 @@ def raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
     if not path.is_file():
         raise AlignError(f"no such file: {path}", fix="check the path, or run the stage that writes it")
     if path.suffix == ".jsonl":
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines, 1):
+        with _lines(path, part) as lines:
+            for number, line in enumerate(lines, part.first if part else 1):
                 if not line.strip():
                     continue
                 where = f"{path}:{number}"
@@ -257,9 +263,9 @@ def raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
         from pyarrow import ArrowException
 
         try:
-            batches = pq.ParquetFile(path).iter_batches(batch_size=1024)
-            number = 0
-            for batch in batches:
+            groups = range(part.start, part.stop) if part else None
+            number = part.first if part else 0
+            for batch in pq.ParquetFile(path).iter_batches(batch_size=1024, row_groups=groups):
                 for raw in batch.to_pylist():
                     where = f"{path} row {number}"
                     number += 1
@@ -273,6 +279,15 @@ def raw_rows(path: Path) -> Iterator[tuple[str, Any]]:
             raise AlignError(f"not a readable Parquet file: {error}", where=str(path)) from error
     else:
         raise AlignError(f"unknown row format {path.suffix!r}", where=str(path), fix="use .jsonl or .parquet")
+
+
+def _lines(path: Path, part: Part | None) -> IO[str]:
+    if part is None:
+        return path.open(encoding="utf-8", errors="replace")
+    with path.open("rb") as file:
+        file.seek(part.start)
+        data = io.BytesIO(file.read(part.stop - part.start))
+    return io.TextIOWrapper(data, encoding="utf-8", errors="replace")
 
 
 def write_rows(path: Path, rows: Iterable[BaseRow]) -> int:

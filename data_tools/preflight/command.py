@@ -12,8 +12,10 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from align.progress import say
+from data_tools.engines import EngineName
 from data_tools.preflight.run import Outcome, Request, preflight
 
 
@@ -36,6 +38,7 @@ def main(words: Sequence[str]) -> int:
         batch_size=given.batch_size,
         recompute=not given.no_gradient_checkpointing,
         max_pixels=given.max_pixels,
+        engine=given.engine,
     )
     outcome = preflight(request, processor, Path(given.model))
     report = {"data": str(given.data), "model": given.model, "max_length": given.max_length}
@@ -93,5 +96,12 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--no_gradient_checkpointing", action="store_true", help="for the memory estimate")
     parser.add_argument(
         "--max_pixels", type=int, default=50_000_000, metavar="N", help="larger pictures are bad rows"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=get_args(EngineName),
+        default="local",
+        help="ray: count on all nodes of a Ray cluster (RAY_ADDRESS, or this machine), which must see the "
+        "same files; the result is the same (default local)",
     )
     return parser.parse_args(list(words))

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ from align.errors import AlignError
 from align.images import open_image, resolve_image
 from align.progress import Bar
 from align.row_kinds import file_class
+from align.row_parts import Part, split_rows
 from align.row_writer import RowWriter
 from align.schema import PreferenceRow, SFTRow, read_rows
+from data_tools.engines import EngineName, run_parts
 from data_tools.preflight.decide import Decider, Decision, Headers, Row
 from data_tools.preflight.lengths import Lengths
 from data_tools.preflight.memory import step_memory
@@ -39,6 +42,7 @@ class Request:
         out: where the rows that fit are written; None only reports.
         batch_size: rows of a training step, for the memory estimate.
         recompute: whether training uses gradient checkpointing.
+        engine: where rows are counted.
     """
 
     data: Path
@@ -49,6 +53,7 @@ class Request:
     batch_size: int = 1
     recompute: bool = True
     max_pixels: int = 50_000_000
+    engine: EngineName = "local"
 
 
 @dataclass
@@ -97,8 +102,7 @@ def preflight(request: Request, processor: Any, checkpoint: Path) -> Outcome:
         raise AlignError(f"{cls.__name__}s are not trained on", where=str(request.data))
     if not request.image_root.is_dir():
         raise AlignError(f"no such folder: {request.image_root}", where="--image_root", fix="check the path")
-    headers = Headers(request.image_root, request.max_pixels)
-    decider = Decider(processor, headers, request.max_length, request.min_scale)
+    worker = RowCounter(request, cls, processor)
     beside = request.out or request.data
     with ExitStack() as stack:
         path = beside.with_name(beside.name + ".preflight.quarantine.jsonl")
@@ -106,11 +110,14 @@ def preflight(request: Request, processor: Any, checkpoint: Path) -> Outcome:
         outcome = Outcome(quarantine.tally)
         out = stack.enter_context(RowWriter(cls, request.out)) if request.out else None
         bar = stack.enter_context(Bar("preflight", 0, "rows"))
-        for decision in _decisions(request, cls, decider, quarantine):
-            _count(decision, outcome, quarantine)
-            if out is not None and not decision.reason:
-                out.write(_resized(decision, request.image_root) if decision.resized else decision.row)
-            bar.step()
+        for counted in run_parts(request.engine, worker, split_rows(request.data)):
+            for where, reason, raw in counted.bad:
+                quarantine.add(where, "not a row", reason, raw)
+            for decision in counted.decisions:
+                _count(decision, outcome, quarantine)
+                if out is not None and not decision.reason:
+                    out.write(_resized(decision, request.image_root) if decision.resized else decision.row)
+                bar.step()
         if not outcome.tally.kept:
             outcome.tally.show()
             raise AlignError("no row fits", where=str(request.data), fix=f"see {path}")
@@ -121,19 +128,30 @@ def preflight(request: Request, processor: Any, checkpoint: Path) -> Outcome:
     return outcome
 
 
-def _decisions(
-    request: Request, cls: type[Any], decider: Decider, quarantine: Quarantine
-) -> Iterator[Decision]:
-    def refuse(where: str, reason: str, raw: Any) -> None:
-        quarantine.add(where, "not a row", reason, raw)
+@dataclass(frozen=True)
+class Counted:
+    """A few rows: decisions, and (place, reason, raw) of those that are none."""
 
-    batch: list[Row] = []
-    for row in read_rows(cls, request.data, refuse):
-        batch.append(row)
-        if len(batch) == _ROWS_AT_ONCE:
-            yield from decider.decide(batch)
-            batch = []
-    yield from decider.decide(batch)
+    decisions: list[Decision]
+    bad: list[tuple[str, str, Any]]
+
+
+class RowCounter:
+    """Reads and counts the rows of a part; it and what it makes can be sent to other machines."""
+
+    def __init__(self, request: Request, cls: type[Any], processor: Any) -> None:
+        self._cls, headers = cls, Headers(request.image_root, request.max_pixels)
+        self._decider = Decider(processor, headers, request.max_length, request.min_scale)
+
+    def __call__(self, part: Part) -> Iterator[Counted]:
+        """The part's rows in order, a few hundred at a time."""
+        bad: list[tuple[str, str, Any]] = []
+        rows = read_rows(self._cls, part.path, lambda *found: bad.append(found), part)
+        while batch := list(islice(rows, _ROWS_AT_ONCE)):
+            yield Counted(self._decider.decide(batch), bad[:])
+            bad.clear()
+        if bad:
+            yield Counted([], bad)
 
 
 def _count(decision: Decision, outcome: Outcome, quarantine: Quarantine) -> None:
