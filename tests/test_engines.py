@@ -75,12 +75,6 @@ def two_nodes() -> Iterator[Any]:
     cluster.shutdown()
 
 
-def node_of(part: Part) -> Iterator[str]:
-    import ray  # pyright: ignore[reportMissingImports]
-
-    yield ray.get_runtime_context().get_node_id()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_two_ray_nodes_give_what_one_process_gives(
@@ -96,11 +90,19 @@ def test_two_ray_nodes_give_what_one_process_gives(
     request = Request(data, tmp_path, max_length=120, out=tmp_path / f"local{suffix}")
     on_ray = replace(request, out=tmp_path / f"ray{suffix}", engine="ray")
     processor = load(twins("qwen2_vl"))
-    reports = [preflight(one, processor, None).to_json() for one in (request, on_ray)]
+    reports = [preflight(one, processor, tmp_path).to_json() for one in (request, on_ray)]
     assert reports[0] == reports[1]
     assert reports[0]["rows"]["kept"] > 1000 and len(reports[0]["rows"]["dropped"]) >= 2
     for name in ("{}" + suffix, "{}" + suffix + ".preflight.quarantine.jsonl"):
         local, ray = ((tmp_path / name.format(engine)).read_bytes() for engine in ("local", "ray"))
         assert local == ray
+
+    def node_of(
+        part: Part,
+    ) -> Iterator[str]:  # in here, so that it travels by value: workers lack this module
+        import ray  # pyright: ignore[reportMissingImports]
+
+        yield ray.get_runtime_context().get_node_id()
+
     parts = [Part(data, 0, 0, k) for k in range(40)]
     assert len(set(run_parts("ray", node_of, parts))) == len(two_nodes.nodes()) == 2

@@ -146,7 +146,11 @@ class RowCounter:
     def __call__(self, part: Part) -> Iterator[Counted]:
         """The part's rows in order, a few hundred at a time."""
         bad: list[tuple[str, str, Any]] = []
-        rows = read_rows(self._cls, part.path, lambda *found: bad.append(found), part)
+
+        def refuse(where: str, reason: str, raw: Any) -> None:
+            bad.append((where, reason, raw))
+
+        rows = read_rows(self._cls, part.path, refuse, part)
         while batch := list(islice(rows, _ROWS_AT_ONCE)):
             yield Counted(self._decider.decide(batch), bad[:])
             bad.clear()
