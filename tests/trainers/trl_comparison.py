@@ -138,8 +138,8 @@ def assert_equal(ours: Record, theirs: Record) -> None:
         assert scale > 0
         for name, grad in wanted.items():
             off = float((mine[name] - grad).norm())
-            # A gradient that is nothing but rounding has no relative error worth the name. A's is one in the
-            # second step: Adam's first step takes the signs of B's smallest gradients, which rounding decides.
+            # A gradient that is nothing but rounding has no relative error worth the name. A's is one in
+            # the second step: Adam's first takes the signs of B's smallest gradients, which rounding decides.
             assert off <= 1e-4 * max(float(grad.norm()), 1e-2 * scale), f"step {step}: {name} off by {off}"
     for mine, wanted in zip(ours.logs, theirs.logs, strict=True):
         for name in wanted.keys() - {"epoch", "grad_norm", "total_flos", "step"}:
