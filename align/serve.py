@@ -297,6 +297,8 @@ def engine_args(checkpoint: str | Path, settings: ServeSettings) -> list[str]:
         args += ["--limit-mm-per-prompt", f'{{"image": {settings.max_images}}}']
     args += ["--max-logprobs", "20", "--seed", "0"]
     args += ["--enable-prefix-caching" if settings.prefix_caching else "--no-enable-prefix-caching"]
+    if settings.prefix_caching and on_cpu:
+        args += ["--block-size", "32"]  # whole blocks are shared; vLLM's own 128 is longer than many prompts
     if settings.max_model_len:
         args += ["--max-model-len", str(settings.max_model_len)]
     if settings.trust_remote_code:

@@ -50,7 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--questions", type=int, default=9000)
     parser.add_argument("--one_by_one", type=int, default=300, help="how many to ask one by one")
-    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--concurrency", type=int, default=128)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="eval-throughput-") as folder:
         record = run(Path(folder), options.questions, options.one_by_one, options.concurrency)
@@ -62,7 +62,7 @@ def run(folder: Path, num_questions: int, num_single: int, concurrency: int) -> 
     write_world(
         folder / "world",
         train=num_questions // QUESTIONS_AN_IMAGE + 1,
-        dev=num_single // QUESTIONS_AN_IMAGE + 10,
+        dev=(num_single + concurrency) // QUESTIONS_AN_IMAGE + 10,
         test=1,
         unseen=1,
         seed=0,

@@ -49,7 +49,7 @@ class Recipe(StageRecipe):
         description="vLLM's OpenAI server (or serve.endpoint), or vLLM inside this process; same answers",
     )
     serve: ServeSettings = ServeSettings()
-    concurrency: int = Field(default=64, ge=1, description="requests asked at the same time")
+    concurrency: int = Field(default=128, ge=1, description="requests asked at the same time")
     max_failed: float = Field(default=0.02, ge=0, le=1, description="share of failed requests to accept")
 
     @model_validator(mode="after")
