@@ -61,10 +61,10 @@ CASES = {
     "LoftQ": Case(_lora(init_lora_weights="loftq"), sft=_LOFTQ, dpo=_LOFTQ, nf4=_LOFTQ),
     "IA3": Case({"method": "ia3"}),
     "TinyLoRA": Case(
-        {"method": "tinylora", "tinylora": {"r": 2, "u": 4}}, merges="PEFT cannot merge", nf4="are quantised"
+        {"method": "tinylora", "tinylora": {"r": 2, "u": 4}}, merges="the whole base", nf4="are quantised"
     ),
-    "PEANuT": Case({"method": "peanut", "peanut": {"r": 4}}, merges="PEFT cannot merge", nf4="are quantised"),
-    "BEFT": Case({"method": "beft", "beft": {"components": ["connector"]}}, merges="PEFT cannot merge"),
+    "PEANuT": Case({"method": "peanut", "peanut": {"r": 4}}, merges="the whole base", nf4="are quantised"),
+    "BEFT": Case({"method": "beft", "beft": {"components": ["connector"]}}, merges="the whole base"),
     "prefix tuning": Case(
         {"method": "prefix_tuning", "prefix_tuning": {"num_virtual_tokens": 4}},
         merges="prefix tuning",

@@ -23,6 +23,8 @@ _NOT_WEIGHTS = {
     "ADAPTION_PROMPT": "an adaption prompt",
     "CPT": "context-aware prompt tuning",
 }
+# PEFT computes their change from the whole base, which a merge layer by layer does not have.
+_NEEDS_WHOLE_BASE = {"TINYLORA": "TinyLoRA", "PEANUT": "PEANuT", "BEFT": "BEFT"}
 # PEFT takes a part out of the base's weights when it loads such an adapter, by what it finds there.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 
@@ -102,6 +104,12 @@ def check_mergeable(adapter: Adapter) -> None:
     if adapter.kind in _NOT_WEIGHTS:
         raise AlignError(
             f"{_NOT_WEIGHTS[adapter.kind]} cannot be merged: it changes no weights",
+            where=str(adapter.path),
+            fix="serve it through transformers and PEFT, or train LoRA where a merged checkpoint is needed",
+        )
+    if adapter.kind in _NEEDS_WHOLE_BASE:
+        raise AlignError(
+            f"{_NEEDS_WHOLE_BASE[adapter.kind]} cannot be merged: its change is computed from the whole base",
             where=str(adapter.path),
             fix="serve it through transformers and PEFT, or train LoRA where a merged checkpoint is needed",
         )
