@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 from pydantic import Field
 
 from align.chat import check_text, openai_messages
@@ -129,35 +129,30 @@ async def _ask_all(
     timeout_seconds: float,
     attempts: int,
 ) -> None:
-    context = httpx.create_ssl_context()
-    timeout = httpx.Timeout(timeout_seconds, connect=10.0)
-    headers = {"Authorization": f"Bearer {server.api_key}"} if server.api_key else {}
+    # A read timeout, not a total one: a request may wait its turn on a busy server.
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=timeout_seconds)
+    headers = {"Content-Type": "application/json"}
+    if server.api_key:
+        headers["Authorization"] = f"Bearer {server.api_key}"
 
-    async def work(queue: Iterator[tuple[str, ChatRequest]]) -> None:
-        # A connection each: one pool looks through all its connections at each request, which with 64 of
-        # them took half of the client's time.
-        async with httpx.AsyncClient(
-            verify=context,
-            limits=httpx.Limits(max_connections=1),
-            timeout=timeout,
-            trust_env=False,
-            headers=headers,
-        ) as http:
-            for key, request in queue:
-                on_reply(key, await _ask_one(http, server, request, attempts))
+    async def work(http: aiohttp.ClientSession, queue: Iterator[tuple[str, ChatRequest]]) -> None:
+        for key, request in queue:
+            on_reply(key, await _ask_one(http, server, request, attempts))
 
     queue = iter(requests)
-    async with asyncio.TaskGroup() as tasks:
+    connector = aiohttp.TCPConnector(limit=concurrency)
+    session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers)
+    async with session as http, asyncio.TaskGroup() as tasks:
         for _ in range(min(concurrency, len(requests))):
-            tasks.create_task(work(queue))
+            tasks.create_task(work(http, queue))
 
 
 async def _ask_one(
-    http: httpx.AsyncClient, server: Server, request: ChatRequest, attempts: int
+    http: aiohttp.ClientSession, server: Server, request: ChatRequest, attempts: int
 ) -> Reply | Failure:
     if (spelled := spells_image(request, server.image_words)) is not None:
         return spelled
-    body = await asyncio.to_thread(request_body, server, request)
+    body = await asyncio.to_thread(_encoded_body, server, request)
     failure = Failure(reason="not asked")
     unreachable = False
     for attempt in range(attempts):
@@ -166,18 +161,19 @@ async def _ask_one(
         if not server.alive():
             raise _gone(server, server.last_words())
         try:
-            response = await http.post(f"{server.url}/chat/completions", json=body)
-        except httpx.TimeoutException as error:
+            async with http.post(f"{server.url}/chat/completions", data=body) as response:
+                status, content = response.status, await response.read()
+        except TimeoutError as error:
             failure, unreachable = Failure(reason=f"timeout: {type(error).__name__}"), False
             continue
-        except httpx.TransportError as error:
+        except (aiohttp.ClientError, OSError) as error:
             failure, unreachable = Failure(reason=f"connection: {error or type(error).__name__}"), True
             continue
         unreachable = False
-        if response.status_code == 200:
-            return _parse(response, request)
-        failure = Failure(reason=f"HTTP {response.status_code}: {_message(response)}")
-        if response.status_code < 500:
+        if status == 200:
+            return _parse(content, request)
+        failure = Failure(reason=f"HTTP {status}: {_message(content)}")
+        if status < 500:
             return failure
     if unreachable or not server.alive():
         raise _gone(server, server.last_words() or failure.reason)
@@ -212,9 +208,13 @@ def request_body(server: Server, request: ChatRequest) -> dict[str, Any]:
     return body
 
 
-def _parse(response: httpx.Response, request: ChatRequest) -> Reply | Failure:
+def _encoded_body(server: Server, request: ChatRequest) -> bytes:
+    return json.dumps(request_body(server, request)).encode()
+
+
+def _parse(content: bytes, request: ChatRequest) -> Reply | Failure:
     try:
-        body = json.loads(response.content.decode("utf-8", errors="replace"))
+        body = json.loads(content.decode("utf-8", errors="replace"))
         answers = sorted(body["choices"], key=lambda choice: choice["index"])
         if len(answers) != request.sampling.n:
             return Failure(reason=f"{len(answers)} answers instead of {request.sampling.n}")
@@ -253,12 +253,13 @@ def _log_sum(a: float, b: float) -> float:
     return max(a, b) + math.log1p(math.exp(-abs(a - b)))
 
 
-def _message(response: httpx.Response) -> str:
+def _message(content: bytes) -> str:
+    text = content.decode("utf-8", errors="replace")
     try:
-        body = response.json()
+        body = json.loads(text)
         return str((body.get("error") or body)["message"])[:300]
     except (ValueError, LookupError, TypeError, AttributeError):
-        return response.text[:300]
+        return text[:300]
 
 
 def _gone(server: Server, words: str) -> AlignError:
