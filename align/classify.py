@@ -30,7 +30,7 @@ from align.labelled_images import ImagesSection, LabelledImage, LabelledImages, 
 from align.modeling import CheckpointSection, check_folder, first_line
 from align.progress import say
 from align.run import RunFolder
-from align.trainer_args import STAGE_OWNS, section
+from align.trainer_args import PEFT_STAGE_OWNS, STAGE_OWNS, section
 from align.training import (
     build,
     manifest_metrics,
@@ -41,7 +41,6 @@ from align.training import (
     wait_for_main,
 )
 from align.training_data import QUARANTINE
-from align.tuning.lora import PLACED_BY_STAGE
 from align.tuning.placement import placement
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ _TOLERANCE = 1e-4  # of logits, merged against adapter-on, both in float32
 _PROBES = 8
 
 
-class LoraSection(section("LoraConfig", PLACED_BY_STAGE)):
+class LoraSection(section("LoraConfig", PEFT_STAGE_OWNS)):
     """PEFT's `LoraConfig` by its own names; by default queries and values, and the classifier whole."""
 
 

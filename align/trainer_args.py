@@ -69,6 +69,17 @@ STAGE_OWNS = {
     "do_predict": "evaluation has its own stages: generate, score, report",
 }
 
+# The same of PEFT's configs.
+PEFT_STAGE_OWNS = {
+    "peft_type": "the recipe's `method` sets it",
+    "task_type": "the stage sets it",
+    "inference_mode": "the stage trains",
+    "base_model_name_or_path": "set model.path",
+    "revision": "set model.revision",
+    "peft_version": "PEFT writes it",
+    "auto_mapping": "PEFT writes it",
+}
+
 
 class Passthrough(Strict):
     """A section whose keys are another library's; only what the recipe sets is kept and passed on."""

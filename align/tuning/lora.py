@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from align.errors import AlignError
 from align.families import Blocks
 from align.modeling import first_line
-from align.trainer_args import section
+from align.trainer_args import PEFT_STAGE_OWNS, section
 from align.tuning.initialisation import with_settings
 from align.tuning.lora_components import Components, Part, listed_parts, pattern_part, section_parts
 
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel
 
-PLACED_BY_STAGE = {
-    "peft_type": "this section is LoRA's",
-    "task_type": "the stage sets it",
-    "inference_mode": "the stage trains",
-    "base_model_name_or_path": "set model.path",
-    "revision": "set model.revision",
-    "peft_version": "PEFT writes it",
-    "auto_mapping": "PEFT writes it",
-}
 _STARTS = r"^(gaussian|orthogonal|mica|eva|pissa(_niter_\d+)?|olora|corda|lora_ga|loftq)$"
 _OWN_LORA_KEYS: dict[str, tuple[Any, Any]] = {
     "components": (
@@ -57,7 +48,7 @@ _OWN_LORA_KEYS: dict[str, tuple[Any, Any]] = {
 _DEFAULTS = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}
 
 
-class LoraSection(section("LoraConfig", PLACED_BY_STAGE, _OWN_LORA_KEYS)):
+class LoraSection(section("LoraConfig", PEFT_STAGE_OWNS, _OWN_LORA_KEYS)):
     """PEFT's `LoraConfig` by its own names, plus `components` and `blocks`.
 
     `target_modules`, when set, is a regular expression over full module names and replaces both.

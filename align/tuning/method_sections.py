@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from align.config import StageRecipe, Strict
 from align.families import Blocks, Component
-from align.trainer_args import section
+from align.trainer_args import PEFT_STAGE_OWNS, section
 from align.tuning.lora import LoraSection
 
 Method = Literal[
@@ -36,16 +36,7 @@ Method = Literal[
     "full",
 ]
 
-_STAGE_SETS = {
-    "peft_type": "the recipe's `method` sets it",
-    "task_type": "the stage sets it",
-    "inference_mode": "the stage trains",
-    "base_model_name_or_path": "set model.path",
-    "revision": "set model.revision",
-    "peft_version": "PEFT writes it",
-    "auto_mapping": "PEFT writes it",
-}
-_ON_MODULES = _STAGE_SETS | {
+_ON_MODULES = PEFT_STAGE_OWNS | {
     "target_modules": "set `components` and `blocks`",
     "feedforward_modules": "set `components`: keys, values and the input of the last MLP layer are scaled",
 }
@@ -71,15 +62,15 @@ class BeftSection(section("BeftConfig", _ON_MODULES, _PLACES)):
     """PEFT's `BeftConfig`."""
 
 
-class PrefixTuningSection(section("PrefixTuningConfig", _STAGE_SETS)):
+class PrefixTuningSection(section("PrefixTuningConfig", PEFT_STAGE_OWNS)):
     """PEFT's `PrefixTuningConfig`."""
 
 
-class PTuningSection(section("PromptEncoderConfig", _STAGE_SETS)):
+class PTuningSection(section("PromptEncoderConfig", PEFT_STAGE_OWNS)):
     """PEFT's `PromptEncoderConfig`."""
 
 
-class PromptTuningSection(section("PromptTuningConfig", _STAGE_SETS)):
+class PromptTuningSection(section("PromptTuningConfig", PEFT_STAGE_OWNS)):
     """PEFT's `PromptTuningConfig`."""
 
 
