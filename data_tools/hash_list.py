@@ -191,7 +191,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         tree = json.loads(text)
     except ValueError:
         try:
-            tree = [json.loads(line) for line in text.splitlines() if line.strip()]
+            tree = [json.loads(line) for line in text.split("\n") if line.strip()]
         except ValueError as error:
             raise AlignError(f"neither JSON nor JSON lines: {error}", where=str(path)) from error
     parts = tree.values() if isinstance(tree, dict) else [tree]

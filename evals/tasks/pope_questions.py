@@ -166,7 +166,7 @@ def _question(template: str, name: str) -> str:
 
 def _lines(path: Path) -> Iterable[tuple[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise AlignError(
             f"cannot read {path}: {error.strerror}", fix="check the path in the recipe"

@@ -159,7 +159,7 @@ def test_every_row_is_kept_or_has_a_reason(
         # NaN and infinities are no JSON for a strict parser; a file without usable rows is an error too
         assert error.what.startswith(("no row could be used", "not whole JSON", "nothing in a list"))
         if error.what.startswith("no row") and expected:
-            assert len(job.quarantine_path.read_text().splitlines()) == expected
+            assert job.quarantine_path.read_text().count("\n") == expected
     else:
         dropped = job.quarantine_path.read_text().splitlines() if job.quarantine_path.exists() else []
         assert tally.dropped.total() == len(dropped) and all(json.loads(line)["reason"] for line in dropped)
@@ -183,7 +183,7 @@ def _check_output(out: Path, root: Path) -> None:
     if out.suffix == ".parquet":
         rows = [row | {"meta": json.loads(row["meta"])} for row in pq.read_table(out).to_pylist()]
     else:
-        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        rows = [json.loads(line) for line in out.read_text().split("\n") if line]
     assert rows
     assert len({row["id"] for row in rows}) == len(rows)
     for row in rows:
