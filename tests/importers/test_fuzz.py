@@ -129,6 +129,8 @@ def number_of_rows(shape: Shape, content: Any) -> int | None:
     if FORMATS[shape.format].join:
         section = content.get({"vqav2": "questions"}.get(shape.format, "annotations"))
         return len(section) if isinstance(section, list) else None
+    if isinstance(content, list) and content and isinstance(content[0], list):
+        return None  # written as lines, the first of them is a whole JSON list
     return len(content)
 
 
