@@ -17,7 +17,8 @@ from align.errors import AlignError
 from align.image_words import image_words
 from align.model_digest import model_digest
 from align.progress import say
-from align.serve import ServeSettings, engine_args, require_vllm, vllm_environment
+from align.serve import ServeSettings, engine_args
+from align.vllm_install import require_vllm, vllm_environment
 
 BATCHES_OF_SEQUENCES = 8
 """A batch holds this many times the requests that are decoded together; the rest keeps the engine fed."""

