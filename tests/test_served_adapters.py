@@ -147,13 +147,14 @@ def test_one_server_answers_with_each_adapter_as_peft_does(base_checkpoint: Path
         name: make_adapter(base_checkpoint, tmp_path / name, seed=seed, r=8)
         for name, seed in (("sft", 0), ("dpo", 1))
     }
-    wanted = {None: [answer(load_model(section), processor, probe, 24) for probe in probes]}
+    wanted: dict[str | None, list[list[int]]] = {}
+    wanted[None] = [answer(load_model(section), processor, probe, 24) for probe in probes]
     for name, path in adapters.items():
         model = PeftModel.from_pretrained(load_model(section), str(path)).eval()
         wanted[name] = [answer(model, processor, probe, 24) for probe in probes]
     assert token_agreement(wanted["sft"], wanted["dpo"]) < 0.9
     requests = [
-        (str(k), ChatRequest(probe.messages, [probe.image], Sampling(max_tokens=24)))
+        (str(k), ChatRequest(probe.messages, [probe.image] if probe.image else [], Sampling(max_tokens=24)))
         for k, probe in enumerate(probes)
     ]
     settings = ServeSettings(dtype="float32", max_model_len=512, adapters=adapters, kv_cache_gb=0.5)
