@@ -29,6 +29,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 from align.trainers.flex import flex_shared_row
+from align.trainers.last_layer import reads_tail
 from align.trainers.shared_row import SharedRow
 
 Method = Literal["auto", "dense", "split", "flex"]
@@ -98,29 +99,40 @@ def shared_row_attention(
     parts = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
     for number, (q, k, v) in enumerate(parts):
         small = lengths[number] < _SMALL_GROUP
+        unread = max(0, shared_row.spans[number].prefix - 1) if reads_tail(module) else 0
+        if unread:
+            pieces.append(torch.zeros_like(q[:, :, :unread]))
         if method == "dense" or (method == "auto" and small):
-            bias = shared_row.bias(number, sliding_window, q.dtype)
+            bias = shared_row.bias(number, sliding_window, q.dtype)[unread:]
+            q = q[:, :, unread:]
             pieces.append(scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scaling))
         else:
-            pieces.extend(_split(q, k, v, shared_row, number, sliding_window, scaling))
+            pieces.extend(_split(q, k, v, shared_row, number, sliding_window, scaling, unread))
     return torch.cat([piece.transpose(1, 2) for piece in pieces], dim=1), None
 
 
 def _split(
-    q: Tensor, k: Tensor, v: Tensor, row: SharedRow, number: int, window: int | None, scaling: float | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    row: SharedRow,
+    number: int,
+    window: int | None,
+    scaling: float | None,
+    unread: int,
 ) -> list[Tensor]:
-    """Prefix, then branches, of one group; tensors are `[1, H, n, D]` of the group's n tokens."""
+    """Prefix, from query `unread` on, then branches of one group; `[1, H, n, D]` of the group's n tokens."""
     span = row.spans[number]
     prefix = span.prefix
     bias = row.bias(number, window, q.dtype)
     own, answers = q.split([prefix, span.answers], 2)
     pieces = []
     if prefix:
-        keys, values = k[:, :, :prefix], v[:, :, :prefix]
-        if row.is_plain(number, window):
+        keys, values, own = k[:, :, :prefix], v[:, :, :prefix], own[:, :, unread:]
+        if not unread and row.is_plain(number, window):
             pieces.append(scaled_dot_product_attention(own, keys, values, is_causal=True, scale=scaling))
         else:
-            mask = bias[:prefix, :prefix]
+            mask = bias[unread:prefix, :prefix]
             pieces.append(scaled_dot_product_attention(own, keys, values, attn_mask=mask, scale=scaling))
     if not span.answers:
         return pieces

@@ -57,8 +57,8 @@ def check_alike(
     """Forward and backward of a loss over shared rows and over separate ones.
 
     Weights in fp32 are used as they are. Of 16-bit models a copy is compared in fp32 that has the
-    decoder's first layers, one of each kind at least, on the CPU where it does not fit beside the model;
-    quantised ones are compared in their own dtype.
+    decoder's first layers, one of each kind at least, and its last; on the CPU where it does not fit
+    beside the model. Quantised ones are compared in their own dtype.
 
     Args:
         model: the model itself, without its PEFT wrapper; `accept_shared_rows` has been called.
@@ -128,13 +128,13 @@ def _relative_difference(ours: list[Tensor | None], theirs: list[Tensor | None])
 
 
 def float_copy(model: Any, device: torch.device) -> Any:
-    """A copy in fp32 with the decoder's first layers, up to the first of the last kind to appear.
+    """A copy in fp32 with those of the decoder's layers that are compared.
 
     Each weight is converted on its way to `device`, so nothing is there twice.
     """
     decoder = model.get_decoder()
     layers = decoder.layers
-    decoder.layers = layers[: compared_depth(decoder)]
+    decoder.layers = torch.nn.ModuleList([layers[number] for number in compared_layers(decoder)])
     try:
         return copy.deepcopy(model, _weights_elsewhere(model, device))
     finally:
@@ -170,15 +170,23 @@ def _place_of_copy(model: Any) -> torch.device:
 def compared_bytes(model: Any) -> int:
     """Bytes of `float_copy`'s weights."""
     decoder: Any = model.get_decoder()
-    rest = decoder.layers[compared_depth(decoder) :]
-    left_out = {id(parameter) for layer in rest for parameter in layer.parameters()}
+    rest = set(range(len(decoder.layers))) - set(compared_layers(decoder))
+    left_out = {id(parameter) for number in rest for parameter in decoder.layers[number].parameters()}
     return 4 * sum(p.numel() for p in model.parameters() if id(p) not in left_out)
 
 
-def compared_depth(decoder: Any) -> int:
-    """How many of the decoder's layers the copy in fp32 has."""
-    kinds = getattr(decoder.config, "layer_types", None) or ["full_attention"] * len(decoder.layers)
-    return max(2, max(kinds.index(kind) for kind in set(kinds)) + 1)
+def compared_layers(decoder: Any) -> list[int]:
+    """The decoder's layers that the copy in fp32 has: the first ones, of each kind one, and the last.
+
+    The last is computed in a way of its own (`align.trainers.last_layer`). In the copy it stands where the
+    decoder has a layer of its kind, since models look masks up by a layer's place.
+    """
+    count = len(decoder.layers)
+    kinds = getattr(decoder.config, "layer_types", None) or ["full_attention"] * count
+    place = min(max(1, *(kinds.index(kind) for kind in set(kinds))), count - 1)
+    while kinds[place] != kinds[count - 1]:
+        place += 1
+    return [*range(place), count - 1]
 
 
 @contextmanager

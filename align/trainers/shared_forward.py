@@ -8,7 +8,8 @@
    checkpointed decoder; a second forward over the same row (the reference) takes the same features;
 2. positions are those of the separate sequences: a branch goes on at max(prefix positions) + 1, which
    under mRoPE is not the number of prefix tokens;
-3. the backbone gives back the hidden states that predict a scored token, and only those meet the head.
+3. the last layer is computed where it is read (`last_layer`), and the backbone gives back the hidden
+   states that predict a scored token; only those meet the head.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 from align.progress import say
 from align.trainers.attention import Method, use_shared_rows
 from align.trainers.image_features import ImageFeatures, image_features
+from align.trainers.last_layer import trim_last_layer
 from align.trainers.log_prob_head import score
 from align.trainers.remembered import remembered_features
 from align.trainers.shared_row import SharedRow, array_places
@@ -55,6 +57,7 @@ def accept_shared_rows(model: PreTrainedModel, method: Method = "auto") -> None:
         method: how attention is computed, see `align.trainers.attention`.
     """
     use_shared_rows(model, method)
+    trim_last_layer(model.get_decoder())
     backbone, holder = cast(Any, model.base_model), cast(Any, model)
     backbone.register_forward_hook(_keep_predictors, with_kwargs=True)
     # Attributes, not a closure: a deep copy of the model then calls itself and not the original.

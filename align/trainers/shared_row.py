@@ -129,6 +129,14 @@ class SharedRow:
         }
         return replace(self, **moved, memo={})
 
+    def tail(self) -> Tensor:
+        """Columns `[n]`, ascending, of what follows the prefixes, and of each prefix's last token."""
+        if "tail" not in self.memo:
+            starts = [(max(span.start, span.start + span.prefix - 1), span.stop) for span in self.spans]
+            columns = [torch.arange(start, stop, device=self.input_ids.device) for start, stop in starts]
+            self.memo["tail"] = torch.cat(columns)
+        return self.memo["tail"]
+
     def mask(self, number: int, window: int | None) -> Tensor:
         """Who sees whom inside group `number`: `[n, n]` bool, True where the query (row) sees the key.
 

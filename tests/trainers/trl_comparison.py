@@ -114,6 +114,7 @@ def train(
         **options,
     }
     recorder = Recorder()
+    torch.manual_seed(settings["seed"])  # of the adapter, which PEFT draws before the trainer seeds
     trainer = kind(
         model=build(),
         args=DPOConfig(**settings),
