@@ -9,6 +9,7 @@ the tokenizer; `check_text` refuses it.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,7 +25,15 @@ _TOKEN_ATTRIBUTES = (
     "vision_end_token",
     "boi_token",
     "eoi_token",
+    "start_image_token",
+    "end_image_token",
+    "fake_image_token",
+    "global_image_token",
+    "image_break_token",
+    "image_end_token",
 )
+# Idefics 3 and SmolVLM write where in the picture a tile stands; no attribute names these tokens.
+_PLACE = re.compile(r"<row_\d+_col_\d+>|<global-img>")
 
 
 def message_parts(messages: Sequence[Message], num_images: int) -> list[dict[str, Any]]:
@@ -100,9 +109,10 @@ def openai_messages(messages: Sequence[Message], images: Sequence[bytes]) -> lis
 def image_tokens(processor: Any) -> list[str]:
     """The strings that stand for visual input in this family, such as `<image>` or `<|image_pad|>`."""
     # Gemma 3's processor calls its opening tag the image token, and only its tokenizer knows the real one.
-    owners = (processor, getattr(processor, "tokenizer", processor))
-    found = [getattr(owner, name, None) for owner in owners for name in _TOKEN_ATTRIBUTES]
-    return sorted({str(token) for token in found if token})
+    tokenizer = getattr(processor, "tokenizer", processor)
+    found = [getattr(owner, name, None) for owner in (processor, tokenizer) for name in _TOKEN_ATTRIBUTES]
+    named = {str(token) for token in found if token}
+    return sorted(named | {token for token in tokenizer.get_added_vocab() if _PLACE.fullmatch(token)})
 
 
 def check_text(texts: Iterable[str], image_token: str | Sequence[str]) -> None:

@@ -220,7 +220,7 @@ def _trainer(
     )
     check_reference(trainer, plan)
     _check_first_row(trainer, processor, checked)
-    return trainer, plan, finish_start(plan, trainer.model, batches, folder)
+    return trainer, plan, finish_start(plan, trainer.model, batches, folder, recipe.model)
 
 
 def _stores(recipe: Recipe, model: Any, processor: Any, options: Any) -> dict[str, Any]:

@@ -216,7 +216,7 @@ def _merge(
     path = folder.work / CHECKPOINT
     merged.to(stored).save_pretrained(str(path), safe_serialization=True)
     processor.save_pretrained(str(path))
-    keys = checks.check_keys(_base_folder(recipe.model), path, _tied(merged.config))
+    keys = checks.check_keys(recipe.model.folder(), path, _tied(merged.config))
     metrics = {
         "lora_modules": len(modules),
         "lora_modules_zero": len(modules) - len(changing),
@@ -274,7 +274,7 @@ def _answer_lengths(processor: Any, probes: Sequence[checks.Probe]) -> list[int]
 def _compare_layers(recipe: Recipe, folder: RunFolder, adapter: Adapter) -> None:
     """Every saved tensor against base + adapter; writes `layer_changes.json`."""
     changes, faults = verify(
-        _base_folder(recipe.model), adapter, folder.work / CHECKPOINT, recipe.merge_into, LAYER_TOLERANCE
+        recipe.model.folder(), adapter, folder.work / CHECKPOINT, recipe.merge_into, LAYER_TOLERANCE
     )
     changes.write(folder.work / LAYER_CHANGES)
     if faults:
@@ -361,19 +361,9 @@ def _file_dtype(recipe: Recipe) -> Any:
     """The dtype of the base's first tensor."""
     from safetensors import safe_open
 
-    file = next(iter(sorted(_base_folder(recipe.model).glob("*.safetensors"))))
+    file = next(iter(sorted(recipe.model.folder().glob("*.safetensors"))))
     with safe_open(str(file), framework="pt") as tensors:
         return tensors.get_tensor(next(iter(tensors.keys()))).dtype
-
-
-def _base_folder(section: ModelSection) -> Path:
-    """Where the base's files are: its folder, or the hub's cache."""
-    if section.is_local:
-        return Path(section.path)
-    from transformers.utils.hub import cached_file
-
-    found = cached_file(section.path, "config.json", revision=section.revision)
-    return Path(str(found)).parent
 
 
 if __name__ == "__main__":

@@ -63,6 +63,14 @@ class CheckpointSection(Strict):
             return Path(self.path)
         return f"{self.path}@{self.revision}" if self.revision else self.path
 
+    def folder(self) -> Path:
+        """Where its files are: `path`, or the hub's cache."""
+        if self.is_local:
+            return Path(self.path)
+        from transformers.utils.hub import cached_file
+
+        return Path(str(cached_file(self.path, "config.json", revision=self.revision))).parent
+
 
 class ModelSection(CheckpointSection):
     """Which checkpoint, and how it is loaded."""

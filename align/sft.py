@@ -141,7 +141,7 @@ def _trainer(
         say(f"  an image is read once for its rows in a batch: {_counted(checked.rows)}")
     if arguments["assistant_only_loss"] and not trainer.args.packing:
         _check_first_row(trainer, processor, checked)
-    return trainer, plan, finish_start(plan, trainer.model, batches, folder)
+    return trainer, plan, finish_start(plan, trainer.model, batches, folder, recipe.model)
 
 
 def _counted(rows: Sequence[SFTRow]) -> str:

@@ -22,10 +22,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "TRL, tuned: compact head": {"trl": True, "compact": True},
     "ours: shared row": {"attention": "dense", "trl_head": True},
     "ours: and a head on small tiles": {"attention": "dense"},
-    "ours: and split attention": {"attention": "split"},
-    "ours: and checkpointing": {"attention": "split", "gradient_checkpointing": True},
-    "ours: and reference store": {"attention": "split", "reference": True},
-    "ours: and feature store": {"attention": "split", "reference": True, "features": True},
+    "ours: and split attention": {"attention": "auto"},
+    "ours: and checkpointing": {"attention": "auto", "gradient_checkpointing": True},
+    "ours: and reference store": {"attention": "auto", "reference": True},
+    "ours: and feature store": {"attention": "auto", "reference": True, "features": True},
 }
 
 

@@ -80,6 +80,19 @@ def test_a_text_never_becomes_an_image(twins: Twins, name: str) -> None:
         assert images("<image>") == images("cat") > 0
 
 
+@pytest.mark.parametrize("name", IMAGE_TWINS)
+def test_what_stands_around_an_image_is_no_text_either(twins: Twins, name: str) -> None:
+    processor: Any = AutoProcessor.from_pretrained(twins(name))
+    processor.chat_template = processor.chat_template or processor.tokenizer.chat_template
+    texts = [render(processor, TURNS[:1], count, add_generation_prompt=True) for count in (0, 1)]
+    seen = processor(text=[texts[1]], images=[[Image.new("RGB", (90, 60))]])["input_ids"][0]
+    plain = processor.tokenizer(texts[0])["input_ids"]
+    added = {number: word for word, number in processor.tokenizer.get_added_vocab().items() if word.strip()}
+    own = {processor.tokenizer.bos_token_id, *plain}
+    around = {added[number] for number in set(seen) - own if number in added}
+    assert around and around <= set(image_tokens(processor))
+
+
 def test_images_need_a_user_turn() -> None:
     with pytest.raises(AlignError, match="no user turn"):
         message_parts([Message(role="system", content="x")], num_images=1)

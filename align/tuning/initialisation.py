@@ -7,8 +7,7 @@ PEFT's `lora.init_lora_weights`, three kinds:
 - `pissa`, `olora`, `corda`, `lora_ga`: the start is taken out of the base's weights, so "adapter off" is
   another model than the base. The stage saves the difference to the start, a plain LoRA of twice the rank
   for the base as it was. CorDA (Yang et al., 2024) and LoRA-GA (Wang et al., 2024) look at calibration rows.
-- `loftq` is refused: PEFT computes it on a GPU alone, rounds the base itself, and does so again whenever the
-  adapter is loaded. `model.quantization: nf4` is the way to a 4-bit base here.
+- `loftq`, on a quantised base alone: see `align.tuning.loftq`.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ CONVERTED = ("pissa", "olora", "corda", "lora_ga")
 """`init_lora_weights` that begin so are saved as a plain LoRA."""
 CALIBRATED = ("eva", "corda", "lora_ga")
 """`init_lora_weights` that look at rows."""
+LOFTQ = "loftq"
 _ON_PLAIN_WEIGHTS = ("orthogonal", "mica")
 _INITIAL = "initial_adapter"
 
@@ -44,22 +44,32 @@ def start_of(config: Any) -> str:
 
 
 def with_settings(given: dict[str, Any]) -> dict[str, Any]:
-    """LoraConfig's arguments, with LoRA-GA's settings, which PEFT does not fill in.
-
-    Raises:
-        AlignError: LoftQ.
-    """
+    """LoraConfig's arguments, with LoRA-GA's settings, which PEFT does not fill in, and without LoftQ,
+    which PEFT would do its own way here and again whenever the adapter is loaded."""
     from peft import LoraGAConfig
 
-    if given.get("init_lora_weights") == "loftq":
-        raise AlignError(
-            "PEFT's LoftQ rounds the base itself, on a GPU, and again whenever the adapter is loaded",
-            where="lora.init_lora_weights",
-            fix="set model.quantization: nf4, and init_lora_weights: true, gaussian or eva",
-        )
+    if given.get("init_lora_weights") == LOFTQ:
+        return {**given, "init_lora_weights": True}
     if given.get("init_lora_weights") != "lora_ga" or given.get("lora_ga_config"):
         return given
     return {**given, "lora_ga_config": LoraGAConfig()}
+
+
+def check_loftq(config: LoraConfig, reference: str, quantized: bool) -> None:
+    """Refuse LoftQ where there is no rounding to make up for, or where the adapter must start at zero.
+
+    Raises:
+        AlignError: says which.
+    """
+    where, others = "lora.init_lora_weights", "true, gaussian or eva"
+    if not quantized:
+        what = "loftq makes up for the rounding of a 4-bit base, and this base is not rounded"
+        raise AlignError(what, where=where, fix=f"set model.quantization: nf4, or use {others}")
+    if reference:
+        what = f"loftq starts elsewhere than adapter off: {reference}"
+        raise AlignError(what, where=where, fix=f"use {others}")
+    if config.use_dora:
+        raise AlignError("loftq cannot start DoRA's magnitudes", where=where, fix="leave use_dora out")
 
 
 def check_initialisation(config: LoraConfig, reference: str = "", quantized: bool = False) -> None:

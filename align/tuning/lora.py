@@ -34,7 +34,8 @@ _OWN_LORA_KEYS: dict[str, tuple[Any, Any]] = {
         bool | Annotated[str, Field(pattern=_STARTS)],
         Field(
             default=True,
-            description="true, gaussian, orthogonal, mica, eva, corda, lora_ga, olora, pissa, pissa_niter_N",
+            description="true, gaussian, orthogonal, mica, eva, corda, lora_ga, olora, pissa, pissa_niter_N; "
+            "on a 4-bit base also loftq",
         ),
     ),
     # Of lists, which YAML has, where PEFT's annotation wants tuples.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from align.tuning.initialisation import Batches, calibrate_adapter, calibrate_base, keep_start, start_of
+from align.tuning.loftq import start_from_rounding
 from align.tuning.placement import Placement, place_dropout, placement
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from align.modeling import CheckpointSection
     from align.run import RunFolder
     from align.tuning.methods import MethodPlan
 
@@ -21,7 +23,9 @@ def prepare_start(plan: MethodPlan, model: PreTrainedModel, batches: Batches) ->
         calibrate_base(config, model, batches)
 
 
-def finish_start(plan: MethodPlan, model: Any, batches: Batches, folder: RunFolder) -> Placement:
+def finish_start(
+    plan: MethodPlan, model: Any, batches: Batches, folder: RunFolder, base: CheckpointSection
+) -> Placement:
     """The adapter as it will start, and the table of what trains, held against the plan.
 
     Args:
@@ -29,6 +33,7 @@ def finish_start(plan: MethodPlan, model: Any, batches: Batches, folder: RunFold
         model: as the trainer has it.
         batches: makes calibration batches.
         folder: whose scratch keeps the start of an adapter that changes the base.
+        base: the checkpoint that was loaded.
 
     Raises:
         AlignError: the plan was not met.
@@ -40,6 +45,8 @@ def finish_start(plan: MethodPlan, model: Any, batches: Batches, folder: RunFold
     place_dropout(model, plan.parts)
     if folder.is_main:
         keep_start(model, folder.scratch)
+    if plan.from_rounding:
+        start_from_rounding(model, base.folder())
     if start_of(plan.config) == "eva":
         calibrate_adapter(model, batches)
         where = placement(model, plan.parts, exact=False)

@@ -11,7 +11,7 @@ from align.errors import AlignError
 from align.families import family_of
 from align.modeling import first_line
 from align.progress import say
-from align.tuning.initialisation import check_initialisation
+from align.tuning.initialisation import LOFTQ, check_initialisation, check_loftq
 from align.tuning.lora import lora_plan
 from align.tuning.lora_components import Part, listed_parts, whole_modules
 from align.tuning.method_sections import TrainingRecipe
@@ -46,11 +46,13 @@ class MethodPlan:
         method: as in the recipe.
         config: PEFT's; None where the model's own weights train.
         parts: what must be hit, by component.
+        from_rounding: LoRA starts as LoftQ does.
     """
 
     method: str
     config: PeftConfig | None
     parts: tuple[Part, ...]
+    from_rounding: bool = False
 
 
 def method_plan(recipe: TrainingRecipe, model: PreTrainedModel, reference: str = "") -> MethodPlan:
@@ -66,8 +68,11 @@ def method_plan(recipe: TrainingRecipe, model: PreTrainedModel, reference: str =
     """
     if recipe.method == "lora":
         plan = lora_plan(recipe.lora, model)
+        from_rounding = recipe.lora.given().get("init_lora_weights") == LOFTQ
+        if from_rounding:
+            check_loftq(plan.config, reference, getattr(model, "is_loaded_in_4bit", False))
         check_initialisation(plan.config, reference, getattr(model, "is_quantized", False))
-        return MethodPlan("lora", plan.config, plan.parts)
+        return MethodPlan("lora", plan.config, plan.parts, from_rounding)
     if recipe.method in OWN_WEIGHTS:
         return MethodPlan(recipe.method, None, _own_weights(recipe, model))
     if recipe.method in _PROMPTS:
