@@ -129,10 +129,10 @@ def test_served(
         families_table.check(name, {"vLLM": why})
         return
     found = families_engine.answers(checkpoint, probes, MAX_TOKENS)
-    same = sum(a == b for one, two in zip(wanted, found, strict=True) for a, b in zip(one, two, strict=False))
-    total = sum(map(len, wanted))
-    print(f"{name}: {same} of {total} tokens")
-    assert (same >= 0.99 * total) == (name not in DIFFERS), (wanted, found)
+    share = agreement(name, wanted, found)
+    assert (share >= 0.99) == (name not in DIFFERS), (wanted, found)
+    if name == "gemma3":  # why: vLLM's CPU attention is causal between the tokens of an image too
+        assert agreement(f"{name}, causal", greedy(checkpoint, probes, causal=True), found) >= 0.99
     families_table.check(name, {"vLLM": DIFFERS.get(name, "yes")})
 
 
@@ -143,8 +143,20 @@ def test_the_page_is_whole() -> None:
     assert not families_table.missing_footnotes()
 
 
-def greedy(checkpoint: Path, probes: Sequence[Probe]) -> list[list[int]]:
-    """transformers' greedy tokens, up to where the two best are within a hundredth of a nat."""
+def agreement(name: str, wanted: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> float:
+    """The share of the wanted tokens that were found; also printed."""
+    same = sum(a == b for one, two in zip(wanted, found, strict=True) for a, b in zip(one, two, strict=False))
+    total = sum(map(len, wanted))
+    print(f"{name}: {same} of {total} tokens")
+    return same / total
+
+
+def greedy(checkpoint: Path, probes: Sequence[Probe], causal: bool = False) -> list[list[int]]:
+    """transformers' greedy tokens, up to where the two best are within a hundredth of a nat.
+
+    Args:
+        causal: read the prompt so even where the family's attention goes both ways in it or in its images.
+    """
     import torch
 
     section = ModelSection(path=str(checkpoint), dtype="float32")
@@ -155,6 +167,8 @@ def greedy(checkpoint: Path, probes: Sequence[Probe]) -> list[list[int]]:
         text = render(processor, probe.messages, len(probe.images), add_generation_prompt=True)
         pictures = {"images": [Image.open(path) for path in probe.images]} if probe.images else {}
         inputs = processor(text=[text], **pictures, return_tensors="pt", add_special_tokens=False)
+        if causal:
+            inputs.pop("token_type_ids")
         with torch.no_grad():
             made = model.generate(
                 **inputs, max_new_tokens=MAX_TOKENS, return_dict_in_generate=True, output_logits=True
