@@ -199,6 +199,10 @@ def load_model(section: ModelSection) -> PreTrainedModel:
         )
     if section.quantization != "none":
         _check_quantized(model, section)
+    text: Any = model.config.get_text_config()
+    if section.attn_implementation == "sdpa" and getattr(text, "attn_logit_softcapping", None):
+        say("  sdpa leaves out this model's soft-capped attention, which vLLM has. Closer to serving:")
+        say("  model.attn_implementation: flash_attention_2, or eager, which is slow")
     offer_backbone(model)
     return model.requires_grad_(False).eval()
 

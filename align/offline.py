@@ -18,6 +18,7 @@ from align.image_words import image_words
 from align.model_digest import model_digest
 from align.progress import say
 from align.serve import ServeSettings, engine_args
+from align.served_template import served_template
 from align.vllm_install import require_vllm, vllm_environment
 
 BATCHES_OF_SEQUENCES = 8
@@ -34,9 +35,10 @@ class OfflineEngine:
         image_words: texts that the model would take for an image; requests that spell one are not asked.
     """
 
-    def __init__(self, llm: Any, digest: str, batch: int, image_words: tuple[str, ...] = ()) -> None:
+    def __init__(self, llm: Any, checkpoint: str | Path, digest: str, batch: int) -> None:
         self.digest = digest
-        self.image_words = image_words
+        self.image_words = image_words(checkpoint)
+        self._template = served_template(checkpoint)
         self._llm = llm
         self._batch = batch
 
@@ -87,7 +89,7 @@ class OfflineEngine:
             for request in requests
         ]
         sampling = [SamplingParams(**request.sampling.model_dump()) for request in requests]
-        outputs = self._llm.chat(conversations, sampling, use_tqdm=False)
+        outputs = self._llm.chat(conversations, sampling, chat_template=self._template, use_tqdm=False)
         return [Reply(choices=[_choice(part) for part in output.outputs]) for output in outputs]
 
 
@@ -106,9 +108,7 @@ def offline_engine(checkpoint: str | Path, settings: ServeSettings) -> Iterator[
     say(f"  starting vLLM's engine on {checkpoint} in this process")
     llm = _start(checkpoint, settings)
     try:
-        yield OfflineEngine(
-            llm, digest, BATCHES_OF_SEQUENCES * settings.max_num_seqs, image_words(checkpoint)
-        )
+        yield OfflineEngine(llm, checkpoint, digest, BATCHES_OF_SEQUENCES * settings.max_num_seqs)
     finally:
         llm.llm_engine.engine_core.shutdown()
 

@@ -37,6 +37,7 @@ from align.image_words import image_words
 from align.model_digest import checkpoint_config, longest_context, model_digest
 from align.progress import say
 from align.served_adapters import adapted_digest, check_all, load_adapter, lora_args
+from align.served_template import template_args
 from align.vllm_install import is_cpu_build, require_vllm, vllm_environment
 
 _STOP_SECONDS = 15.0
@@ -268,7 +269,7 @@ def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir
     log_path = log_dir / f"vllm-{time.strftime('%H%M%S')}-{port}.log"
     command = [sys.executable, "-S", "-E", server_guard.__file__, str(os.getpid())]
     command += [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
-    command += server_args(checkpoint, settings, port, name)
+    command += [*server_args(checkpoint, settings, port, name), *template_args(checkpoint, log_path)]
     say(f"  starting vLLM on {checkpoint} (log: {log_path})")
     with log_path.open("wb") as log:
         process = subprocess.Popen(
