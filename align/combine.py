@@ -77,7 +77,7 @@ class WeightedAdapter(Strict):
 class Recipe(StageRecipe):
     """The recipe of `align combine`."""
 
-    name: str = Field(default="combine", pattern=r"^[A-Za-z0-9_.-]+$", description="folder inside run_dir")
+    name: str = Field(default="combine", description="folder inside run_dir")
     model: Path = Field(description="the base's checkpoint folder, the same for all adapters")
     adapters: dict[str, WeightedAdapter] = Field(
         min_length=2, description="name -> path and weight, two at least"

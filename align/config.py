@@ -8,13 +8,14 @@ nearest known key. Nothing here imports torch: a wrong recipe stops within a sec
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from yaml import YAMLError
 
 from align.errors import RecipeError
@@ -42,8 +43,16 @@ class StageRecipe(Strict):
     limit_keys: ClassVar[frozenset[str]] = frozenset()
 
     run_dir: Path = Field(description="folder of the run; the stage writes to run_dir/name")
-    name: str = Field(description="the stage's folder inside run_dir", pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str = Field(description="the stage's folder inside run_dir")
     seed: int = Field(default=0, ge=0, description="seeds every random choice of the stage")
+
+    @field_validator("name")
+    @classmethod
+    def _one_folder(cls, name: str) -> str:
+        """A validator, not a pattern of the field: a stage gives the field anew, with its own default."""
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not name.strip("."):
+            raise ValueError("must be one folder's name: letters, digits, _ . -")
+        return name
 
     @property
     def stage_dir(self) -> Path:

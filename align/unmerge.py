@@ -39,7 +39,7 @@ CHECKPOINT = "checkpoint"
 class Recipe(StageRecipe):
     """The recipe of `align unmerge`."""
 
-    name: str = Field(default="unmerge", pattern=r"^[A-Za-z0-9_.-]+$", description="folder inside run_dir")
+    name: str = Field(default="unmerge", description="folder inside run_dir")
     checkpoint: Path = Field(description="the merged checkpoint folder")
     adapter: Path = Field(description="the adapter that is in it")
     base: Path | None = Field(

@@ -46,9 +46,7 @@ p_holm p_method p_not_worse mde n clusters undefined
 class Recipe(StageRecipe):
     """What to compare."""
 
-    name: str = Field(
-        default="score", pattern=r"^[A-Za-z0-9_.-]+$", description="the stage's folder inside run_dir"
-    )
+    name: str = Field(default="score", description="the stage's folder inside run_dir")
     checkpoints: dict[str, Path] = Field(
         min_length=1,
         description="name -> folder that `align generate` wrote, in training order; each is compared with "

@@ -25,7 +25,7 @@ _GENERATE = ("seed", "tasks", "sampling", "engine", "serve", "concurrency", "max
 class Recipe(StageRecipe):
     """What to ask whom. Keys of the stages go into their sections, under the names that they have there."""
 
-    name: str = Field(default="eval", pattern=r"^[A-Za-z0-9_.-]+$", description="folder inside run_dir")
+    name: str = Field(default="eval", description="folder inside run_dir")
     checkpoints: dict[str, str] = Field(
         min_length=1,
         description="name -> merged checkpoint folder or hub id, in training order; each is compared with "

@@ -50,6 +50,15 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert "trainer.steps = 'many'" in text
 
 
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", ".", "''", "a b"])
+def test_a_stage_writes_into_its_run_and_nowhere_else(tmp_path: Path, name: str) -> None:
+    """Also where the stage gives the field a default of its own, as every stage does."""
+    path = write(tmp_path, "run_dir: r\ntrainer: {learning_rate: 1.0}\n")
+    with pytest.raises(RecipeError, match="must be one folder's name"):
+        load_recipe(Recipe, path, [f"name={name}"])
+    assert load_recipe(Recipe, path, ["name=dpo.beta_0.2-b"]).stage_dir == Path("r/dpo.beta_0.2-b")
+
+
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", "run_dir: ${nowhere}\n"])
 def test_broken_files_are_recipe_errors(tmp_path: Path, text: str) -> None:
     with pytest.raises(RecipeError):
