@@ -254,10 +254,7 @@ def raw_rows(path: Path, part: Part | None = None) -> Iterator[tuple[str, Any]]:
                 if not line.strip():
                     continue
                 where = f"{path}:{number}"
-                try:
-                    yield where, json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    yield where, AlignError(f"not JSON: {error}", where=where)
+                yield where, _parsed(line, where)
     elif path.suffix == ".parquet":
         import pyarrow.parquet as pq
         from pyarrow import ArrowException
@@ -282,12 +279,27 @@ def raw_rows(path: Path, part: Part | None = None) -> Iterator[tuple[str, Any]]:
 
 
 def _lines(path: Path, part: Part | None) -> IO[str]:
+    """The file's text without a byte order mark; what is not UTF-8 stays visible, as lone surrogates."""
     if part is None:
-        return path.open(encoding="utf-8", errors="replace")
+        return path.open(encoding="utf-8-sig", errors="surrogateescape")
     with path.open("rb") as file:
         file.seek(part.start)
         data = io.BytesIO(file.read(part.stop - part.start))
-    return io.TextIOWrapper(data, encoding="utf-8", errors="replace")
+    return io.TextIOWrapper(data, encoding="utf-8-sig", errors="surrogateescape")
+
+
+def _parsed(line: str, where: str) -> Any:
+    """A line's value, or the error that it is: text of another encoding must not be trained on as garbage."""
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError as error:
+        byte = ord(line[error.start]) - 0xDC00
+        fix = "save the file as UTF-8"
+        return AlignError(f"not UTF-8: byte 0x{byte:02x} at column {error.start + 1}", where=where, fix=fix)
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return AlignError(f"not JSON: {error}", where=where)
 
 
 def write_rows(path: Path, rows: Iterable[BaseRow]) -> int:

@@ -24,7 +24,7 @@ from align.errors import AlignError
 from align.images import image_size, open_image, resolve_image
 from align.progress import Bar, say
 from align.run import RunFolder
-from align.schema import Message, PreferenceRow, SFTRow, read_rows
+from align.schema import Message, PreferenceRow, SFTRow, check_row, raw_rows
 from align.text_rows import text_dataset
 
 if TYPE_CHECKING:
@@ -212,16 +212,19 @@ def image_file(root: Path | None, name: str) -> Path:
 
 
 def _read(cls: type[T], path: Path, quarantine: _Quarantine) -> Iterator[tuple[str, T]]:
-    """Rows with their place in the file (`row 3`), which is what quarantine records."""
-    bad: list[tuple[str, str, Any]] = []
-    rows = read_rows(cls, path, lambda where, reason, raw: bad.append((where, reason, raw)))
-    for count, row in enumerate(rows):
-        yield f"row {count + len(bad)}", row
-    for where, reason, raw in bad:
-        row_id = str(raw.get("id", "")) if isinstance(raw, dict) else ""
-        separator, unit = (":", "line") if path.suffix == ".jsonl" else (" row ", "row")
+    """Rows with their place in the file (`line 3`, `row 3` of Parquet), which is what quarantine records."""
+    separator, unit = (":", "line") if path.suffix == ".jsonl" else (" row ", "row")
+    for where, raw in raw_rows(path):
         place = f"{unit} {where.rsplit(separator, 1)[-1]}"
-        quarantine.add(place, row_id, "schema", reason)
+        try:
+            if isinstance(raw, AlignError):
+                raise raw
+            row = check_row(cls, raw, where)
+        except AlignError as error:
+            row_id = str(raw.get("id", "")) if isinstance(raw, dict) else ""
+            quarantine.add(place, row_id, "schema", error.what)
+            continue
+        yield place, row
 
 
 def _refuse_duplicates(ids: Sequence[str], path: Path) -> None:

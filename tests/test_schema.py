@@ -1,14 +1,16 @@
-"""Preference rows with spans and rejected images: checked, and equal after JSONL and Parquet."""
+"""Rows: checked, and equal after JSONL and Parquet with spans and rejected images; files of any encoding."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from align.errors import AlignError
-from align.schema import PreferenceRow, check_row, read_rows, write_rows
+from align.row_parts import split_rows
+from align.schema import PreferenceRow, PromptRow, check_row, read_rows, write_rows
 
 PLAIN: dict[str, Any] = {
     "id": "a",
@@ -47,3 +49,20 @@ def test_rows_with_and_without_extras_come_back_equal(tmp_path: Path, name: str)
 def test_extras_that_do_not_fit_are_bad_rows(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(AlignError, match=reason):
         check_row(PreferenceRow, {**PLAIN, **change}, "row 1")
+
+
+def test_other_encodings_are_bad_rows_and_a_byte_order_mark_is_none(tmp_path: Path) -> None:
+    """A Latin-1 line read as UTF-8 would put replacement characters into what is trained on."""
+    line = '{"id": "a", "prompt": [{"role": "user", "content": "naïve"}]}\r\n'
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + line.encode("utf-8") + line.encode("latin-1"))
+    column = line.index("ï") + 1
+    for part in (None, *split_rows(path)):
+        bad: list[Any] = []
+        [row] = read_rows(PromptRow, path, partial(_keep, bad), part)
+        assert row.prompt[0].content == "naïve"
+        assert bad == [(f"{path}:2", f"not UTF-8: byte 0xef at column {column}")]
+
+
+def _keep(bad: list[Any], where: str, reason: str, _: Any) -> None:
+    bad.append((where, reason))

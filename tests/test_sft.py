@@ -131,7 +131,9 @@ def test_bad_rows_are_quarantined_with_reasons(
     finished = sft.run(load_recipe(sft.Recipe, recipe))
     lines = [json.loads(line) for line in (finished.final / "quarantine.jsonl").read_text().splitlines()]
     reasons = {line["id"]: line["reason"] for line in lines}
-    assert set(reasons) == {row.id for row in bad}
+    assert {line["id"]: line["where"] for line in lines} == {
+        row.id: f"line {number}" for number, row in enumerate(bad, 1)
+    }
     assert "missing image" in reasons["missing"]
     assert "truncated" in reasons["truncated"]
     assert "not an image" in reasons["text"]
