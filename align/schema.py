@@ -16,6 +16,7 @@ from typing import IO, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from align.config import nearest
 from align.errors import AlignError
 from align.row_parts import Part
 
@@ -206,8 +207,18 @@ def check_row(cls: type[Row], values: Any, where: str) -> Row:
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'row'}: {e['msg']}" for e in error.errors()[:3])
+        faults = "; ".join(_fault(cls, item) for item in error.errors()[:3])
         raise AlignError(f"bad {cls.__name__}: {faults}", where=where) from error
+
+
+def _fault(cls: type[BaseRow], item: Any) -> str:
+    place = ".".join(map(str, item["loc"]))
+    if item["type"] == "extra_forbidden":
+        return f"unknown field {place!r}{nearest(place, cls.model_fields) if '.' not in place else ''}"
+    if item["type"] == "missing":
+        return f"missing field {place!r}"
+    words = item["msg"].removeprefix("Value error, ")
+    return f"{place}: {words}" if place else words
 
 
 def read_rows(

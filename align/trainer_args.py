@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import math
 import typing
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, create_model, model_serializer
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, create_model, model_serializer
 from pydantic_core import PydanticCustomError
 
 from align.config import Strict
@@ -81,6 +82,19 @@ PEFT_STAGE_OWNS = {
 }
 
 
+_LIMITS: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "max_steps": (lambda value: value == -1 or value >= 1, "at least 1, or -1 for num_train_epochs"),
+    "num_train_epochs": (lambda value: 0 < value < math.inf, "more than 0"),
+    "per_device_train_batch_size": (lambda value: value >= 1, "at least 1"),
+    "gradient_accumulation_steps": (lambda value: value >= 1, "at least 1"),
+    "learning_rate": (lambda value: 0 <= value < math.inf, "a number from 0 on"),
+    "r": (lambda value: value >= 1, "at least 1"),
+    "lora_dropout": (lambda value: 0 <= value < 1, "from 0 to below 1"),
+}
+"""What the libraries find out after the model is loaded, or never: transformers takes `max_steps: 0` for
+"all epochs", and a negative rate for one to train away from the data with."""
+
+
 class Passthrough(Strict):
     """A section whose keys are another library's; only what the recipe sets is kept and passed on."""
 
@@ -138,15 +152,24 @@ def section(
         if name in owned:
             fields[name] = (Annotated[Any, BeforeValidator(_refuse(owned[name]))], Field(default=None))
         else:
-            fields[name] = (
-                _annotation(field.annotation),
-                Field(default=field.default, description=field.help),
-            )
+            kind: Any = _annotation(field.annotation)
+            if name in _LIMITS:
+                kind = Annotated[kind, AfterValidator(_within(*_LIMITS[name]))]
+            fields[name] = (kind, Field(default=field.default, description=field.help))
     for name, pair in (own or {}).items():
         fields[name] = pair
     made = create_model(f"{config}Section", __base__=Passthrough, **typing.cast(Any, fields))
     made._own, made._owned = frozenset(own or {}), frozenset(owned)
     return made
+
+
+def _within(fits: Callable[[float], bool], words: str) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if isinstance(value, int | float) and not fits(value):
+            raise ValueError(f"must be {words}")
+        return value
+
+    return check
 
 
 def _refuse(reason: str) -> Callable[[Any], Any]:

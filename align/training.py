@@ -126,8 +126,11 @@ def build(kind: type, **arguments: Any) -> Any:
     try:
         return kind(**arguments)
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        sections = (
+            "`trainer` section" if hasattr(kind, "output_dir") else "`trainer` section, or its method's"
+        )
         raise AlignError(
-            f"{kind.__name__} refuses: {error}", fix="change the recipe's `trainer` section"
+            f"{kind.__name__} refuses: {error}", fix=f"change the recipe's {sections}"
         ) from error
 
 
@@ -278,6 +281,10 @@ def _stage_callback(title: str) -> Any:
         bar: Bar | None = None
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            warmup = args.get_warmup_steps(state.max_steps)
+            if warmup >= state.max_steps:
+                what = f"trainer.warmup_steps = {warmup} of {state.max_steps} steps"
+                say(f"  {what}: the learning rate never reaches its peak")
             self.bar = Bar(title, state.max_steps, "steps", done=state.global_step)
             self.bar.__enter__()
 

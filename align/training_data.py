@@ -57,11 +57,13 @@ class CheckedRows(Generic[T]):
     Attributes:
         lengths: tokens of each row's longest sequence, image tokens included.
         dropped: reason kind -> number of quarantined rows.
+        first_bad: place and reason of the first of them, for a file without one good row.
     """
 
     rows: list[T] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+    first_bad: str = ""
 
 
 class _Quarantine:
@@ -75,7 +77,8 @@ class _Quarantine:
     def add(self, where: str, row_id: str, kind: str, reason: str) -> None:
         if self.strict:
             place = f"{where} {row_id}".strip()
-            raise AlignError(f"bad row: {reason}", where=place, fix="mend it, or data.strict: false")
+            what = reason if reason.startswith("bad ") else f"bad row: {reason}"
+            raise AlignError(what, where=place, fix="mend it, or data.strict: false")
         self.lines.append({"where": where, "id": row_id, "reason": reason})
         self.counts[kind] += 1
 
@@ -135,6 +138,7 @@ def check_rows(
         checked.rows.append(row)
         checked.lengths.append(length)
     checked.dropped = quarantine.counts
+    checked.first_bad = next((f"{line['where']}: {line['reason']}" for line in quarantine.lines), "")
     if folder.is_main:
         quarantine.write(folder.work / QUARANTINE)
     _report(checked, section.path, folder.work)
@@ -295,6 +299,7 @@ def _report(checked: CheckedRows[Any], path: Path, out_dir: Path) -> None:
         say(f"  {dropped} of {total} rows quarantined ({kinds}): see {out_dir / QUARANTINE}")
     if not checked.rows:
         fix = f"see {out_dir / QUARANTINE}" if dropped else "the file holds no rows"
-        raise AlignError("no rows to train on", where=str(path), fix=fix)
+        first = f"; the first bad one, {checked.first_bad}" if dropped else ""
+        raise AlignError(f"no rows to train on{first}", where=str(path), fix=fix)
     longest = max(checked.lengths)
     say(f"  {len(checked.rows)} rows; the longest has {longest} tokens, image tokens included")

@@ -42,13 +42,27 @@ def test_rows_with_and_without_extras_come_back_equal(tmp_path: Path, name: str)
         ({"spans": {"chosen": [{"start": 2, "end": 7, "weight": 3}]}}, "beyond its answer"),
         ({"spans": {"chosen": [{"start": 2, "end": 2, "weight": 3}]}}, "beyond its answer"),
         ({"spans": {"chosen": [{"start": 0, "end": 2, "weight": -1}]}}, "greater than or equal to 0"),
-        ({"spans": {"prompt": []}}, "not permitted"),
+        ({"spans": {"prompt": []}}, "unknown field 'spans.prompt'"),
         ({"rejected_images": ["dog.png", "cow.png"]}, "as many as images"),
     ],
 )
 def test_extras_that_do_not_fit_are_bad_rows(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(AlignError, match=reason):
         check_row(PreferenceRow, {**PLAIN, **change}, "row 1")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image": "cat.png"}, "unknown field 'image' (did you mean 'images'?)"),
+        ({"rejected": PLAIN["chosen"]}, "bad PreferenceRow: chosen and rejected are the same text"),
+        ({"prompt": [{"role": "user"}]}, "missing field 'prompt.0.content'"),
+    ],
+)
+def test_a_bad_row_is_told_in_plain_words(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(AlignError) as error:
+        check_row(PreferenceRow, {**PLAIN, **change}, "rows.jsonl:1")
+    assert said in error.value.what and "Value error" not in error.value.what
 
 
 def test_other_encodings_are_bad_rows_and_a_byte_order_mark_is_none(tmp_path: Path) -> None:

@@ -32,6 +32,17 @@ def _recipe(**sections: Any) -> sft.Recipe:
         ),
         ({"trainer": {"learning_rate": "fast"}}, r"trainer\.learning_rate = 'fast'"),
         ({"trainer": {"max_steps": 1.5}}, r"trainer\.max_steps = 1\.5"),
+        ({"trainer": {"max_steps": 0}}, r"trainer\.max_steps = 0: must be at least 1, or -1"),
+        ({"trainer": {"num_train_epochs": 0}}, r"trainer\.num_train_epochs = 0: must be more than 0"),
+        ({"trainer": {"per_device_train_batch_size": 0}}, r"train_batch_size = 0: must be at least 1"),
+        ({"trainer": {"gradient_accumulation_steps": 0}}, r"accumulation_steps = 0: must be at least 1"),
+        (
+            {"trainer": {"learning_rate": -1e-4}},
+            r"trainer\.learning_rate = -0\.0001: must be a number from 0",
+        ),
+        ({"trainer": {"learning_rate": float("nan")}}, r"trainer\.learning_rate = nan: must be"),
+        ({"lora": {"r": 0}}, r"lora\.r = 0: must be at least 1"),
+        ({"lora": {"lora_dropout": 2}}, r"lora\.lora_dropout = 2: must be from 0 to below 1"),
         ({"trainer": {"output_dir": "x"}}, r"trainer\.output_dir = 'x': .*run_dir/name"),
         ({"lora": {"lora_alfa": 3}}, r"lora\.lora_alfa.*did you mean 'lora_alpha'"),
         ({"lora": {"components": ["eyes"]}}, r"lora\.components\.0 = 'eyes'"),
@@ -41,6 +52,10 @@ def _recipe(**sections: Any) -> sft.Recipe:
 def test_wrong_keys_and_types_name_path_and_value(sections: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         _recipe(**sections)
+
+
+def test_minus_one_step_is_all_epochs() -> None:
+    assert _recipe(trainer={"max_steps": -1}).trainer.given() == {"max_steps": -1}
 
 
 def test_only_what_the_recipe_sets_is_kept() -> None:
