@@ -15,11 +15,13 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from align import __version__
-from align.config import load_recipe, validate
+from align.config import load_recipe, nearest, validate
 from align.errors import AlignError, RecipeError
 from align.progress import say
 from align.stages import Stage, command_names, load_command, load_stage, stage_names
 from align.trainer_args import Passthrough
+
+_COMMANDS = ("run", "doctor", "plan", "schema", "serve", "show")
 
 _OVERVIEW = """\
 align: turn a vision-language model that invents objects into one that doesn't, and prove it.
@@ -68,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        others = sorted([*command_names(), "run", "doctor", "plan", "schema", "serve", "show"])
+        others = sorted([*command_names(), *_COMMANDS])
         say(f"{_OVERVIEW}\nstages:   {'  '.join(stage_names())}\nothers:   {'  '.join(others)}\n")
         return 0
     if words[0] in ("-V", "--version"):
@@ -95,6 +97,9 @@ def _dispatch(words: list[str]) -> int:
         return show(rest)
     if command in command_names():
         return load_command(command)(rest)
+    if command not in stage_names():
+        known = [*stage_names(), *command_names(), *_COMMANDS]
+        raise RecipeError(f"unknown command {command!r}{nearest(command, known)}", fix="see `align --help`")
     return _stage(load_stage(command), rest)
 
 

@@ -44,14 +44,17 @@ def file_class(path: Path) -> type[BaseRow]:
         AlignError: missing file, unknown format, or rows that are none of ours.
     """
     seen: set[str] = set()
+    broken = ""
     for _, raw in islice(raw_rows(path), 100):
         if isinstance(raw, dict):
             found = row_class(raw)
             if found is not None:
                 return found
             seen = seen or set(raw)
+        elif isinstance(raw, AlignError):
+            broken = broken or f"its first row is {raw.what}"
     known = ", ".join(cls.__name__ for cls, _ in _TELLING)
-    what = f"its first row has the keys {', '.join(sorted(seen))}" if seen else "it holds no rows"
+    what = f"its first row has the keys {', '.join(sorted(seen))}" if seen else broken or "it holds no rows"
     raise AlignError(
         f"none of our rows ({known}): {what}", where=str(path), fix="`align import` makes rows of datasets"
     )

@@ -81,6 +81,20 @@ def show(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
     return capsys.readouterr().out
 
 
+def test_a_file_that_cannot_be_read_as_rows_says_why(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "rows.jsonl").write_bytes('{"id": "é"}\n'.encode("latin-1"))
+    assert main(["show", str(root / "rows.jsonl")]) == 1
+    assert "its first row is not UTF-8: byte 0xe9 at column 9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("dcotor", "doctor"), ("pln", "plan"), ("dpoo", "dpo")])
+def test_a_mistyped_command_is_told_the_nearest_of_all(
+    typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([typed]) == 2
+    assert f"unknown command {typed!r} (did you mean {meant!r}?)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
 def test_every_kind_in_the_terminal_and_on_a_page(
     row: BaseRow, root: Path, capsys: pytest.CaptureFixture[str]
