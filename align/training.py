@@ -282,7 +282,7 @@ def _stage_callback(title: str) -> Any:
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             warmup = args.get_warmup_steps(state.max_steps)
-            if warmup >= state.max_steps:
+            if warmup >= state.max_steps and args.lr_scheduler_type != "constant":  # which has no warm-up
                 what = f"trainer.warmup_steps = {warmup} of {state.max_steps} steps"
                 say(f"  {what}: the learning rate never reaches its peak")
             self.bar = Bar(title, state.max_steps, "steps", done=state.global_step)
