@@ -77,8 +77,10 @@ _CONNECTIVES = frozenset(_AFTER_FRUIT.split())
 """Words after which `orange` was the fruit; any other following word makes it a colour."""
 _COPULAS = ("is", "are", "was", "were", "look", "looks", "bright", "dark", "light", "deep", "pale", "painted")
 
-_TOKEN = re.compile(r"[^\s,;:?!\"“”()\[\]{}<>@#$%&]+|\S")
-_CLITIC = re.compile(r"(?:n't|'(?:s|re|ve|ll|d|m)|[.']+)$")
+_TOKEN = re.compile(r"(?:(?!--|\.\.)[^\s,;:?!\"“”„«»‘’`*\u2012-\u2015()\[\]{}<>@#$%&])+|--|\.{2,}|\S")
+_CLITIC = re.compile(r"(?:n't|'(?:s|re|ve|ll|d|m)|(?<![.'])[.']+)$")
+_MAX_CLITICS = 2
+"""`dog's.` ends in two; a bound, so that a megabyte of them is read in one pass."""
 _STRICT_TOKEN = re.compile(r"[a-z0-9]+(?:['’][a-z]+)?|[^\sa-z0-9'’-]", re.IGNORECASE)
 _SENTENCE_END = frozenset(".!?")
 
@@ -161,17 +163,20 @@ def _official(text: str, singulariser: Singulariser) -> Iterator[tuple[int, int,
 
 
 def _official_words(text: str) -> Iterator[Word]:
-    """Tokens close to NLTK's word_tokenize: punctuation and clitics are tokens, hyphens and slashes join."""
+    """Tokens as NLTK's word_tokenize has them: punctuation and clitics are tokens, so that Markdown's stars
+    and dashes without blanks end a word; hyphens and slashes join."""
     for match in _TOKEN.finditer(text):
         start, token = match.start(), match.group().lower()
-        while token[0] in "'`*" and len(token) > 1:
-            yield Word(start, start + 1, token[0])
-            start, token = start + 1, token[1:]
-        clitic = _CLITIC.search(token)
-        if clitic and clitic.start() > 0:
-            yield Word(start, start + clitic.start(), token[: clitic.start()])
-            start, token = start + clitic.start(), clitic.group()
+        quotes = min(len(token) - len(token.lstrip("'")), len(token) - 1)
+        yield from (Word(start + place, start + place + 1, "'") for place in range(quotes))
+        start, token = start + quotes, token[quotes:]
+        ends: list[Word] = []
+        while len(ends) < _MAX_CLITICS and (clitic := _CLITIC.search(token)) and clitic.start() > 0:
+            place = start + clitic.start()
+            ends.append(Word(place, min(place + len(clitic.group()), match.end()), clitic.group()))
+            token = token[: clitic.start()]
         yield Word(start, min(start + len(token), match.end()), token)
+        yield from reversed(ends)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ def found(text: str, mode: Mode) -> list[str]:
         ("There is no dog, nor one without a cat", ["dog", "cat"], []),
         ("An orange cat and an orange.", ["orange", "cat", "orange"], ["cat", "orange"]),
         ("a train station, a computer mouse", ["train", "laptop", "mouse"], ["mouse"]),
+        ("**Dog** (*cat*), a ‘cow’—or `cup`…", ["dog", "cat", "cow", "cup"], ["dog", "cat", "cow", "cup"]),
+        ("Is it the dog's. A cat--not...", ["dog", "cat"], ["dog", "cat"]),
         ("", [], []),
     ],
 )
@@ -50,6 +53,13 @@ def test_mentions_stand_where_they_say() -> None:
     for mode in MODES:
         for mention in find_objects(text, mode):
             assert text[mention.start : mention.end] == mention.text
+
+
+@pytest.mark.parametrize("text", ["a" + "'" * 200_000 + "x", "'s" * 200_000, "'" * 200_000 + "x"])
+def test_a_long_run_of_quotes_is_read_in_one_pass(text: str) -> None:
+    start = time.monotonic()
+    assert found(text, "official") == []
+    assert time.monotonic() - start < 20
 
 
 def test_every_category_is_found_by_its_own_name() -> None:
