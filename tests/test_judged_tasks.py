@@ -238,7 +238,7 @@ ROWS = [
     (hallusion("VS", 1, 0, 1), "1"),
     (hallusion("VS", 1, 1, 0), "1"),
     (hallusion("VD", 0, 0, 1), "2"),
-    (hallusion("VD", 1, 0, 0), "1"),
+    (hallusion("VD", 1, 0, 0, visual=2), "1"),
 ]
 
 
@@ -251,10 +251,13 @@ def test_hallusionbench_with_a_judges_output(tmp_path: Path, capsys: pytest.Capt
     assert found["aAcc"] == pytest.approx(400 / 6) and found["fAcc"] == pytest.approx(200 / 3)
     # Questions: VS 0 right on both, VS 1 wrong without a picture, VD 0 wrong on the original.
     assert found["qAcc"] == pytest.approx(100 / 3)
+    # Easy: VS 0, VS 1 and VD 0 on all but edited pictures; the only edited one is VD 1's.
     assert found["easy_aAcc"] == pytest.approx(100 / 3) and found["hard_aAcc"] == 100.0
+    assert found["splits"]["VS"]["hard_aAcc"] == 0.0 and "VS/hard_aAcc" in found["undefined"]
     assert found["splits"]["VS"]["fAcc"] == 100.0 and found["card"]["split"] == "6 questions, all"
     image = score(capsys, "hallusionbench", *words, "--option", "questions=image")
     assert image["aAcc"] == 75.0 and image["health"]["unknown"] == 2
+    assert image["easy_aAcc"] == pytest.approx(200 / 3)  # a VS figure that is not edited is easy
 
 
 def test_hallusionbench_by_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

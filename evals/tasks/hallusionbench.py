@@ -2,7 +2,9 @@
 arXiv:2310.14566; https://github.com/tianyi-lab/HallusionBench, utils.py and evaluation.py at 744007c2).
 
 - aAcc: answers right; fAcc: figures with every answer right; qAcc: questions right on every figure;
-- easy_aAcc and hard_aAcc: questions right on the original (figure 0), and on all edited figures.
+- easy_aAcc and hard_aAcc: of the questions asked with no picture or an original one, and of those asked with
+  edited ones (visual_input 2), the share that is right on every one of them. The leaderboard's columns have
+  these names, though its script counts questions there, not answers.
 
 There are 1,129 questions, 178 of them without a picture, or 951 with pictures alone (`questions: image`);
 the card names which. `scorer: judge` has a text judge compare an answer with the truth, as published; `rule`
@@ -51,7 +53,8 @@ ANSWER_FORMAT = (
 Verdict = Literal["0", "1", "2"]
 _WRONG, _RIGHT, _UNCLEAR = "0", "1", "2"
 _CHECKS = ("correctness", "judge_output", "correct")
-_GROUPS = ("figure", "question", "hard")
+_GROUPS = {"figure": "figure", "question": "of_question", "easy": "easy", "hard": "hard"}
+"""Group of answers that must all be right -> the field of a sample's `meta` that names its group."""
 
 JUDGE_PROMPT = """\
 Compare a prediction with the reference answer to a question.
@@ -82,7 +85,7 @@ class Config(JudgedConfig):
 
 class HallusionBench(JudgedTask):
     """See the module. Values of a sample, plain and with the prefix `strict_`: right, scored (0 if the judge
-    gave no verdict); of a group: figure and figure_right, and so on for question and hard; easy (0 or 1)."""
+    gave no verdict); of a group: figure and figure_right, and so on for question, easy and hard."""
 
     type = "hallusionbench"
     measures = "probing"
@@ -110,7 +113,7 @@ class HallusionBench(JudgedTask):
     def _sample(self, row: dict[str, Any]) -> Sample:
         figure, question = (f"{_set_of(row)}_{row[name]}" for name in ("figure_id", "question_id"))
         without = row["category"] == "VS" and str(row["figure_id"]) == "0"
-        original = str(row["figure_id"]) == "0"
+        edited = str(row["visual_input"]) == "2"
         return Sample(
             id=_id_of(row),
             images=[str(row["filename"]).removeprefix("./")] if _has_image(row) else [],
@@ -132,8 +135,8 @@ class HallusionBench(JudgedTask):
                 "kind": f"{row['category']} {row['subcategory']}",
                 "figure": None if without else figure,
                 "of_question": question,
-                "hard": None if original else question,
-                "easy": original,
+                "easy": None if edited else question,
+                "hard": question if edited else None,
             },
         )
 
@@ -175,7 +178,7 @@ class HallusionBench(JudgedTask):
 
     @override
     def mark(self, sample: Sample, text: str) -> Mark:
-        values: dict[str, float] = {"easy": float(sample.meta["easy"])}
+        values: dict[str, float] = {}
         parsed: dict[Mode, list[Verdict]] = {}
         for mode, prefix in MODE_PREFIXES:
             verdicts = self._verdicts(sample, text, mode)
@@ -183,8 +186,6 @@ class HallusionBench(JudgedTask):
             share = sum(verdict in accepted for verdict in verdicts) / max(len(verdicts), 1)
             parsed[mode] = verdicts
             values |= {f"{prefix}right": float(share > 0.5), f"{prefix}scored": float(bool(verdicts))}
-            values[f"{prefix}easy_right"] = values["easy"] * values[f"{prefix}right"]
-            values[f"{prefix}easy_scored"] = values["easy"] * values[f"{prefix}scored"]
         meta = {"verdicts": parsed["official"], "verdicts_strict": parsed["strict"]}
         unparsed = not parsed["strict"] or (self.config.scorer == "rule" and parsed["strict"] == [_UNCLEAR])
         return Mark(values, parsed["official"], meta | self.judgement_meta(sample.id), unparsed=unparsed)
@@ -202,7 +203,7 @@ class HallusionBench(JudgedTask):
     @override
     def combine(self, scores: Sequence[Score]) -> list[Score]:
         found = list(scores)
-        for group, key in (("figure", "figure"), ("question", "of_question"), ("hard", "hard")):
+        for group, key in _GROUPS.items():
             sizes = Counter(name for sample in self.samples() if (name := sample.meta[key]) is not None)
             found = add_group_values(
                 found,
@@ -224,8 +225,13 @@ class HallusionBench(JudgedTask):
             ("aAcc", f"{mark}right", f"{mark}scored", "answers right"),
             ("fAcc", f"{mark}figure_right", f"{mark}figure", "figures with every answer right"),
             ("qAcc", f"{mark}question_right", f"{mark}question", "questions right on every figure"),
-            ("easy_aAcc", f"{mark}easy_right", f"{mark}easy_scored", "right on the original"),
-            ("hard_aAcc", f"{mark}hard_right", f"{mark}hard", "right on every edited figure"),
+            (
+                "easy_aAcc",
+                f"{mark}easy_right",
+                f"{mark}easy",
+                "questions right on no or the original picture",
+            ),
+            ("hard_aAcc", f"{mark}hard_right", f"{mark}hard", "questions right on every edited picture"),
         ]
         return [
             Metric(
