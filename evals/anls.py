@@ -14,21 +14,24 @@ def anls(answer: str, truths: Sequence[str], mode: Mode = "official") -> float:
 
     Distances are between texts in lower case with single spaces. `official`
     (https://github.com/open-compass/VLMEvalKit, vlmeval/dataset/utils/vqa_eval.py) divides them by the length
-    of the longer text *as it came*, so that padding with spaces raises the similarity; `strict` divides by
-    the length of what was compared. Exactly 0.5 counts. Two empty texts are alike; an answer that is empty or
-    missing is 0 against anything else.
+    of the longer text *as it came*, in capitals: so padding with spaces raises the similarity, and `ß` is two
+    letters long; `strict` divides by the length of what was compared. Exactly 0.5 counts. Two empty texts are
+    alike; an answer that is empty or missing is 0 against plain letters.
 
     >>> [round(anls(text, ["hello"]), 2) for text in ("helo", "he", "Hello", "")], anls("1980", ["1979"])
     ([0.8, 0.0, 1.0, 0.0], 0.5)
     >>> anls("hel" + " " * 9, ["hello"]), anls("hel" + " " * 9, ["hello"], "strict")
     (0.8333333333333334, 0.6)
+    >>> anls("1", ["ß"]), anls("1", ["ß"], "strict")
+    (0.5, 0.0)
     """
     return max((_similarity(answer, truth, mode) for truth in truths), default=0.0)
 
 
 def _similarity(answer: str, truth: str, mode: Mode) -> float:
     first, second = " ".join(truth.lower().split()), " ".join(answer.lower().split())
-    length = max(len(first), len(second)) if mode == "strict" else max(len(truth), len(answer))
+    sides = (first, second) if mode == "strict" else (truth.upper(), answer.upper())
+    length = max(map(len, sides))
     if not length or first == second:
         return 1.0
     # The distance is at least the difference in length: a megabyte of text is not compared to a word.

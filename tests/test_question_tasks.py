@@ -314,6 +314,10 @@ def test_mmbench_without_answers_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("\tB\tfinding", "\t\tfinding"))
     with pytest.raises(AlignError, match="index '0' with the answer ''"):
         open_task("mmbench", path).samples()
+    path = mmbench(tmp_path / "t.tsv", rotated=False)
+    path.write_text(path.read_text().replace("\tyes\tno\t\t\tA", "\tyes\t\tno\t\tC"))
+    with pytest.raises(AlignError, match="index '7' with the answer 'C'"):
+        open_task("mmbench", path).samples()
 
 
 def test_tables(tmp_path: Path) -> None:

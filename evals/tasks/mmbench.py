@@ -92,7 +92,7 @@ class MmBench(QuestionTask[Config]):
         for number, row in enumerate(rows, 2):
             where = f"{self.config.table} row {number}"
             index, _, _, answer = read_fields(row, ("index", "question", "A", "answer"), where)
-            if not index.isdigit() or answer not in LETTERS or not answer or not row.get(answer):
+            if not index.isdigit() or answer not in _options(row):
                 raise AlignError(
                     f"index {index!r} with the answer {answer!r}: no number, or no option of that letter",
                     where=where,
