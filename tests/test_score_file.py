@@ -109,6 +109,7 @@ def test_popes_own_format_tells_its_variant_by_its_questions(
     ]
     found = score(capsys, "pope", "--predictions", write_lines(tmp_path / "a.json", rows), "--data", pope)
     assert found["f1"] == pytest.approx(F1[variant]) and found["splits"] == {}
+    assert found["card"]["split"] == variant  # nothing else tells which of the three was recognised
 
 
 def test_answers_that_name_their_image_may_come_in_any_order(

@@ -174,7 +174,7 @@ class Pope(Task):
             type=self.type,
             prompt=self.config.prompt,
             parser=self.parser,
-            split=self.config.split or "as its variants",
+            split=self.config.split or ", ".join(self._variants),
             aggregation="per variant, yes is positive; the mean row is the unweighted mean of the variants",
             source=f"{self.paper}, {source}",
             licence="MIT (POPE); annotations as COCO, CC-BY-4.0",
