@@ -149,6 +149,18 @@ def test_shorter_by_inventions_alone_is_better(tmp_path: Path) -> None:
     assert found["verdict"]["gates"]["not_only_shorter"] is True
 
 
+def test_a_cut_that_lowers_the_rate_as_much_is_told(tmp_path: Path) -> None:
+    """SFT invents in its last sentence: a blind cut drops that too, but names one thing for DPO's two."""
+    truth = ["dog", "cup"]
+    full = captions(80, lambda _: (["dog", "dog", "cup", "zebra"], truth))
+    right = captions(80, lambda _: (["dog", "cup"], truth))
+    folder = hand_made(tmp_path / "score", BETTER, {"base": full, "sft": full, "dpo": right})
+    verdict = report(folder, tmp_path)[0]["verdict"]
+    assert verdict["status"] == "better" and verdict["gates"]["not_only_shorter"] is True
+    assert "Cutting captions would lower the rate as much" in verdict["summary"]
+    assert "do not explain" not in verdict["summary"]
+
+
 def test_equal_length_by_hand() -> None:
     """Eight words against four: a cut of 50% keeps `There is a dog.`; then 0 of 1 mentions on both sides."""
     before = read_captions([caption_row(["dog", "zebra"], ["dog"])])

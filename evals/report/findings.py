@@ -110,6 +110,7 @@ def length(results: Results, described: Described | None) -> Finding | None:
         f"{fair.chair_after:.1f}% ({chair_delta}) and {fair.true_after:.2f} ({true_delta})"
     )
     if fair.is_better:
+        numbers["by_true_objects"] = fair.chair_high >= 0
         return found("good", f"{cut}: not only shorter.", True)
     return found("bad", f"{cut}: shorter, not better.", False)
 
