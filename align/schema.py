@@ -37,7 +37,7 @@ class Message(BaseRow):
 
 
 class SFTRow(BaseRow):
-    """An instruction row: alternating turns that end with the assistant's."""
+    """An instruction row: turns that end with the assistant's."""
 
     id: str = Field(min_length=1)
     images: list[str] = []
@@ -96,7 +96,7 @@ class PreferenceRow(BaseRow):
         for side in (self.chosen, self.rejected):
             if side[-1].role != "assistant" or not side[-1].content.strip():
                 raise ValueError("chosen and rejected must end with a non-empty assistant turn")
-        if self.chosen[-1].content == self.rejected[-1].content:
+        if self.chosen[-1].content.split() == self.rejected[-1].content.split():
             raise ValueError("chosen and rejected are the same text")
         return self
 
@@ -257,6 +257,8 @@ def raw_rows(path: Path, part: Part | None = None) -> Iterator[tuple[str, Any]]:
     Raises:
         AlignError: missing or unreadable file, or an unknown format.
     """
+    if path.is_dir():
+        raise AlignError(f"a folder, not a file of rows: {path}", fix="name a .jsonl or .parquet file in it")
     if not path.is_file():
         raise AlignError(f"no such file: {path}", fix="check the path, or run the stage that writes it")
     if path.suffix == ".jsonl":

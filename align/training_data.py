@@ -100,15 +100,14 @@ def check_rows(
         lacks: what the stage needs and a row has not, in words; empty for a row that has all.
 
     Raises:
-        AlignError: missing files, duplicate ids, no row left, or (strict) the first bad row.
+        AlignError: missing files, no row left, or (strict) the first bad row.
     """
     if section.image_root is not None and not section.image_root.is_dir():
         raise AlignError(
             f"no such folder: {section.image_root}", where="data.image_root", fix="check the path"
         )
     quarantine = _Quarantine(section.strict)
-    numbered = list(_read(cls, section.path, quarantine))
-    _refuse_duplicates([row.id for _, row in numbered], section.path)
+    numbered = list(_without_repeated_ids(_read(cls, section.path, quarantine), quarantine))
     bad_images, sizes = _check_images([row for _, row in numbered], section)
     checked: CheckedRows[T] = CheckedRows()
     tokens = image_tokens(processor)
@@ -141,7 +140,7 @@ def check_rows(
     checked.first_bad = next((f"{line['where']}: {line['reason']}" for line in quarantine.lines), "")
     if folder.is_main:
         quarantine.write(folder.work / QUARANTINE)
-    _report(checked, section.path, folder.work)
+    _report(checked, section.path, folder)
     return checked
 
 
@@ -231,11 +230,15 @@ def _read(cls: type[T], path: Path, quarantine: _Quarantine) -> Iterator[tuple[s
         yield place, row
 
 
-def _refuse_duplicates(ids: Sequence[str], path: Path) -> None:
-    repeated = [name for name, count in Counter(ids).items() if count > 1]
-    if repeated:
-        names = ", ".join(repr(name) for name in repeated[:5])
-        raise AlignError(f"{len(repeated)} duplicate ids: {names}", where=str(path), fix="ids must be unique")
+def _without_repeated_ids(rows: Iterator[tuple[str, T]], quarantine: _Quarantine) -> Iterator[tuple[str, T]]:
+    """The first row of each id; reports and stores name rows by it."""
+    first: dict[str, str] = {}
+    for where, row in rows:
+        if row.id in first:
+            quarantine.add(where, row.id, "id", f"its id is that of {first[row.id]}")
+            continue
+        first[row.id] = where
+        yield where, row
 
 
 def _check_images(
@@ -291,14 +294,14 @@ def _messages(row: SFTRow | PreferenceRow) -> list[Message]:
     return row.messages if isinstance(row, SFTRow) else [*row.prompt, *row.chosen, *row.rejected]
 
 
-def _report(checked: CheckedRows[Any], path: Path, out_dir: Path) -> None:
+def _report(checked: CheckedRows[Any], path: Path, folder: RunFolder) -> None:
     dropped = sum(checked.dropped.values())
     if dropped:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(checked.dropped.items()))
         total = dropped + len(checked.rows)
-        say(f"  {dropped} of {total} rows quarantined ({kinds}): see {out_dir / QUARANTINE}")
+        say(f"  {dropped} of {total} rows quarantined ({kinds}): see {folder.final / QUARANTINE}")
     if not checked.rows:
-        fix = f"see {out_dir / QUARANTINE}" if dropped else "the file holds no rows"
+        fix = f"see {folder.work / QUARANTINE}" if dropped else "the file holds no rows"
         first = f"; the first bad one, {checked.first_bad}" if dropped else ""
         raise AlignError(f"no rows to train on{first}", where=str(path), fix=fix)
     longest = max(checked.lengths)

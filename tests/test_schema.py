@@ -56,6 +56,10 @@ def test_extras_that_do_not_fit_are_bad_rows(change: dict[str, Any], reason: str
     [
         ({"image": "cat.png"}, "unknown field 'image' (did you mean 'images'?)"),
         ({"rejected": PLAIN["chosen"]}, "bad PreferenceRow: chosen and rejected are the same text"),
+        (
+            {"rejected": [{"role": "assistant", "content": " A  cat.\n"}]},
+            "chosen and rejected are the same text",
+        ),
         ({"prompt": [{"role": "user"}]}, "missing field 'prompt.0.content'"),
     ],
 )
