@@ -9,13 +9,13 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from align import __version__
-from align.config import load_recipe, nearest, validate
+from align.config import load_recipe, nearest, read_words, validate
 from align.errors import AlignError, RecipeError
 from align.progress import say
 from align.stages import Stage, command_names, load_command, load_stage, stage_names
@@ -141,19 +141,12 @@ def _stage(stage: Stage, words: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     options = parser.parse_args(words)
     if "=" in options.recipe and not Path(options.recipe).exists():
-        recipe = _recipe_from_words(stage, [options.recipe, *options.overrides])
+        words = [options.recipe, *options.overrides]
+        recipe = validate(stage.recipe, read_words(words), where="command line")
     else:
         recipe = load_recipe(stage.recipe, options.recipe, options.overrides)
     stage.run(recipe)
     return 0
-
-
-def _recipe_from_words(stage: Stage, words: list[str]) -> Any:
-    from omegaconf import OmegaConf
-
-    values = OmegaConf.to_container(OmegaConf.from_dotlist(words), resolve=True)
-    assert isinstance(values, dict)
-    return validate(stage.recipe, {str(key): value for key, value in values.items()}, where="command line")
 
 
 def _schema(words: list[str]) -> int:
@@ -201,7 +194,8 @@ def _describe_fields(cls: type[BaseModel], prefix: str = "") -> list[str]:
             if issubclass(section, Passthrough):
                 lines.extend(_describe_passthrough(section, prefix + name + "."))
             else:
-                lines.extend(_describe_fields(section, prefix + name + "."))
+                item = "[n]" if get_origin(field.annotation) is list else ""
+                lines.extend(_describe_fields(section, f"{prefix}{name}{item}."))
             continue
         required = field.default is PydanticUndefined and field.default_factory is None
         default = "required" if required else f"default {field.get_default(call_default_factory=True)!r}"

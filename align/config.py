@@ -80,6 +80,12 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+def read_words(words: Sequence[str]) -> dict[str, Any]:
+    """The recipe that dotted `key=value` words alone make."""
+    values = OmegaConf.to_container(OmegaConf.from_dotlist(list(words)), resolve=True)
+    return cast(dict[str, Any], values)
+
+
 def load_tree(path: Path) -> DictConfig:
     """One YAML file, laid over the file that its key `base` names (relative to it), if it names one.
 

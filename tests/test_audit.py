@@ -188,12 +188,14 @@ def test_the_command_writes_json_and_an_escaped_page(
         str(tmp_path),
         "--run_dir",
         str(tmp_path / "r"),
+        "examples=1",
     ]
     assert main(words) == 0, capsys.readouterr().err
     record = json.loads((tmp_path / "r" / "audit" / "audit.json").read_text())
     assert record["pairs"] == 2 and record["findings"]["blind"]["state"] == "unknown"
     page = (tmp_path / "r" / "audit" / "audit.html").read_text()
     assert "<script" not in page and "&lt;script&gt;" in page and "Content-Security-Policy" in page
+    assert main(["audit", f"pairs={tmp_path / 'pairs.jsonl'}", f"run_dir={tmp_path / 'words'}"]) == 0
     assert page.count("data:image/jpeg;base64,") >= 1 and "missing image: 2.png" in page
     assert "http" not in page.replace("http-equiv", "")
     assert "MEND  Length" in capsys.readouterr().out

@@ -18,12 +18,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, model_validator
 
 from align.coco import read_json
-from align.config import StageRecipe, validate
+from align.config import StageRecipe, read_words, validate
 from align.errors import AlignError
 from align.modeling import ModelSection
 from align.objects import Mode
@@ -66,8 +65,8 @@ class Recipe(StageRecipe):
 
 
 def direct(words: Sequence[str]) -> int | None:
-    """`align audit PAIRS [--image_root ...]`; None where the words name a recipe."""
-    if not words or not words[0].endswith((".parquet", ".jsonl")):
+    """`align audit PAIRS [--image_root ...]`; None where the words name a recipe, or are one."""
+    if not words or "=" in words[0] or not words[0].endswith((".parquet", ".jsonl")):
         return None
     parser = argparse.ArgumentParser(
         prog="align audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -76,14 +75,16 @@ def direct(words: Sequence[str]) -> int | None:
     parser.add_argument("--image_root", help="folder of the pictures")
     parser.add_argument("--judge", help="folder of the judge stage")
     parser.add_argument("--model", help="the reference checkpoint")
-    parser.add_argument("--run_dir", default="runs", help="folder of the run")
-    parser.add_argument("--name", default="audit", help="the stage's folder inside it")
-    values: dict[str, Any] = {
-        key: value for key, value in vars(parser.parse_args(words)).items() if value is not None
+    parser.add_argument("--run_dir", help="folder of the run, runs by default")
+    parser.add_argument("--name", help="the stage's folder inside it, audit by default")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="any key of a recipe")
+    given = {
+        key: value for key, value in vars(parser.parse_intermixed_args(words)).items() if value is not None
     }
-    if "model" in values:
-        values["model"] = {"path": values["model"]}
-    run(validate(Recipe, values, where="command line"))
+    values = read_words(given.pop("overrides"))
+    if "model" in given:
+        values.setdefault("model", {})["path"] = given.pop("model")
+    run(validate(Recipe, values | given, where="command line"))
     return 0
 
 
