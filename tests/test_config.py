@@ -50,7 +50,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert "trainer.steps = 'many'" in text
 
 
-@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", ".", "''", "a b"])
+@pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", ".", "''", "a b"])
 def test_a_stage_writes_into_its_run_and_nowhere_else(tmp_path: Path, name: str) -> None:
     """Also where the stage gives the field a default of its own, as every stage does."""
     path = write(tmp_path, "run_dir: r\ntrainer: {learning_rate: 1.0}\n")
