@@ -92,3 +92,12 @@ def test_where_it_makes_no_sense_it_is_refused(twins: Twins, tiny_world: Path, t
         )
         with pytest.raises(AlignError, match=reason):
             dpo.run(load_recipe(dpo.Recipe, recipe))
+    recipe = sft_recipe(
+        tmp_path / "vision",
+        twins("llava"),
+        tiny_world,
+        lora={**LOFTQ, "components": ["vision"]},
+        model__quantization="nf4",
+    )
+    with pytest.raises(AlignError, match="sits on layers that are not quantised"):
+        sft.run(load_recipe(sft.Recipe, recipe))

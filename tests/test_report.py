@@ -157,7 +157,7 @@ def test_a_cut_that_lowers_the_rate_as_much_is_told(tmp_path: Path) -> None:
     folder = hand_made(tmp_path / "score", BETTER, {"base": full, "sft": full, "dpo": right})
     verdict = report(folder, tmp_path)[0]["verdict"]
     assert verdict["status"] == "better" and verdict["gates"]["not_only_shorter"] is True
-    assert "Cutting captions would lower the rate as much" in verdict["summary"]
+    assert "At equal length the rate is not shown to be lower" in verdict["summary"]
     assert "do not explain" not in verdict["summary"]
 
 

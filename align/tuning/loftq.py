@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from align.errors import AlignError
 from align.progress import say
 
 
@@ -22,6 +23,9 @@ def start_from_rounding(peft_model: Any, folder: Path) -> float:
 
     Returns:
         The share of the rounding's squared error that the adapter takes in, over all layers.
+
+    Raises:
+        AlignError: no adapted layer is quantised.
     """
     import torch
     from peft.tuners.lora import LoraLayer
@@ -49,6 +53,12 @@ def start_from_rounding(peft_model: Any, folder: Path) -> float:
             b[:, :kept] = u[:, :kept] * root[:kept]
             lost += float(s.square().sum())
             left += float(s[rank:].square().sum())
+    if not lost:
+        raise AlignError(
+            "loftq has nothing to make up for: LoRA sits on layers that are not quantised",
+            where="lora.components",
+            fix="add language, or use init_lora_weights: true",
+        )
     share = 1 - left / lost
     say(f"  LoftQ: the adapter starts with {share:.0%} of what rounding took from the base")
     return share

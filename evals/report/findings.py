@@ -156,8 +156,8 @@ def yes_ratio(results: Results) -> Finding | None:
     )
     truth = results.true_share(accuracy.task)
     drift = 0.0 if truth is None else abs(yes[1] - truth) - abs(yes[0] - truth)
-    text = f"Accuracy {right[0]:.1f} → {right[1]:.1f}% ({_interval(accuracy)}); "
-    text += f"yes to {yes[0]:.0f} → {yes[1]:.0f}%"
+    text = f"Accuracy {right[0]:.1f}% → {right[1]:.1f}% ({_interval(accuracy)}); "
+    text += f"yes to {yes[0]:.0f}% → {yes[1]:.0f}%"
     text += "." if truth is None else f", where {'half' if round(truth) == 50 else f'{truth:.0f}%'} are true."
     tone: Tone = {"better": "good", "worse": "bad"}.get(accuracy.effect, "neutral")  # type: ignore[assignment]
     if drift > _LEANING:

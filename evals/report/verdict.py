@@ -186,7 +186,9 @@ def _better(found: Mapping[str, Finding]) -> str:
     if "length" not in found:
         text += "; whether it holds at equal length could not be checked. "
     elif found["length"].numbers.get("by_true_objects"):
-        text += ". Cutting captions would lower the rate as much, but would lose objects that are there. "
+        text += (
+            ". At equal length the rate is not shown to be lower, but more objects that are there are named. "
+        )
     else:
         text += ", and shorter captions do not explain it. "
     if unsure:
