@@ -2,104 +2,114 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from align.objects import find_objects
 from align.schema import Message, PreferenceRow, Span, Spans
 from data_tools.claims import split_objects
 from data_tools.judged_answers import Answer, JudgedAnswers
-from data_tools.length_balance import Balanced, Pair, balance, mean_gap
+from data_tools.length_balance import Balanced, LengthCounts, Pair, Picker, mean_gap
 from data_tools.minimal_edit import without_objects
 from data_tools.pairs_recipe import Recipe
-from data_tools.style_balance import balance_style
+from data_tools.style_balance import Styles, balance_style, style_of
 from data_tools.tally import Tally
-
-
-@dataclass
-class Eligible:
-    """The pairs of one split that may be taken, as few a prompt as balancing can need.
-
-    Attributes:
-        pairs: prompt id -> pairs, best first.
-        possible: how many there were before all but the best of each prompt were forgotten.
-    """
-
-    pairs: dict[str, list[Pair]] = field(default_factory=dict)
-    possible: int = 0
-
-    def add(self, prompt_id: str, pairs: Sequence[Pair], most: int) -> None:
-        """Keep the `most` best pairs that shorten and the `most` best that don't: balancing prefers one kind
-        or the other, and takes no more than `most`."""
-        self.possible += len(pairs)
-        best = sorted(pairs, key=lambda pair: pair.rank)
-        shorter, others = ([pair for pair in best if (pair.gap < 0) is side] for side in (True, False))
-        self.pairs[prompt_id] = shorter[:most] + others[:most]
 
 
 @dataclass(frozen=True)
 class Selected:
-    """The pairs of one split.
+    """How the pairs of one split were balanced.
 
     Attributes:
-        balanced: how lengths were balanced.
+        pairs: how many there are.
+        length_gap: mean tokens of chosen minus rejected.
         style: gaps by style feature before and after balancing; None where style was not balanced.
     """
 
     balanced: Balanced
+    pairs: int
+    length_gap: float
     style: dict[str, dict[str, float]] | None = None
 
 
-def select(recipe: Recipe, found: Eligible, answers: JudgedAnswers, tally: Tally) -> Selected:
-    """The pairs of one split, balanced in length, and in style if the recipe wants it."""
-    tolerance = float("inf") if recipe.length_tolerance is None else recipe.length_tolerance
-    balanced = balance(found.pairs, recipe.max_pairs_per_prompt, tolerance, recipe.max_trimmed, recipe.seed)
-    for pair in balanced.trimmed:
-        tally.drop("length balance", f"{pair.chosen_id}>{pair.rejected_id}")
-    surplus = found.possible - len(balanced.pairs) - len(balanced.trimmed)
-    if surplus:
-        tally.drop("more than max_pairs_per_prompt", "", surplus)
-    if recipe.style_tolerance is None or not balanced.pairs:
-        tally.keep(len(balanced.pairs))
-        return Selected(balanced)
-    pairs = balanced.pairs
-    alike = balance_style(
-        _texts(pairs, answers),
-        [pair.gap for pair in pairs],
-        recipe.style_tolerance,
-        recipe.length_tolerance,
-        int(recipe.max_trimmed * len(pairs)),
-    )
-    for place in alike.taken:
-        tally.drop("style balance", f"{pairs[place].chosen_id}>{pairs[place].rejected_id}")
-    kept = [pairs[place] for place in alike.kept]
-    tally.keep(len(kept))
-    return Selected(
-        replace(balanced, pairs=kept, after=mean_gap(kept)), {"before": alike.before, "after": alike.after}
-    )
+class Selection:
+    """The pairs of one split, in two passes over its prompts: `look` at each, `balance`, then `picked`."""
 
+    def __init__(self, recipe: Recipe, tally: Tally) -> None:
+        self.recipe, self.tally = recipe, tally
+        self._counts = LengthCounts(recipe.max_pairs_per_prompt, recipe.seed)
+        self._possible = 0
+        self._balanced: Balanced | None = None
+        self._off_style: frozenset[tuple[str, str, str]] = frozenset()
 
-def selected_rows(pairs: Sequence[Pair], answers: JudgedAnswers) -> Iterator[tuple[str, str, PreferenceRow]]:
-    """(split, prompt id, training row) of each pair, prompt by prompt."""
-    wanted: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        wanted.setdefault(pair.prompt_id, []).append(pair)
-    for split, prompt_id, found in answers.prompts():
+    def look(self, prompt_id: str, found: Sequence[Answer]) -> None:
+        """Count what this prompt could bring."""
+        pairs = eligible_pairs(self.recipe, found, self.tally)
+        self._possible += len(pairs)
+        self._counts.add(prompt_id, pairs)
+
+    def balance(self, split: str, answers: JudgedAnswers) -> Selected:
+        """Balance lengths, and style if the recipe wants it: then the features of all pairs are held."""
+        recipe = self.recipe
+        self._balanced = balanced = self._counts.balanced(recipe.length_tolerance, recipe.max_trimmed)
+        if surplus := self._possible - balanced.pairs - balanced.trimmed:
+            self.tally.drop("more than max_pairs_per_prompt", count=surplus)
+        if recipe.style_tolerance is None or not balanced.pairs:
+            return Selected(balanced, balanced.pairs, balanced.after)
+        pairs, sides = self._styles(split, answers)
+        alike = balance_style(
+            sides,
+            [pair.gap for pair in pairs],
+            recipe.style_tolerance,
+            recipe.length_tolerance,
+            int(recipe.max_trimmed * len(pairs)),
+        )
+        self._off_style = frozenset(pairs[place].key for place in alike.taken)
+        kept = Counter(pairs[place].gap for place in alike.kept)
+        style = {"before": alike.before, "after": alike.after}
+        return Selected(balanced, len(alike.kept), mean_gap(kept), style)
+
+    def _styles(self, split: str, answers: JudgedAnswers) -> tuple[list[Pair], list[Styles]]:
+        found, styles = [], []
+        picker = self.picker()
+        for other, prompt_id, judged in answers.prompts():
+            if other != split:
+                continue
+            texts = {answer.row.id: answer.row.text for answer in judged}
+            pairs, _ = picker.pick(prompt_id, eligible_pairs(self.recipe, judged))
+            found += pairs
+            styles += [(style_of(texts[pair.chosen_id]), style_of(texts[pair.rejected_id])) for pair in pairs]
+        return found, styles
+
+    def picker(self) -> Picker:
+        """For one pass over all prompts of the split; `balance` must have been called."""
+        assert self._balanced is not None
+        return Picker(self._balanced)
+
+    def picked(self, picker: Picker, prompt_id: str, found: Sequence[Answer]) -> Iterator[PreferenceRow]:
+        """The training rows of one prompt; the pairs that balancing takes away are counted."""
+        kept, trimmed = picker.pick(prompt_id, eligible_pairs(self.recipe, found))
         by_id = {answer.row.id: answer for answer in found}
-        for pair in wanted.get(prompt_id, ()):
-            yield split, prompt_id, preference_row(pair, by_id)
+        for pair in trimmed:
+            self.tally.drop("length balance", f"{pair.chosen_id}>{pair.rejected_id}")
+        for pair in kept:
+            if pair.key in self._off_style:
+                self.tally.drop("style balance", f"{pair.chosen_id}>{pair.rejected_id}")
+            else:
+                self.tally.keep()
+                yield preference_row(pair, by_id)
 
 
-def _texts(pairs: Sequence[Pair], answers: JudgedAnswers) -> list[tuple[str, str]]:
-    ids = {name for pair in pairs for name in (pair.chosen_id, pair.rejected_id)}
-    texts = {
-        answer.row.id: answer.row.text
-        for _, _, found in answers.prompts()
-        for answer in found
-        if answer.row.id in ids
-    }
-    return [(texts[pair.chosen_id], texts[pair.rejected_id]) for pair in pairs]
+def selected_rows(
+    selections: Mapping[str, Selection], answers: JudgedAnswers
+) -> Iterator[tuple[str, str, PreferenceRow]]:
+    """(split, prompt id, training row) of every balanced pair, prompt by prompt."""
+    pickers = {split: selection.picker() for split, selection in selections.items()}
+    for split, prompt_id, found in answers.prompts():
+        for row in selections[split].picked(pickers[split], prompt_id, found):
+            yield split, prompt_id, row
 
 
 def edited_pairs(recipe: Recipe, answers: Sequence[Answer], tally: Tally) -> list[PreferenceRow]:
@@ -150,8 +160,8 @@ def _edited_row(recipe: Recipe, answer: Answer, text: str, denied: Sequence[str]
     )
 
 
-def eligible_pairs(recipe: Recipe, answers: Sequence[Answer], tally: Tally) -> list[Pair]:
-    """All pairs of one prompt that may be taken; each refused couple of answers is counted once."""
+def eligible_pairs(recipe: Recipe, answers: Sequence[Answer], tally: Tally | None = None) -> list[Pair]:
+    """All pairs of one prompt that may be taken; each refused couple of answers is counted in the tally."""
     ordered = sorted(answers, key=lambda answer: (-answer.score, answer.row.id))
     scores = [answer.score for answer in ordered]
     pairs = []
@@ -159,7 +169,8 @@ def eligible_pairs(recipe: Recipe, answers: Sequence[Answer], tally: Tally) -> l
         for rejected in ordered[i + 1 :]:
             reason = _refusal(recipe, chosen, rejected, max(scores), min(scores))
             if reason:
-                tally.drop(reason, f"{chosen.row.id}>{rejected.row.id}")
+                if tally is not None:
+                    tally.drop(reason, f"{chosen.row.id}>{rejected.row.id}")
                 continue
             gap = chosen.row.num_tokens - rejected.row.num_tokens
             margin = chosen.score - rejected.score

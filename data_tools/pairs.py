@@ -24,13 +24,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from align.errors import AlignError
+from align.objects import Mode
 from align.progress import say
 from align.row_writer import RowWriter
 from align.run import RunFolder
 from align.schema import Message, PreferenceRow
 from data_tools.claims import split_objects
 from data_tools.judged_answers import JudgedAnswers
-from data_tools.pair_selection import Eligible, Selected, edited_pairs, eligible_pairs, select, selected_rows
+from data_tools.pair_selection import Selected, Selection, edited_pairs, selected_rows
 from data_tools.pairs_recipe import Recipe
 from data_tools.tally import Tally
 from data_tools.truth import load_truth, truth_inputs
@@ -55,14 +56,14 @@ def run(recipe: Recipe) -> RunFolder:
         if recipe.strategy == "minimal_edit":
             selected, rows = None, _edited(recipe, answers, tallies)
         else:
-            chosen = _select(recipe, answers, tallies)
-            selected = chosen["train"]
-            rows = selected_rows([pair for item in chosen.values() for pair in item.balanced.pairs], answers)
-        sums, dev = PairSums(), []
+            selections = _looked(recipe, answers, tallies)
+            selected = {split: found.balance(split, answers) for split, found in selections.items()}["train"]
+            rows = selected_rows(selections, answers)
+        sums, dev = PairSums(), DevCheck(recipe)
         with RowWriter(PreferenceRow, folder.work / "pairs.parquet") as out:
             for split, prompt_id, row in rows:
                 if split == "dev":
-                    dev.append(row)
+                    dev.add(row)
                     continue
                 out.write(row)
                 sums.add(prompt_id, row)
@@ -76,7 +77,7 @@ def run(recipe: Recipe) -> RunFolder:
                 where=str(recipe.verdicts),
                 fix="sample more prompts or more answers each, or at a higher temperature",
             )
-        check = check_on_dev(recipe, dev)
+        check = dev.result()
         dropped = {tally.what: tally.to_json() for split in tallies.values() for tally in split}
         (folder.work / "dropped.json").write_text(json.dumps(dropped, indent=1, sort_keys=True) + "\n")
         metrics = sums.metrics() | {"dev_check": check}
@@ -110,45 +111,53 @@ def check_judge(recipe: Recipe) -> None:
         )
 
 
-def check_on_dev(recipe: Recipe, rows: Sequence[PreferenceRow]) -> dict[str, Any] | None:
-    """How often dev pairs, built like the train ones, prefer the answer that truly invents less.
+class DevCheck:
+    """How often dev pairs, built like the train ones, prefer the answer that truly invents less."""
 
-    Returns:
-        Counts of `right`, `tied` (both invent equally much) and `wrong`, and `right_share` of the
-        untied; None without annotations of the dev images.
-    """
-    truth = load_truth(recipe.truth, recipe.objects_mode)
+    def __init__(self, recipe: Recipe) -> None:
+        self._truth = load_truth(recipe.truth, recipe.objects_mode)
+        self._mode: Mode = recipe.objects_mode
+        self._found: Counter[str] = Counter()
 
-    def invented(messages: Sequence[Message], image_id: int) -> int:
-        return len(set(split_objects(messages[-1].content, recipe.objects_mode)) - truth[image_id])
+    def add(self, row: PreferenceRow) -> None:
+        """Count one pair; one without annotations is not counted."""
+        image_id = row.meta.get("image_id")
+        if image_id not in self._truth:
+            return
+        difference = self._invented(row.rejected, image_id) - self._invented(row.chosen, image_id)
+        self._found["right" if difference > 0 else "wrong" if difference < 0 else "tied"] += 1
 
-    known = [row for row in rows if row.meta.get("image_id") in truth]
-    if not known:
-        say("  no annotated dev pairs: not checked against the truth")
-        return None
-    differences = [
-        invented(row.rejected, row.meta["image_id"]) - invented(row.chosen, row.meta["image_id"])
-        for row in known
-    ]
-    right, wrong = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    tied = len(known) - right - wrong
-    share = round(right / (right + wrong), 4) if right + wrong else None
-    say(
-        f"  on dev, the chosen answer truly invents less in {right} of {len(known)} pairs, equally much in "
-        f"{tied}, more in {wrong}"
-    )
-    return {"pairs": len(known), "right": right, "tied": tied, "wrong": wrong, "right_share": share}
+    def _invented(self, messages: Sequence[Message], image_id: int) -> int:
+        return len(set(split_objects(messages[-1].content, self._mode)) - self._truth[image_id])
+
+    def result(self) -> dict[str, Any] | None:
+        """Print and return what was counted.
+
+        Returns:
+            Counts of `right`, `tied` (both invent equally much) and `wrong`, and `right_share` of the
+            untied; None without annotations of the dev images.
+        """
+        pairs = self._found.total()
+        if not pairs:
+            say("  no annotated dev pairs: not checked against the truth")
+            return None
+        right, tied, wrong = (self._found[name] for name in ("right", "tied", "wrong"))
+        share = round(right / (right + wrong), 4) if right + wrong else None
+        say(
+            f"  on dev, the chosen answer truly invents less in {right} of {pairs} pairs, equally much in "
+            f"{tied}, more in {wrong}"
+        )
+        return {"pairs": pairs, "right": right, "tied": tied, "wrong": wrong, "right_share": share}
 
 
-def _select(
+def _looked(
     recipe: Recipe, answers: JudgedAnswers, tallies: Mapping[str, tuple[Tally, Tally]]
-) -> dict[str, Selected]:
-    """The pairs of both splits: one pass over the files for what may be taken, then the balance."""
-    eligible = {split: Eligible() for split in tallies}
+) -> dict[str, Selection]:
+    """Both splits after one pass over the files."""
+    selections = {split: Selection(recipe, both[1]) for split, both in tallies.items()}
     for split, prompt_id, found in answers.prompts({split: both[0] for split, both in tallies.items()}):
-        pairs = eligible_pairs(recipe, found, tallies[split][1])
-        eligible[split].add(prompt_id, pairs, recipe.max_pairs_per_prompt)
-    return {split: select(recipe, found, answers, tallies[split][1]) for split, found in eligible.items()}
+        selections[split].look(prompt_id, found)
+    return selections
 
 
 def _edited(
@@ -164,9 +173,10 @@ def _show_balance(recipe: Recipe, selected: Selected) -> None:
     say(
         f"  mean length of chosen minus rejected, tokens: {found.before:+.2f} by margin alone, "
         f"{found.searched:+.2f} at shortening ratio {found.ratio:.2f}, {found.after:+.2f} after trimming "
-        f"{len(found.trimmed)} pairs"
+        f"{found.trimmed} pairs"
+        + ("" if selected.style is None else f", {selected.length_gap:+.2f} after style balance")
     )
-    if recipe.length_tolerance is not None and abs(found.after) > recipe.length_tolerance:
+    if recipe.length_tolerance is not None and abs(selected.length_gap) > recipe.length_tolerance:
         say(f"  WARNING: not within {recipe.length_tolerance} tokens: DPO may learn length from these pairs")
     if selected.style is None or recipe.style_tolerance is None:
         return
@@ -179,32 +189,34 @@ def _show_balance(recipe: Recipe, selected: Selected) -> None:
 
 def _balance_metrics(selected: Selected) -> dict[str, Any]:
     found = selected.balanced
-    gaps = {"by_margin": found.before, "searched": found.searched, "after": found.after}
+    gaps = {"by_margin": found.before, "searched": found.searched, "after": selected.length_gap}
     metrics: dict[str, Any] = {
         "shortening_ratio": found.ratio,
         "length_gap": {name: round(gap, 3) for name, gap in gaps.items()},
-        "trimmed": len(found.trimmed),
+        "trimmed": found.trimmed,
     }
     return metrics | ({} if selected.style is None else {"style_gap": selected.style})
 
 
 @dataclass
 class PairSums:
-    """Means over the train pairs, added up while they are written.
+    """Means over the train pairs, added up while they are written, prompt by prompt.
 
     Attributes:
         totals: by side and measure: words, and tokens and confirmed claims where the rows know them.
     """
 
     pairs: int = 0
-    prompts: set[str] = field(default_factory=set)
+    prompts: int = 0
+    last_prompt: str = ""
     totals: Counter[str] = field(default_factory=Counter)
     known: set[str] = field(default_factory=set)
 
     def add(self, prompt_id: str, row: PreferenceRow) -> None:
         """Count one pair."""
         self.pairs += 1
-        self.prompts.add(prompt_id)
+        self.prompts += prompt_id != self.last_prompt
+        self.last_prompt = prompt_id
         for side, messages in (("chosen", row.chosen), ("rejected", row.rejected)):
             self.totals[f"{side}_words"] += len(messages[-1].content.split())
             self.known.add(f"{side}_words")
@@ -218,4 +230,4 @@ class PairSums:
     def metrics(self) -> dict[str, Any]:
         """Counts and means, for the manifest."""
         means = {name: round(self.totals[name] / max(self.pairs, 1), 3) for name in sorted(self.known)}
-        return {"pairs": self.pairs, "prompts": len(self.prompts), **means}
+        return {"pairs": self.pairs, "prompts": self.prompts, **means}

@@ -22,6 +22,10 @@ _HEDGE = re.compile(
 )
 
 
+Styles = tuple[tuple[float, ...], tuple[float, ...]]
+"""The features (`style_of`) of a pair's chosen and rejected answer."""
+
+
 @dataclass(frozen=True)
 class StyleBalanced:
     """What is left, and the gaps by feature before and after.
@@ -50,7 +54,7 @@ def style_of(text: str) -> tuple[float, ...]:
 
 
 def balance_style(
-    texts: Sequence[tuple[str, str]],
+    styles: Sequence[Styles],
     lengths: Sequence[int],
     tolerance: float,
     length_tolerance: float | None,
@@ -59,16 +63,15 @@ def balance_style(
     """Take away at most `max_taken` pairs.
 
     Args:
-        texts: (chosen, rejected) of each pair.
+        styles: of each pair.
         lengths: tokens of chosen minus rejected of each pair.
         tolerance: largest gap of a feature, in standard deviations.
         length_tolerance: largest mean of `lengths`, tokens, which this must not spoil; None: any.
     """
-    sides = np.array([[style_of(text) for text in pair] for pair in texts], dtype=np.float64)
-    sides = sides.reshape(len(texts), 2, len(FEATURES))
-    spread = sides.reshape(-1, len(FEATURES)).std(axis=0) if len(texts) else np.ones(len(FEATURES))
+    sides = np.array(styles, dtype=np.float64).reshape(len(styles), 2, len(FEATURES))
+    spread = sides.reshape(-1, len(FEATURES)).std(axis=0) if styles else np.ones(len(FEATURES))
     gaps = np.divide(
-        sides[:, 0] - sides[:, 1], spread, out=np.zeros((len(texts), len(FEATURES))), where=spread > 0
+        sides[:, 0] - sides[:, 1], spread, out=np.zeros((len(styles), len(FEATURES))), where=spread > 0
     )
     limits = np.full(len(FEATURES), tolerance)
     if length_tolerance is not None:

@@ -26,17 +26,19 @@ class Tally:
         """Count kept items."""
         self.kept += count
 
-    def drop(self, reason: str, example: str, count: int = 1) -> None:
-        """Count dropped items under a reason."""
+    def drop(self, reason: str, example: str = "", count: int = 1) -> None:
+        """Count dropped items under a reason; `example` is an id, where there is one."""
         self.dropped[reason] += count
-        if len(found := self.examples.setdefault(reason, [])) < self.max_examples:
+        found = self.examples.setdefault(reason, [])
+        if example and len(found) < self.max_examples:
             found.append(example)
 
     def show(self) -> None:
         """Print the table, most frequent reason first."""
         say(f"  {self.what}: kept {self.kept} of {self.kept + self.dropped.total()}")
         for reason, count in sorted(self.dropped.items(), key=lambda item: (-item[1], item[0])):
-            say(f"    dropped {count:>6}  {reason} (e.g. {', '.join(self.examples[reason][:2])})")
+            examples = ", ".join(self.examples[reason][:2])
+            say(f"    dropped {count:>6}  {reason}" + (f" (e.g. {examples})" if examples else ""))
 
     def to_json(self) -> dict[str, object]:
         """Counts and examples, for a file."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from align.errors import AlignError
 from align.schema import Candidate, Claim, Message, PreferenceRow, Verdict, read_rows, write_rows
-from data_tools.length_balance import Pair, balance, mean_gap, trim
+from data_tools.length_balance import LengthCounts, Pair, Picker, trim
 from data_tools.pairs import Recipe, run
 
 
@@ -151,39 +152,77 @@ def test_no_pairs_is_an_error_and_leaves_no_folder(tmp_path: Path) -> None:
     assert not stage.stage_dir.exists()
 
 
+def test_style_is_balanced_after_length(tmp_path: Path) -> None:
+    judged = []
+    for image in range(8):
+        # One prompt in four has commas on the chosen side alone.
+        text = "a dog, a cat" if image % 4 == 0 else "a dog and a cat"
+        for number, (said, no) in enumerate(((text, ""), ("a dog and a car", "car"))):
+            row = candidate(f"train-{image}", number, said, 4)
+            judged.append((row, verdict(row, "dog", no)))
+    stage = recipe(tmp_path, judged, style_tolerance=0.1)
+    assert built(stage) == [f"train-{image}#0>train-{image}#1" for image in (1, 2, 3, 5, 6, 7)]
+    dropped = json.loads((stage.stage_dir / "dropped.json").read_text())["train pairs"]
+    assert dropped["kept"] == 6 and dropped["dropped"]["style balance"]["count"] == 2
+    metrics = run(stage).manifest()["metrics"]
+    assert metrics["style_gap"]["before"]["commas"] > 0.4 and metrics["style_gap"]["after"]["commas"] == 0
+
+
 def pair(prompt: int, gap: int, margin: float = 1.0, tag: str = "") -> Pair:
     return Pair(f"p{prompt}", f"c{prompt}{tag}", f"r{prompt}{tag}", margin, gap)
+
+
+def balance(eligible: dict[str, list[Pair]], most: int, tolerance: float | None, max_trimmed: float):
+    """Both passes: what was balanced, the pairs that stay, those that are trimmed."""
+    counts = LengthCounts(most, seed=0)
+    for prompt_id, pairs in eligible.items():
+        counts.add(prompt_id, pairs)
+    found = counts.balanced(tolerance, max_trimmed)
+    picker = Picker(found)
+    lots = [picker.pick(prompt_id, pairs) for prompt_id, pairs in sorted(eligible.items())]
+    kept, trimmed = ([item for lot in lots for item in lot[side]] for side in (0, 1))
+    assert (len(kept), len(trimmed)) == (found.pairs, found.trimmed)
+    assert sum(item.gap for item in kept) == pytest.approx(found.after * len(kept))
+    return found, kept, trimmed
 
 
 def test_the_ratio_search_mixes_shorter_and_longer() -> None:
     # Each prompt offers a wide pair that shortens by 4 and a narrow one that lengthens by 4.
     eligible = {f"p{i}": [pair(i, -4, 2.0, "s"), pair(i, 4, 1.0, "l")] for i in range(400)}
-    found = balance(eligible, 1, tolerance=0.25, max_trimmed=0.5, seed=0)
+    found, kept, _ = balance(eligible, 1, tolerance=0.25, max_trimmed=0.5)
     assert found.before == -4  # by margin alone every pair shortens
     assert 0.4 <= found.ratio <= 0.6 and abs(found.searched) < 0.2
-    assert abs(found.after) <= 0.25 and len(found.pairs) == 400
-    assert len({chosen.prompt_id for chosen in found.pairs}) == 400
+    assert abs(found.after) <= 0.25 and len(kept) == 400
+    assert len({chosen.prompt_id for chosen in kept}) == 400
+
+
+def test_no_tolerance_leaves_the_best_margins() -> None:
+    eligible = {f"p{i}": [pair(i, -4, 2.0, "s"), pair(i, 4, 1.0, "l")] for i in range(9)}
+    found, kept, _ = balance(eligible, 1, tolerance=None, max_trimmed=0.5)
+    assert (found.ratio, found.after, {item.gap for item in kept}) == (0.0, -4.0, {-4})
+
+
+def test_of_equal_gaps_the_last_ids_are_trimmed() -> None:
+    eligible = {f"p{i}": [pair(i, -4)] for i in range(8)} | {"p8": [pair(8, 8)], "p9": [pair(9, 4)]}
+    # Sum -20 over 10; without two of -4: -12 over 8; without a third, the most that may go: -8 over 7.
+    found, _, trimmed = balance(eligible, 1, tolerance=0.25, max_trimmed=0.3)
+    assert [item.prompt_id for item in trimmed] == ["p5", "p6", "p7"]
+    assert found.after == pytest.approx(-8 / 7)
 
 
 def test_trimming_takes_the_widest_gaps_of_the_offending_side() -> None:
-    pairs = [pair(1, -9), pair(2, -3), pair(3, 1), pair(4, 2), pair(5, -1)]
     # Sum -10 over 5; without -9: -1 over 4, mean 0.25 in size: within 0.25.
-    kept, taken = trim(pairs, tolerance=0.25, max_trimmed=0.5)
-    assert [item.gap for item in taken] == [-9]
-    assert mean_gap(kept) == -0.25
+    assert trim(Counter([-9, -3, 1, 2, -1]), tolerance=0.25, max_trimmed=0.5) == {-9: 1}
 
 
 def test_trimming_stops_at_its_limit() -> None:
-    kept, taken = trim([pair(i, -4) for i in range(10)], tolerance=0.25, max_trimmed=0.3)
-    assert len(taken) == 3 and mean_gap(kept) == -4
+    assert trim({-4: 10}, tolerance=0.25, max_trimmed=0.3) == {-4: 3}
 
 
 def test_trimming_turns_round_when_it_went_too_far() -> None:
-    # Sum 9 over 3: the 10 goes first, then the sum is -1 over 2: more than 0.25, so the -2 goes.
-    kept, taken = trim([pair(1, 10), pair(2, -2), pair(3, 1)], tolerance=0.25, max_trimmed=1.0)
-    assert [item.gap for item in taken] == [10, -2, 1] and kept == []
-    kept, taken = trim([pair(1, 10), pair(2, -2), pair(3, 1), pair(4, 0)], tolerance=1.0, max_trimmed=1.0)
-    assert [item.gap for item in taken] == [10] and len(kept) == 3
+    # Sum 9 over 3: the 10 goes first, then the sum is -1 over 2: more than 0.25, so the -2 goes, then the 1.
+    assert trim(Counter([10, -2, 1]), tolerance=0.25, max_trimmed=1.0) == {10: 1, -2: 1, 1: 1}
+    assert trim(Counter([10, -2, 1, 0]), tolerance=1.0, max_trimmed=1.0) == {10: 1}
 
 
 def test_files_in_another_order_give_the_same_pairs(tmp_path: Path) -> None:
