@@ -57,12 +57,15 @@ class ChatRequest:
     Attributes:
         images: files (read when the request is sent) or encoded bytes; sent as they are.
         top_logprobs: how many of the first token's alternatives to return; 0 is none, at most 20.
+        pattern: a regular expression that the whole answer must match, held to while it is written (vLLM's
+            structured outputs); empty is none.
     """
 
     messages: Sequence[Message]
     images: Sequence[bytes | Path] = ()
     sampling: Sampling = field(default_factory=Sampling)
     top_logprobs: int = 0
+    pattern: str = ""
 
 
 class Choice(BaseRow):
@@ -96,7 +99,8 @@ def content_key(digest: str, request: ChatRequest, image_sha256: Sequence[str]) 
     """
     messages = [[message.role, message.content] for message in request.messages]
     sampling = request.sampling.model_dump(mode="json")
-    return digest_json([digest, messages, list(image_sha256), sampling, request.top_logprobs])
+    identity = [digest, messages, list(image_sha256), sampling, request.top_logprobs]
+    return digest_json([*identity, request.pattern] if request.pattern else identity)
 
 
 def ask(
@@ -190,7 +194,11 @@ def spells_image(request: ChatRequest, image_words: Sequence[str]) -> Failure | 
 
 
 def request_body(server: Server, request: ChatRequest) -> dict[str, Any]:
-    """The JSON of one chat completion request."""
+    """The JSON of one chat completion request.
+
+    Raises:
+        AlignError: a pattern for a server that is not vLLM's.
+    """
     images = [data if isinstance(data, bytes) else data.read_bytes() for data in request.images]
     body: dict[str, Any] = {
         "model": server.model,
@@ -199,8 +207,16 @@ def request_body(server: Server, request: ChatRequest) -> dict[str, Any]:
     }
     if request.top_logprobs:
         body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+    if request.pattern and not server.is_vllm:
+        raise AlignError(
+            "only vLLM holds answers to a pattern",
+            where=server.url,
+            fix="leave guided replies off (guided=false)",
+        )
     if server.is_vllm:
         body["return_token_ids"] = True
+        if request.pattern:
+            body["structured_outputs"] = {"regex": request.pattern}
     else:
         # Not part of OpenAI's interface; other servers refuse unknown fields.
         for name in ("top_k", "min_p", "repetition_penalty"):

@@ -50,7 +50,7 @@ def judge_pairwise(recipe: Recipe, folder: RunFolder) -> Judged:
         for a, b in ((first, second), (second, first)):
             asked = {"question": _question(a), "first": a.text, "second": b.text}
             questions[f"{a.id}\n{b.id}"] = Question(fill(recipe.pairwise.prompt, asked), a.images)
-    judge, replies = ask_all(recipe, folder, questions, recipe.pairwise.max_tokens)
+    judge, replies = ask_all(recipe, folder, questions, recipe.pairwise.max_tokens, pattern="[ABC]")
     comparisons = [
         _comparison(recipe, judge, (a, b), (replies[f"{a.id}\n{b.id}"], replies[f"{b.id}\n{a.id}"]))
         for a, b in couples

@@ -25,6 +25,7 @@ from data_tools.wording import fill, spoken, wording_digest
 
 SIDES = ("accuracy", "completeness", "relevance")
 VERSION = "rating-1"
+PATTERN = r"\n".join(f"{side}: [1-5]" for side in SIDES)
 _LINE = re.compile(r"^\W*(accuracy|completeness|relevance)\W+(\d+)(?:\s*/\s*5)?\W*$", re.I | re.M)
 
 
@@ -47,7 +48,7 @@ def judge_rating(recipe: Recipe, folder: RunFolder) -> Judged:
         item.id: Question(fill(recipe.rating.prompt, {"conversation": spoken(item.messages)}), item.images)
         for item in answers
     }
-    judge, replies = ask_all(recipe, folder, questions, recipe.rating.max_tokens)
+    judge, replies = ask_all(recipe, folder, questions, recipe.rating.max_tokens, pattern=PATTERN)
     verdicts = [_verdict(recipe, judge, item, replies[item.id]) for item in answers]
     lines = []
     metrics: dict[str, Any] = {

@@ -115,6 +115,11 @@ class Recipe(StageRecipe):
     rating: Rating = Rating()
     pairwise: Pairwise = Pairwise()
     ensemble: Ensemble = Ensemble()
+    guided: bool = Field(
+        default=False,
+        description="kinds rating and pairwise: a vLLM judge can write nothing but a verdict (structured "
+        "outputs), for small judges that wrap it in words; it cannot reason first then",
+    )
     truth: list[Annotations] = Field(
         default=[], description="annotations of the dev images (kind oracle: of all images)"
     )
@@ -136,6 +141,8 @@ class Recipe(StageRecipe):
             raise ValueError("kind oracle needs `truth`")
         if self.kind == "ensemble" and len(self.ensemble.verdicts) < 2:
             raise ValueError("kind ensemble needs `ensemble.verdicts` of two judges at least")
+        if self.guided and self.kind not in ("rating", "pairwise"):
+            raise ValueError("`guided` is for kinds rating and pairwise")
         if "{object}" not in self.question:
             raise ValueError("`question` must contain {object}")
         if (self.candidates is None) == (self.rows is None):

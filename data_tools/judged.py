@@ -83,8 +83,12 @@ def ask_all(
     questions: Mapping[str, Question],
     max_tokens: int,
     top_logprobs: int = 0,
+    pattern: str = "",
 ) -> tuple[str, dict[str, Reply | Failure]]:
     """The judge's id, and its reply to each question by the question's key; equal questions are asked once.
+
+    Args:
+        pattern: what a reply looks like; held to where the recipe says `guided`.
 
     Raises:
         AlignError: a missing image, a server that dies, or more failures than `max_failed`.
@@ -102,7 +106,7 @@ def ask_all(
                 shas[path] = shas.get(path) or image_sha256(path)
             message = Message(role="user", content=question.text)
             sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
-            request = ChatRequest([message], paths, sampling, top_logprobs=top_logprobs)
+            request = ChatRequest([message], paths, sampling, top_logprobs, pattern if recipe.guided else "")
             keys[name] = content_key(server.digest, request, [shas[path] for path in paths])
             requests[keys[name]] = request
         replies = ask_stored(server, store, requests, "judging", recipe.concurrency)

@@ -26,6 +26,7 @@ from data_tools.judge_pairwise import read_choice
 from data_tools.judge_rating import read_ratings
 from data_tools.wording import fill
 from tests.chat_server import ChatServer
+from tests.vllm_fixtures import ServedBase
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "data" / "keep_rated_4_5.yaml"
 
@@ -177,6 +178,38 @@ def test_the_shipped_recipe_keeps_rows_rated_4_or_5(tmp_path: Path) -> None:
         "agreement": pytest.approx(33.3333),
         "kappa": pytest.approx(1 / 7, 1e-3),
     }
+
+
+@pytest.mark.vllm
+def test_a_real_judge_is_held_to_the_form_of_a_verdict(served_base: ServedBase, tmp_path: Path) -> None:
+    """The embedded base knows no rubric: left alone it gives no verdict, guided it gives nothing else."""
+    texts = {"p#0": "A dog.", "p#1": "A dog and a car.", "q#0": "A cat.", "q#1": "Two cups on a bed."}
+    found = {}
+    for kind, guided in (("rating", False), ("rating", True), ("pairwise", True)):
+        values = {
+            "run_dir": tmp_path / f"{kind}-{guided}",
+            "image_root": tmp_path,
+            "judge": {"endpoint": served_base.url},
+            "kind": kind,
+            "guided": guided,
+            "candidates": answers(tmp_path, texts),
+        }
+        folder = run(validate(Recipe, values, "test"))
+        found[kind, guided] = list(read_rows(Verdict, folder.final / "verdicts.jsonl"))
+    assert [row.unscored_reason.split("'s")[0] for row in found["rating", False]] == ["the judge"] * 4
+    ratings = [row.meta["ratings"] for row in found["rating", True]]
+    assert all(set(item) == {"accuracy", "completeness", "relevance"} for item in ratings)
+    assert [row.score for row in found["rating", True]] == [min(item.values()) for item in ratings]
+    assert all(row.score is not None for row in found["pairwise", True])
+    both = list(read_rows(Comparison, tmp_path / "pairwise-True" / "judge" / "comparisons.jsonl"))
+    assert len(both) == 2 and all(set(row.meta["letters"]) <= set("ABC") for row in both)
+
+
+def test_guided_replies_need_vllm_and_a_kind_with_a_form(tmp_path: Path) -> None:
+    with pytest.raises(AlignError, match="only vLLM holds answers to a pattern"):
+        judged(
+            tmp_path, str.upper, kind="rating", guided=True, candidates=answers(tmp_path, {"p#0": "A dog."})
+        )
 
 
 def test_no_row_left_is_an_error(tmp_path: Path) -> None:
@@ -342,6 +375,7 @@ def test_true_preferences_leave_ties_out(tmp_path: Path) -> None:
         ({"kind": "ensemble", "ensemble": {"verdicts": {"a": "a.jsonl"}}}, "two judges at least"),
         ({"kind": "pairwise", "model": "m", "candidates": None, "rows": "r"}, "only be rated"),
         ({"kind": "claims", "model": "m", "labels": "l"}, "measured by `truth`"),
+        ({"kind": "claims", "model": "m", "guided": True}, "for kinds rating and pairwise"),
         ({"kind": "rating", "model": "m", "rating": {"prompt": "Rate it."}}, "must contain {conversation}"),
     ],
 )
