@@ -217,17 +217,35 @@ def image_file(root: Path | None, name: str) -> Path:
 def _read(cls: type[T], path: Path, quarantine: _Quarantine) -> Iterator[tuple[str, T]]:
     """Rows with their place in the file (`line 3`, `row 3` of Parquet), which is what quarantine records."""
     separator, unit = (":", "line") if path.suffix == ".jsonl" else (" row ", "row")
-    for where, raw in raw_rows(path):
+    for number, (where, raw) in enumerate(raw_rows(path)):
         place = f"{unit} {where.rsplit(separator, 1)[-1]}"
         try:
             if isinstance(raw, AlignError):
                 raise raw
             row = check_row(cls, raw, where)
         except AlignError as error:
+            if number == 0 and isinstance(raw, dict):
+                _refuse_other_kind(cls, set(raw), path)
             row_id = str(raw.get("id", "")) if isinstance(raw, dict) else ""
             quarantine.add(place, row_id, "schema", error.what)
             continue
         yield place, row
+
+
+def _refuse_other_kind(cls: type[SFTRow] | type[PreferenceRow], fields: set[str], path: Path) -> None:
+    """A file that begins with the other stage's rows is no bad data but the wrong file."""
+    if cls is SFTRow and {"chosen", "rejected"} <= fields:
+        raise AlignError(
+            "these are preference pairs, not instruction rows",
+            where=str(path),
+            fix="train on them with `align dpo`",
+        )
+    if cls is PreferenceRow and "messages" in fields and not {"chosen", "rejected"} & fields:
+        raise AlignError(
+            "these are instruction rows, not preference pairs",
+            where=str(path),
+            fix="train on them with `align sft`; `align pairs` and `align import` make pairs",
+        )
 
 
 def _without_repeated_ids(rows: Iterator[tuple[str, T]], quarantine: _Quarantine) -> Iterator[tuple[str, T]]:
@@ -299,7 +317,8 @@ def _report(checked: CheckedRows[Any], path: Path, folder: RunFolder) -> None:
     if dropped:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(checked.dropped.items()))
         total = dropped + len(checked.rows)
-        say(f"  {dropped} of {total} rows quarantined ({kinds}): see {folder.final / QUARANTINE}")
+        place = (folder.final if checked.rows else folder.work) / QUARANTINE
+        say(f"  {dropped} of {total} rows quarantined ({kinds}): see {place}")
     if not checked.rows:
         fix = f"see {folder.work / QUARANTINE}" if dropped else "the file holds no rows"
         first = f"; the first bad one, {checked.first_bad}" if dropped else ""

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from align import sft
+from align import dpo, sft
 from align.checkpoints import is_whole, last_whole
-from align.config import load_recipe
+from align.config import load_recipe, validate
 from align.digest import digest_file
 from align.errors import AlignError
 from align.modeling import weights_digest
-from align.schema import Message, SFTRow
+from align.schema import Message, SFTRow, write_rows
 from tests.training_recipes import PROMPT, kill_after_first_checkpoint, sft_recipe, sft_rows
 
 WEIGHTS = Path("adapter") / "adapter_model.safetensors"
@@ -161,6 +161,25 @@ def test_data_that_cannot_be_trained_on(base_checkpoint: Path, tiny_world: Path,
     with pytest.raises(AlignError, match=r"no rows to train on; the first bad one, line 1: missing image"):
         _run(sft_recipe(tmp_path / "gone", base_checkpoint, tiny_world, gone))
     assert not (tmp_path / "gone" / "sft").exists()
+
+
+def test_the_other_stages_rows_are_the_wrong_file(
+    base_checkpoint: Path, tiny_world: Path, tmp_path: Path
+) -> None:
+    turns = {side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+    pair = {"id": "p", "prompt": [{"role": "user", "content": "What?"}], **turns}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+    recipe = sft_recipe(tmp_path, base_checkpoint, tiny_world, data__path=str(tmp_path / "pairs.jsonl"))
+    with pytest.raises(AlignError, match=r"preference pairs, not instruction rows(.|\n)*`align dpo`"):
+        _run(recipe)
+    write_rows(tmp_path / "rows.jsonl", [_row("r", "train/0.png")])
+    values = {
+        "run_dir": tmp_path,
+        "model": {"path": str(base_checkpoint)},
+        "data": {"path": tmp_path / "rows.jsonl"},
+    }
+    with pytest.raises(AlignError, match=r"instruction rows, not preference pairs(.|\n)*`align sft`"):
+        dpo.run(validate(dpo.Recipe, values, "test"))
 
 
 def test_a_template_that_never_ends_the_answer_is_refused(
