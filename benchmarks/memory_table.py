@@ -1,22 +1,22 @@
 """Predicted memory of the shipped recipes: writes docs/memory.md.
 
     python -m benchmarks.memory_table                 # all; half a minute a recipe on one core
-    python -m benchmarks.memory_table qwen2_5_vl_7b
+    python -m benchmarks.memory_table qwen2_5_vl_7b   # these rows anew, the others as they stand
 
 No weights are needed: `align plan` on configs whose numbers are published (`benchmarks.published_configs`).
-Finished recipes are kept in --kept, and the next run goes on after them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import re
 import tempfile
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from align.config import load_recipe
-from align.modeling import ModelSection
 from align.plan import GPUS, RESERVE
 from align.planning.planned_batch import RowShape, image_processor_of
 from benchmarks.published_configs import CONFIGS
@@ -48,27 +48,41 @@ the `config.json` of its checkpoint. Made by `python -m benchmarks.memory_table`
 
 
 def main() -> None:
-    """Predict what is missing, then write the table."""
+    """Predict one recipe after the other; the page is written after each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("models", nargs="*", metavar="MODEL", help="folders in recipes/; default: all known")
-    parser.add_argument("--kept", type=Path, default=Path("memory_table.jsonl"), metavar="FILE")
     given = parser.parse_args()
-    kept = [json.loads(line) for line in given.kept.open()] if given.kept.is_file() else []
-    known = {(one["model"], one["stage"]) for one in kept}
-    with given.kept.open("a") as out:
-        for model in given.models or CONFIGS:
-            for stage in _STAGES:
-                if (model, stage) not in known:
-                    found = _plan(model, stage)
-                    print(model, stage, f"{found['peak'] / 2**30:.1f} GiB", flush=True)
-                    out.write(json.dumps(found) + "\n")
-                    out.flush()
-                    kept.append(found)
-    order = {(model, stage): n for n, (model, stage) in enumerate((m, s) for m in CONFIGS for s in _STAGES)}
-    kept.sort(key=lambda one: order[one["model"], one["stage"]])
-    (_REPO / "docs" / "memory.md").write_text(_HEAD + "".join(map(_line, kept)) + _sources(kept))
+    page = _Page.read(_REPO / "docs" / "memory.md")
+    for model, stage in product(given.models or CONFIGS, _STAGES):
+        found = _plan(model, stage)
+        print(model, stage, f"{found['peak'] / 2**30:.1f} GiB", flush=True)
+        page.rows[f"{model}/{stage}.yaml"] = _line(found)
+        page.sources[model] = _source(found)
+        page.write()
+
+
+@dataclass
+class _Page:
+    """The page's lines by recipe and by model, as they stand there."""
+
+    path: Path
+    rows: dict[str, str]
+    sources: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> _Page:
+        text = path.read_text() if path.is_file() else ""
+        rows = {found[1]: found[0] for found in re.finditer(r"^\| (\w+/\w+\.yaml) \|.*\n", text, re.M)}
+        sources = {found[1]: found[0] for found in re.finditer(r"^- (\w+): .*\n", text, re.M)}
+        return cls(path, rows, sources)
+
+    def write(self) -> None:
+        names = [f"{model}/{stage}.yaml" for model, stage in product(CONFIGS, _STAGES)]
+        rows = "".join(self.rows[name] for name in names if name in self.rows)
+        sources = "".join(self.sources[model] for model in CONFIGS if model in self.sources)
+        self.path.write_text(_HEAD + rows + "\nSizes are from:\n\n" + sources)
 
 
 def _plan(model: str, stage: str) -> dict[str, Any]:
@@ -81,7 +95,7 @@ def _plan(model: str, stage: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         config = CONFIGS[model][0]()
         config.save_pretrained(folder)
-        section = ModelSection(path=folder, dtype=recipe.model.dtype, quantization=recipe.model.quantization)
+        section = recipe.model.model_copy(update={"path": folder, "chat_template": None})
         row = RowShape(_PROMPT, (_ANSWER,) * (1 if kind == "sft" else 2), ((_HEIGHT, _WIDTH),))
         request = Request(kind, section, recipe.lora, recipe.trainer.given(), row)
         plan = predict(request, image_processor_of(config))
@@ -99,13 +113,9 @@ def _line(one: dict[str, Any]) -> str:
     return f"| {one['model']}/{one['stage']}.yaml | {numbers} | {fits} |\n"
 
 
-def _sources(kept: list[dict[str, Any]]) -> str:
-    models = dict.fromkeys(one["model"] for one in kept)
-    totals = {one["model"]: one["total"] - one["trainable"] for one in kept}
-    lines = [
-        f"- {model}: {totals[model] / 1e9:.2f} billion parameters; {CONFIGS[model][1]}\n" for model in models
-    ]
-    return "\nSizes are from:\n\n" + "".join(lines)
+def _source(one: dict[str, Any]) -> str:
+    billions = (one["total"] - one["trainable"]) / 1e9
+    return f"- {one['model']}: {billions:.2f} billion parameters; {CONFIGS[one['model']][1]}\n"
 
 
 if __name__ == "__main__":
