@@ -39,8 +39,8 @@ longer answers and more rows cost more:
 copy in fp32 that has the embeddings, the tower and the first layers; what it takes at least. Where that does
 not fit, the copy goes to the CPU.
 
-Only models whose sizes could be sourced are listed; `align plan RECIPE --config DIR` does any other, given
-the `config.json` of its checkpoint. Made by `python -m benchmarks.memory_table`.
+The sizes are those of papers and code named below; `align plan RECIPE --config DIR` reads them from the
+`config.json` of a checkpoint. Made by `python -m benchmarks.memory_table`.
 
 | recipe | weights | optimizer | activations, gradients | peak | at the start | fits GB |
 |---|---|---|---|---|---|---|

@@ -197,7 +197,7 @@ CONFIGS: dict[str, tuple[Callable[[], Any], str]] = {
     "qwen2_5_vl_3b": (
         _qwen2_5_vl_3b,
         "Qwen2.5-VL's report (arXiv 2502.13923), table 1, but not its MLP of 4,864, with which it would have "
-        "2.3 billion: 11,008, as Qwen2.5-3B has",
+        "2.4 billion: 11,008, as Qwen2.5-3B has",
     ),
     "qwen3_vl_2b": (_qwen3_vl_2b, "github.com/pytorch/torchtitan, experiments/qwen3_vl/__init__.py"),
     "qwen3_vl_4b": (
