@@ -136,7 +136,7 @@ def test_served(
 
 
 def without_window(checkpoint: Path) -> None:
-    """As the published checkpoints are: vLLM refuses a window in the upper layers only, which the twin has."""
+    """As published checkpoints are: vLLM refuses a window in the upper layers only, which the twin has."""
     path = checkpoint / "config.json"
     config = json.loads(path.read_text())
     assert config["use_sliding_window"] and "sliding_attention" in config["layer_types"]
