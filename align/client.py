@@ -57,8 +57,8 @@ class ChatRequest:
     Attributes:
         images: files (read when the request is sent) or encoded bytes; sent as they are.
         top_logprobs: how many of the first token's alternatives to return; 0 is none, at most 20.
-        pattern: a regular expression that the whole answer must match, held to while it is written (vLLM's
-            structured outputs); empty is none.
+        pattern: a regular expression that a vLLM server holds the whole answer to (structured outputs); empty
+            is none. Other servers refuse it.
     """
 
     messages: Sequence[Message]
@@ -194,11 +194,7 @@ def spells_image(request: ChatRequest, image_words: Sequence[str]) -> Failure | 
 
 
 def request_body(server: Server, request: ChatRequest) -> dict[str, Any]:
-    """The JSON of one chat completion request.
-
-    Raises:
-        AlignError: a pattern for a server that is not vLLM's.
-    """
+    """The JSON of one chat completion request."""
     images = [data if isinstance(data, bytes) else data.read_bytes() for data in request.images]
     body: dict[str, Any] = {
         "model": server.model,
@@ -207,16 +203,10 @@ def request_body(server: Server, request: ChatRequest) -> dict[str, Any]:
     }
     if request.top_logprobs:
         body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
-    if request.pattern and not server.is_vllm:
-        raise AlignError(
-            "only vLLM holds answers to a pattern",
-            where=server.url,
-            fix="leave guided replies off (guided=false)",
-        )
+    if request.pattern:
+        body["structured_outputs"] = {"regex": request.pattern}
     if server.is_vllm:
         body["return_token_ids"] = True
-        if request.pattern:
-            body["structured_outputs"] = {"regex": request.pattern}
     else:
         # Not part of OpenAI's interface; other servers refuse unknown fields.
         for name in ("top_k", "min_p", "repetition_penalty"):

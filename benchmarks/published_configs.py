@@ -52,10 +52,10 @@ def _qwen3_vl(text: dict[str, Any], vision: dict[str, Any], tied: bool) -> Any:
     return config
 
 
-def _qwen3_vl_2b() -> Any:
-    text = _decoder(2048, 6144, 28, 16, 8, 151936)
-    vision = {"hidden_size": 1024, "intermediate_size": 4096, "depth": 24, "out_hidden_size": 2048}
-    return _qwen3_vl(text, {**vision, "deepstack_visual_indexes": [5, 11, 17]}, tied=True)
+def _small_qwen3_vl(width: int, *sizes: int) -> Any:
+    """2B and 4B, which share a tower."""
+    vision = {"hidden_size": 1024, "intermediate_size": 4096, "depth": 24, "out_hidden_size": width}
+    return _qwen3_vl(_decoder(width, *sizes), {**vision, "deepstack_visual_indexes": [5, 11, 17]}, tied=True)
 
 
 def _qwen3_vl_8b() -> Any:
@@ -95,12 +95,6 @@ def _qwen2_5_vl_3b() -> Any:
     config = Qwen2_5_VLConfig(text_config=_qwen_text(2048, 11008, 36, 16, 2, 151936), vision_config=vision)
     config.tie_word_embeddings = True
     return config
-
-
-def _qwen3_vl_4b() -> Any:
-    text = _decoder(2560, 9728, 36, 32, 8, 151936)
-    vision = {"hidden_size": 1024, "intermediate_size": 4096, "depth": 24, "out_hidden_size": 2560}
-    return _qwen3_vl(text, {**vision, "deepstack_visual_indexes": [5, 11, 17]}, tied=True)
 
 
 def _plain_qwen(*sizes: int) -> dict[str, Any]:
@@ -199,9 +193,12 @@ CONFIGS: dict[str, tuple[Callable[[], Any], str]] = {
         "Qwen2.5-VL's report (arXiv 2502.13923), table 1, but not its MLP of 4,864, with which it would have "
         "2.4 billion: 11,008, as Qwen2.5-3B has",
     ),
-    "qwen3_vl_2b": (_qwen3_vl_2b, "github.com/pytorch/torchtitan, experiments/qwen3_vl/__init__.py"),
+    "qwen3_vl_2b": (
+        lambda: _small_qwen3_vl(2048, 6144, 28, 16, 8, 151936),
+        "github.com/pytorch/torchtitan, experiments/qwen3_vl/__init__.py",
+    ),
     "qwen3_vl_4b": (
-        _qwen3_vl_4b,
+        lambda: _small_qwen3_vl(2560, 9728, 36, 32, 8, 151936),
         "Qwen3's report (arXiv 2505.09388), table 1, 4B; width and MLP of Qwen3-4B; the tower of qwen3_vl_2b",
     ),
     "qwen3_vl_8b": (_qwen3_vl_8b, "github.com/pytorch/torchtitan, experiments/qwen3_vl/__init__.py"),

@@ -91,7 +91,8 @@ def ask_all(
         pattern: what a reply looks like; held to where the recipe says `guided`.
 
     Raises:
-        AlignError: a missing image, a server that dies, or more failures than `max_failed`.
+        AlignError: a missing image, `guided` with a server that is not vLLM, a server that dies, or more
+            failures than `max_failed`.
     """
     keys: dict[str, str] = {}
     requests: dict[str, ChatRequest] = {}
@@ -100,6 +101,10 @@ def ask_all(
         judge_server(recipe, folder) as (server, judge),
         AnswerStore(folder.scratch / "answers.jsonl") as store,
     ):
+        if recipe.guided and not server.is_vllm:
+            raise AlignError(
+                "this server is not vLLM, which alone guides replies", where=server.url, fix="guided=false"
+            )
         for name, question in questions.items():
             paths = [resolve_image(recipe.image_root, image) for image in question.images]
             for path in paths:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +36,11 @@ class Pair:
     rejected_id: str
     margin: float
     gap: int
+
+    @property
+    def row_id(self) -> str:
+        """The id of its training row."""
+        return f"{self.chosen_id}>{self.rejected_id}"
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -173,17 +178,18 @@ def trim(gaps: Mapping[int, int], tolerance: float, max_trimmed: float) -> Count
     Returns:
         gap -> number of pairs to take away.
     """
-    widest = deque(sorted(gap for gap, number in gaps.items() if number))
+    left = sorted(gap for gap, number in gaps.items() if number)
     gone: Counter[int] = Counter()
     total, count = _sum(gaps), sum(gaps.values())
     for _ in range(int(max_trimmed * count)):
         if abs(total) <= tolerance * count:
             break
-        worst = widest[-1 if total > 0 else 0]
+        side = -1 if total > 0 else 0
+        worst = left[side]
         gone[worst] += 1
         total, count = total - worst, count - 1
         if gone[worst] == gaps[worst]:
-            widest.remove(worst)
+            left.pop(side)
     return gone
 
 

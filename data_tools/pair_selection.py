@@ -20,29 +20,27 @@ from data_tools.tally import Tally
 
 @dataclass(frozen=True)
 class Selected:
-    """How the pairs of one split were balanced.
+    """Which pairs of one split to take, and how they were balanced.
 
     Attributes:
-        pairs: how many there are.
         length_gap: mean tokens of chosen minus rejected.
         style: gaps by style feature before and after balancing; None where style was not balanced.
+        off_style: keys of the pairs that style balance takes away.
     """
 
     balanced: Balanced
-    pairs: int
     length_gap: float
     style: dict[str, dict[str, float]] | None = None
+    off_style: frozenset[tuple[str, str, str]] = frozenset()
 
 
 class Selection:
-    """The pairs of one split, in two passes over its prompts: `look` at each, `balance`, then `picked`."""
+    """What one split could bring, counted prompt by prompt (`look`), then `balance`d."""
 
     def __init__(self, recipe: Recipe, tally: Tally) -> None:
         self.recipe, self.tally = recipe, tally
         self._counts = LengthCounts(recipe.max_pairs_per_prompt, recipe.seed)
         self._possible = 0
-        self._balanced: Balanced | None = None
-        self._off_style: frozenset[tuple[str, str, str]] = frozenset()
 
     def look(self, prompt_id: str, found: Sequence[Answer]) -> None:
         """Count what this prompt could bring."""
@@ -53,27 +51,28 @@ class Selection:
     def balance(self, split: str, answers: JudgedAnswers) -> Selected:
         """Balance lengths, and style if the recipe wants it: then the features of all pairs are held."""
         recipe = self.recipe
-        self._balanced = balanced = self._counts.balanced(recipe.length_tolerance, recipe.max_trimmed)
+        balanced = self._counts.balanced(recipe.length_tolerance, recipe.max_trimmed)
         if surplus := self._possible - balanced.pairs - balanced.trimmed:
             self.tally.drop("more than max_pairs_per_prompt", count=surplus)
         if recipe.style_tolerance is None or not balanced.pairs:
-            return Selected(balanced, balanced.pairs, balanced.after)
-        pairs, sides = self._styles(split, answers)
+            return Selected(balanced, balanced.after)
+        pairs, styles = self._styles(split, answers, Picker(balanced))
         alike = balance_style(
-            sides,
+            styles,
             [pair.gap for pair in pairs],
             recipe.style_tolerance,
             recipe.length_tolerance,
             int(recipe.max_trimmed * len(pairs)),
         )
-        self._off_style = frozenset(pairs[place].key for place in alike.taken)
-        kept = Counter(pairs[place].gap for place in alike.kept)
-        style = {"before": alike.before, "after": alike.after}
-        return Selected(balanced, len(alike.kept), mean_gap(kept), style)
+        return Selected(
+            balanced,
+            mean_gap(Counter(pairs[place].gap for place in alike.kept)),
+            {"before": alike.before, "after": alike.after},
+            frozenset(pairs[place].key for place in alike.taken),
+        )
 
-    def _styles(self, split: str, answers: JudgedAnswers) -> tuple[list[Pair], list[Styles]]:
+    def _styles(self, split: str, answers: JudgedAnswers, picker: Picker) -> tuple[list[Pair], list[Styles]]:
         found, styles = [], []
-        picker = self.picker()
         for other, prompt_id, judged in answers.prompts():
             if other != split:
                 continue
@@ -83,33 +82,23 @@ class Selection:
             styles += [(style_of(texts[pair.chosen_id]), style_of(texts[pair.rejected_id])) for pair in pairs]
         return found, styles
 
-    def picker(self) -> Picker:
-        """For one pass over all prompts of the split; `balance` must have been called."""
-        assert self._balanced is not None
-        return Picker(self._balanced)
-
-    def picked(self, picker: Picker, prompt_id: str, found: Sequence[Answer]) -> Iterator[PreferenceRow]:
-        """The training rows of one prompt; the pairs that balancing takes away are counted."""
-        kept, trimmed = picker.pick(prompt_id, eligible_pairs(self.recipe, found))
-        by_id = {answer.row.id: answer for answer in found}
-        for pair in trimmed:
-            self.tally.drop("length balance", f"{pair.chosen_id}>{pair.rejected_id}")
-        for pair in kept:
-            if pair.key in self._off_style:
-                self.tally.drop("style balance", f"{pair.chosen_id}>{pair.rejected_id}")
-            else:
-                self.tally.keep()
-                yield preference_row(pair, by_id)
-
 
 def selected_rows(
-    selections: Mapping[str, Selection], answers: JudgedAnswers
+    recipe: Recipe, selected: Mapping[str, Selected], answers: JudgedAnswers, tallies: Mapping[str, Tally]
 ) -> Iterator[tuple[str, str, PreferenceRow]]:
-    """(split, prompt id, training row) of every balanced pair, prompt by prompt."""
-    pickers = {split: selection.picker() for split, selection in selections.items()}
+    """(split, prompt id, training row) of every pair to take, prompt by prompt; the others are counted."""
+    pickers = {split: Picker(found.balanced) for split, found in selected.items()}
     for split, prompt_id, found in answers.prompts():
-        for row in selections[split].picked(pickers[split], prompt_id, found):
-            yield split, prompt_id, row
+        kept, trimmed = pickers[split].pick(prompt_id, eligible_pairs(recipe, found))
+        by_id = {answer.row.id: answer for answer in found}
+        for pair in trimmed:
+            tallies[split].drop("length balance", pair.row_id)
+        for pair in kept:
+            if pair.key in selected[split].off_style:
+                tallies[split].drop("style balance", pair.row_id)
+            else:
+                tallies[split].keep()
+                yield split, prompt_id, preference_row(pair, by_id)
 
 
 def edited_pairs(recipe: Recipe, answers: Sequence[Answer], tally: Tally) -> list[PreferenceRow]:
@@ -208,7 +197,7 @@ def preference_row(pair: Pair, answers: Mapping[str, Answer]) -> PreferenceRow:
         meta[f"{side}_confirmed"] = [c.text for c in answer.verdict.claims if c.supported]
         meta[f"{side}_denied"] = [c.text for c in answer.verdict.claims if not c.supported]
     return PreferenceRow(
-        id=f"{pair.chosen_id}>{pair.rejected_id}",
+        id=pair.row_id,
         images=chosen.row.images,
         prompt=chosen.row.prompt,
         chosen=[Message(role="assistant", content=chosen.row.text)],

@@ -56,9 +56,11 @@ def run(recipe: Recipe) -> RunFolder:
         if recipe.strategy == "minimal_edit":
             selected, rows = None, _edited(recipe, answers, tallies)
         else:
-            selections = _looked(recipe, answers, tallies)
-            selected = {split: found.balance(split, answers) for split, found in selections.items()}["train"]
-            rows = selected_rows(selections, answers)
+            balanced = _balanced(recipe, answers, tallies)
+            selected = balanced["train"]
+            rows = selected_rows(
+                recipe, balanced, answers, {split: both[1] for split, both in tallies.items()}
+            )
         sums, dev = PairSums(), DevCheck(recipe)
         with RowWriter(PreferenceRow, folder.work / "pairs.parquet") as out:
             for split, prompt_id, row in rows:
@@ -150,14 +152,14 @@ class DevCheck:
         return {"pairs": pairs, "right": right, "tied": tied, "wrong": wrong, "right_share": share}
 
 
-def _looked(
+def _balanced(
     recipe: Recipe, answers: JudgedAnswers, tallies: Mapping[str, tuple[Tally, Tally]]
-) -> dict[str, Selection]:
-    """Both splits after one pass over the files."""
+) -> dict[str, Selected]:
+    """Which pairs of both splits to take, after one pass over the files; a second one to balance style."""
     selections = {split: Selection(recipe, both[1]) for split, both in tallies.items()}
     for split, prompt_id, found in answers.prompts({split: both[0] for split, both in tallies.items()}):
         selections[split].look(prompt_id, found)
-    return selections
+    return {split: found.balance(split, answers) for split, found in selections.items()}
 
 
 def _edited(
