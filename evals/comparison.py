@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from align.schema import Prediction, Score
-from evals.stats import Array, Comparison, compare, holm, intervals, ratios
+from align.stats import Array, Comparison, compare, holm, intervals, ratios
 from evals.task import Aim, Metric
 
 Parts = Mapping[str | None, Sequence[Score]]
@@ -147,7 +147,7 @@ def correct(rows: Sequence[dict[str, Any]], checkpoints: Sequence[str]) -> None:
 
 
 def cluster_sums(metric: Metric, parts: Parts, clusters: Mapping[str, int]) -> Array:
-    """Per-cluster numerators and denominators of a metric: float64 [C, 2K], see `evals.stats`."""
+    """Per-cluster numerators and denominators of a metric: float64 [C, 2K], see `align.stats`."""
     subsets = metric.subsets or (None,)
     sums = np.zeros((len(clusters), 2 * len(subsets)))
     for k, subset in enumerate(subsets):

@@ -25,7 +25,7 @@ from align.config import Strict
 from align.images import resolve_image
 from align.schema import Message, Score
 from evals.judge import Judgement, Judgements, JudgeSettings, ask_judge, summarise
-from evals.stats import Array, intervals
+from align.stats import Array, intervals
 from evals.task import Sample
 
 Verdict = Literal["first", "second", "tie"]

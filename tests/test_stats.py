@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from evals.stats import (
+from align.stats import (
     bootstrap_sums,
     clustered_standard_error,
     compare,

@@ -226,7 +226,7 @@ def _equal_objects(one: Caption, other: Caption) -> tuple[Caption, Caption]:
 def _compare(key: str, method: str, pairs: Sequence[tuple[Caption, Caption]], seed: int) -> Matched:
     import numpy as np
 
-    from evals.stats import compare
+    from align.stats import compare
 
     order = {name: index for index, name in enumerate(sorted({one.cluster for one, _ in pairs}))}
     # Per side and cluster [2, C, 4]: invented mentions, mentions, different true objects, captions.
