@@ -9,7 +9,8 @@ from evals.report.findings import UNHEALTHY, shown
 from evals.report.load import Results
 from evals.report.metric import Change, Metric, shown_name, task_label
 from evals.report.plots.series import all_series
-from evals.report.wording import digits_of, interval, shown_p
+from evals.report.unasked import Unasked
+from evals.report.wording import digits_of, interval, shown_p, signed
 
 _TILES = [
     ("chair", "chair_s", "captions with at least one invented object"),
@@ -101,6 +102,50 @@ def health(results: Results) -> tuple[list[str], list[list[tuple[str, bool]]]]:
         cells.append(("–" if words is None else f"{words:.1f}", False))
         rows.append(cells)
     return header, rows
+
+
+def unasked_measures(results: Results, unasked: Unasked) -> tuple[list[str], list[list[str]]]:
+    """(header, rows) of the measures that changed without being asked to."""
+    sides = (results.before, results.after)
+    header = ["measure", *map(shown_name, sides), "change [95%]", "z"]
+    rows = [
+        [
+            f"{item.line.task_label} · {item.line.label} {_arrow(item.line)}".strip(),
+            *(shown(item.line, item.line.values[name]) for name in sides),
+            interval(
+                item.line.change.delta, item.line.change.ci_low, item.line.change.ci_high, item.line.digits
+            ),
+            signed(f"{item.z:+.1f}"),
+        ]
+        for item in unasked.measures
+    ]
+    return header, rows
+
+
+def unasked_words(results: Results, unasked: Unasked) -> tuple[list[str], list[list[str]]]:
+    """(header, rows) of the phrases, with the share of descriptions that have each."""
+    header = ["phrase", shown_name(results.before), shown_name(results.after), "gained, lost", "z"]
+    rows = [
+        [
+            f"“{item.change.text}”",
+            *(f"{100 * count / item.change.total:.1f}%" for count in (item.change.before, item.change.after)),
+            f"{len(item.change.gained):,}, {len(item.change.lost):,}",
+            signed(f"{item.change.z:+.1f}"),
+        ]
+        for item in unasked.words
+    ]
+    return header, rows
+
+
+def about_unasked(unasked: Unasked, results: Results) -> str:
+    """How the changes were found, in a few sentences."""
+    names = list(dict.fromkeys(line.label for line in results.metrics if line.base_name in unasked.aimed_at))
+    aimed = f" but those aimed at ({', '.join(names)})" if names else ""
+    phrases = f" and {unasked.num_phrases:,} words and phrases of descriptions" if unasked.num_phrases else ""
+    return (
+        f"Of {unasked.num_measures:,} measures{aimed}{phrases}, the greatest changes beyond chance (Holm), "
+        "by z: the change over its paired standard error."
+    )
 
 
 def _tile(line: Metric, about: str, results: Results) -> dict[str, Any]:
