@@ -266,10 +266,11 @@ def _clearly_worse(line: Metric) -> bool:
 def brief_change(lines: Sequence[Metric], results: Results) -> str:
     """`recall 80.1% → 73.0%`, several with commas."""
     sides = (results.before, results.after)
-    parts = (
-        f"{_name(line, results)} {' → '.join(shown(line, line.values[name]) for name in sides)}"
-        for line in lines
-    )
+    parts = []
+    for line in lines:
+        name = _name(line, results)
+        name = name.lower() if name.capitalize() == name else name  # but CHAIRs and F1
+        parts.append(f"{name} {' → '.join(shown(line, line.values[side]) for side in sides)}")
     return ", ".join(parts)
 
 

@@ -52,6 +52,7 @@ GUARDED = (
     Guard("grammar", "Grammar", {"broken_captions": "grammar"}),
 )
 """In no order: `evals.report.headline` ranks them."""
+GUARDED_MEASURES = frozenset(name for guard in GUARDED for name in guard.measures)
 _TONES: Mapping[bool | None, Tone] = {True: "good", False: "bad", None: "warn"}
 
 
@@ -197,7 +198,7 @@ def _guard(results: Results, guard: Guard, margins: Margins) -> Finding | None:
     if elsewhere:
         text += f" {'Also worse' if passed is False else 'But worse'} in {join_words(elsewhere)}."
     tone: Tone = "warn" if passed and elsewhere else _TONES[passed]
-    return Finding(guard.key, tone, guard.title, text, numbers, brief_change(told, results))
+    return Finding(guard.key, tone, guard.title, text, numbers, brief_change(told[:1], results))
 
 
 def _loss(line: Metric) -> float:

@@ -33,6 +33,7 @@ class Cost:
             worse`), or neither's, when `words` is a sentence of its own.
         words: what is said in the headline of a broken guard, from its finding.
         open_words: what the guard is about, as a noun.
+        implied_by: gates of guards beside which it says nothing new: a tail where the mean itself got worse.
     """
 
     gate: str
@@ -41,6 +42,7 @@ class Cost:
     subject: Subject
     words: Callable[[Finding], str]
     open_words: str
+    implied_by: tuple[str, ...] = ()
 
 
 def times(before: float, after: float) -> str:
@@ -101,14 +103,15 @@ COSTS = (
          _fixed("name more different objects that are not there"), "invention by distinct object"),
     Cost("recall_kept", "recall", "recall_lost", "model", _fixed("names fewer that are there"), "recall"),
     Cost("instances_named", "instance_recall", "recall_lost", "answers",
-         _fixed("name fewer of the things that are there"), "instance recall"),
+         _fixed("name fewer of the things that are there"), "instance recall", ("recall_kept",)),
     Cost("not_repeating", "repetition", "repeats", "answers", _repetition, "repetition"),
     Cost("counting_kept", "counting", "counts_worse", "answers", _counting, "counting"),
     Cost("vqa_not_inferior", "vqa", "answers_worse", "model", _answering, "question answering"),
     Cost("not_fooled_more", "probing", "fooled_more", "model", _fixed("is fooled more often when asked"),
          "probing"),
     Cost("captions_not_worse", "captions_worse", "captions_worse", "none",
-         _fixed("more captions get worse than better"), "caption by caption"),
+         _fixed("more captions get worse than better"), "caption by caption",
+         ("fewer_by_object", "counting_kept")),
     Cost("not_longer", "longer", "longer", "answers",
          lambda finding: f"grow by {finding.numbers['growth_percent']:.0f}%", "length"),
     Cost("grammar_kept", "grammar", "grammar_worse", "answers",
@@ -129,6 +132,12 @@ def broken_costs(gates: Mapping[str, bool | None]) -> list[Cost]:
     return [cost for cost in COSTS if gates.get(cost.gate) is False]
 
 
+def without_implied(costs: Sequence[Cost]) -> list[Cost]:
+    """Without those that another one says already, see `Cost.implied_by`."""
+    gates = {cost.gate for cost in costs}
+    return [cost for cost in costs if not gates & {*cost.implied_by}]
+
+
 def leaning(found: Mapping[str, Finding], gates: Mapping[str, bool | None]) -> list[Cost]:
     """Guards that cannot tell although the measured loss is beyond the margin: it may be chance, or not."""
     return [
@@ -145,12 +154,9 @@ def say_costs(costs: Sequence[Cost], found: Mapping[str, Finding], after: str, o
         costs: the heaviest first; beyond a handful they are counted.
         opening: what the sentence before has as its subject: the checkpoint's name (`model`) or nothing.
     """
-    named = list(costs[: _MAX_NAMED if len(costs) <= _MAX_NAMED else _MAX_NAMED - 1])
-    spoken: list[tuple[Subject, str]] = []
-    for cost in named:
-        if cost.gate == "instances_named" and any(item.gate == "recall_kept" for item in named):
-            continue  # one loss under two names
-        spoken.append((cost.subject, cost.words(found[cost.finding])))
+    costs = without_implied(costs)
+    named = costs if len(costs) <= _MAX_NAMED else costs[: _MAX_NAMED - 1]
+    spoken: list[tuple[Subject, str]] = [(cost.subject, cost.words(found[cost.finding])) for cost in named]
     parts = []
     for place, (_, run) in enumerate(groupby(spoken, key=lambda item: item[0])):
         group = list(run)

@@ -12,6 +12,7 @@ _STRICT = "_strict"
 _METRICS = {
     "acc": "Accuracy", "acc_plus": "Accuracy+", "amber": "AMBER score", "anls": "ANLS", "chair": "CHAIR",
     "chair_i": "CHAIRi", "chair_s": "CHAIRs", "chair_s_refine": "CHAIRs of answers with objects",
+    "distinct_2": "Distinct 2-grams", "repeated_3grams": "Repeated 3-grams",
     "f1": "F1", "hm": "Harmonic mean", "tnr": "True negatives", "tpr": "True positives",
     "words": "Words per caption", "aAcc": "aAcc", "fAcc": "fAcc", "qAcc": "qAcc",
 }  # fmt: skip

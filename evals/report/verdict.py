@@ -15,7 +15,7 @@ from evals.report import findings as find
 from evals.report.captions import Described
 from evals.report.findings import Finding, Tone, main_lines
 from evals.report.guards import guard_measures, judge_agrees, longer
-from evals.report.headline import COSTS, Cost, Status, broken_costs, leaning, say_costs
+from evals.report.headline import COSTS, Cost, Status, broken_costs, leaning, say_costs, without_implied
 from evals.report.load import Results
 from evals.report.margins import Margins
 from evals.report.metric import shown_name
@@ -80,6 +80,7 @@ def judge_results(results: Results, described: Described | None, margins: Margin
     status = _status(results, gates, broken, leaning(found, gates))
     headline, summary = _words(status, results, found, broken, leaning(found, gates))
     shown = [finding for finding in found.values() if not _says_nothing_new(finding, found)]
+    shown.sort(key=lambda finding: _RANKS.get(finding.key, _TONE_RANKS[finding.tone]))
     undecided = [cost.gate for cost in COSTS if cost.finding in found and gates[cost.gate] is None]
     names = [cost.gate for cost in broken]
     return Verdict(status, _tone(status, gates, broken), headline, summary, gates, shown, names, undecided)
@@ -95,7 +96,7 @@ def _gates(found: Mapping[str, Finding]) -> dict[str, bool | None]:
 
 
 def _says_nothing_new(finding: Finding, found: Mapping[str, Finding]) -> bool:
-    """The sentence on length says that captions did not grow, too."""
+    """The sentence on length says, too, that captions did not grow."""
     return finding.key == "longer" and "length" in found and finding.numbers["passed"] is True
 
 
@@ -125,6 +126,9 @@ def _tone(status: Status, gates: Mapping[str, bool | None], broken: Sequence[Cos
     return "good" if status == "better" and not broken else "warn"
 
 
+_RANKS: Mapping[str, int] = {"invention": 0, "counted_once": 0}
+_TONE_RANKS: Mapping[Tone, int] = {"bad": 1, "warn": 2, "good": 3, "neutral": 4}
+"""What was asked for stands first; then what is wrong."""
 _TRUTH = ("fewer_by_object", "counting_kept")
 
 
@@ -214,7 +218,7 @@ def _also(broken: Sequence[Cost], found: Mapping[str, Finding]) -> str:
 
 
 def _briefs(broken: Sequence[Cost], found: Mapping[str, Finding]) -> str:
-    return "; ".join(found[cost.finding].brief for cost in broken)
+    return ", ".join(found[cost.finding].brief for cost in without_implied(broken))
 
 
 def _words_on_questions(
