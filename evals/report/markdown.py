@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from evals.report.findings import Finding
 from evals.report.load import Results
 from evals.report.metric import shown_name, task_label
-from evals.report.table import Row, health, main_rows, step_names
+from evals.report.table import Row, caption_sections, health, main_rows, step_names
 from evals.report.verdict import Verdict
 
 _ICONS = {"good": "✅", "bad": "❌", "warn": "⚠️", "neutral": "▫️"}
@@ -40,6 +40,8 @@ def render_markdown(title: str, results: Results, verdict: Verdict) -> str:
         "↑ higher is better, ↓ lower. Shares in percent, differences in points, intervals paired by cluster. "
         "p is Holm-corrected; * is not."
     )
+    for section in caption_sections(results):
+        parts += [f"### {section.title}", _table(section.header, section.rows, num_text=2)]
     health_header, health_rows = health(results)
     if health_rows:
         table = _table(health_header, [[text for text, _ in row] for row in health_rows], num_text=2)
