@@ -123,6 +123,7 @@ def _head(recipe: Recipe, results: Results, verdict: Verdict) -> dict[str, Any]:
         "checkpoints": [shown_name(name) for name in results.checkpoints],
         "steps": table.step_names(results),
         "table_rows": rows,
+        "caption_sections": table.caption_sections(results),
         "num_secondary": sum(not row.primary for row in rows) if has_primary else 0,
         "before": shown_name(results.before),
         "after": shown_name(results.after),

@@ -158,8 +158,10 @@ def judge_agrees(results: Results, margins: Margins) -> Finding | None:
 
 
 def guarded_tasks(results: Results) -> list[str]:
-    """The tasks that decide whether less is invented."""
-    return list(dict.fromkeys(line.task for line in main_lines(results, "invention")))
+    """The tasks that decide whether less is invented; where none looks for that, the first that measures the
+    form of descriptions."""
+    deciding = list(dict.fromkeys(line.task for line in main_lines(results, "invention")))
+    return deciding or [line.task for line in results.metrics if line.measures == "form"][:1]
 
 
 def _guard(results: Results, guard: Guard, margins: Margins) -> Finding | None:

@@ -11,6 +11,7 @@ from evals.report.metric import shown_name, task_label
 from evals.report.table import (
     Row,
     about_unasked,
+    caption_sections,
     health,
     main_rows,
     step_names,
@@ -51,6 +52,8 @@ def render_markdown(title: str, results: Results, verdict: Verdict, unasked: Una
         "↑ higher is better, ↓ lower. Shares in percent, differences in points, intervals paired by cluster. "
         "p is Holm-corrected; * is not."
     )
+    for section in caption_sections(results):
+        parts += [f"### {section.title}", _table(section.header, section.rows, num_text=2)]
     parts += _unasked(results, unasked) if unasked else []
     health_header, health_rows = health(results)
     if health_rows:

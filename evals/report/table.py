@@ -26,6 +26,19 @@ _GUARD_TILES = [
 _COUNTS = ("failed", "empty", "truncated", "unparsed")
 
 
+SECTIONS = {"truth": "How much of what is said is true", "form": "Repetition, grammar and length"}
+"""Aim of measures (see `evals.task.Aim`) -> the title of their table."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of its own under the results."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
 @dataclass(frozen=True)
 class Cells:
     """A step's cells of a line: the difference, its interval, p and the minimum detectable effect."""
@@ -60,10 +73,31 @@ class Row:
 
 
 def main_rows(results: Results) -> list[Row]:
-    """All metrics, primary ones of a task before its others."""
+    """All published metrics, primary ones of a task before its others; the rest is in `caption_sections`."""
     places = {task: place for place, task in enumerate(results.tasks)}
-    ordered = sorted(results.metrics, key=lambda line: (places[line.task], not is_key(line, results)))
+    lines = [line for line in results.metrics if line.measures not in SECTIONS]
+    ordered = sorted(lines, key=lambda line: (places[line.task], not is_key(line, results)))
     return [_row(line, results) for line in ordered]
+
+
+def caption_sections(results: Results) -> list[Section]:
+    """The measures of captions that no benchmark publishes, a table a section, tasks in order."""
+    header = ["task", "measure", *map(shown_name, results.checkpoints)]
+    header += [f"{step_names(results)[0]} [95%]"] if results.steps else []
+    found = []
+    for aim, title in SECTIONS.items():
+        lines = [line for line in results.metrics if line.measures == aim]
+        if lines:
+            rows = [_caption_cells(_row(line, results)) for line in lines]
+            found.append(Section(title, [*header, "what it is"], rows))
+    return found
+
+
+def _caption_cells(row: Row) -> list[str]:
+    """The values and the last step's difference; of one checkpoint, the values' own intervals."""
+    values = [f"{value} {ends}".strip() if not row.steps else value for value, ends, _ in row.values]
+    steps = [f"{step.delta} {step.interval}".strip() for step in row.steps[:1]]
+    return [row.task, f"{row.metric} {row.arrow}".strip(), *values, *steps, row.about]
 
 
 def is_key(line: Metric, results: Results) -> bool:

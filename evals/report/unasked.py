@@ -151,7 +151,7 @@ def _tested(results: Results, aimed: Sequence[str]) -> list[tuple[Metric, float,
     """(line, z, Holm's p), the greatest change first: a measure once, of the first task of its type."""
     chosen: dict[tuple[str, str, str], Metric] = {}
     for line in results.metrics:
-        is_aimed = line.measures in _AIMS and line.base_name in aimed
+        is_aimed = line.base_name in (aimed if line.measures in _AIMS else AIMED_AT)
         is_told = line.change.delta is not None and line.change.p is not None and line.change.mde is not None
         if is_told and not is_aimed and line.mode in ("", results.mode_of(line.task)):
             chosen.setdefault((line.type, line.base_name, line.part), line)

@@ -140,6 +140,11 @@ def _words(
     open_ones: Sequence[Cost],
 ) -> tuple[str, str]:
     before, after = shown_name(results.before), shown_name(results.after)
+    if status == "no_captions" and broken:
+        return (
+            f"What {after} invents was not measured, but {say_costs(broken, found, after, 'none')}.",
+            f"Worse than before: {_briefs(broken, found)}.",
+        )
     if status == "no_captions":
         return (
             f"{before} and {after} were not compared on captions.",
