@@ -10,7 +10,7 @@ import pytest
 
 from align.errors import AlignError
 from align.schema import Candidate, Claim, Message, PreferenceRow, Verdict, read_rows, write_rows
-from data_tools.length_balance import LengthCounts, Pair, Picker, trim
+from data_tools.pair_balance import GapCounts, Limits, Pair, Picker, trim
 from data_tools.pairs import Recipe, run
 
 
@@ -48,6 +48,7 @@ def recipe(tmp_path: Path, judged: list[tuple[Candidate, Verdict]], low: float =
     measured = {"balanced_accuracy": {"value": low + 0.05, "ci_low": low, "ci_high": low + 0.1}}
     (tmp_path / "agreement.json").write_text(json.dumps(measured))
     files = {name: tmp_path / f"{name}.jsonl" for name in ("candidates", "verdicts")}
+    fields = dict.fromkeys(("mention_tolerance", "number_word_tolerance")) | fields
     return Recipe(run_dir=tmp_path / "run", agreement=tmp_path / "agreement.json", **files, **fields)
 
 
@@ -169,20 +170,28 @@ def test_style_is_balanced_after_length(tmp_path: Path) -> None:
 
 
 def pair(prompt: int, gap: int, margin: float = 1.0, tag: str = "") -> Pair:
-    return Pair(f"p{prompt}", f"c{prompt}{tag}", f"r{prompt}{tag}", margin, gap)
+    return Pair(f"p{prompt}", f"c{prompt}{tag}", f"r{prompt}{tag}", margin, (gap,))
+
+
+def length(tolerance: float | None) -> Limits:
+    return Limits((tolerance,), may_fall=(False,))
+
+
+def gaps(*values: int) -> Counter[tuple[int, ...]]:
+    return Counter((value,) for value in values)
 
 
 def balance(eligible: dict[str, list[Pair]], most: int, tolerance: float | None, max_trimmed: float):
     """Both passes: what was balanced, the pairs that stay, those that are trimmed."""
-    counts = LengthCounts(most, seed=0)
+    counts = GapCounts(most, seed=0, limits=length(tolerance))
     for prompt_id, pairs in eligible.items():
         counts.add(prompt_id, pairs)
-    found = counts.balanced(tolerance, max_trimmed)
+    found = counts.balanced(max_trimmed)
     picker = Picker(found)
     lots = [picker.pick(prompt_id, pairs) for prompt_id, pairs in sorted(eligible.items())]
     kept, trimmed = ([item for lot in lots for item in lot[side]] for side in (0, 1))
     assert (len(kept), len(trimmed)) == (found.pairs, found.trimmed)
-    assert sum(item.gap for item in kept) == pytest.approx(found.after * len(kept))
+    assert sum(item.gaps[0] for item in kept) == pytest.approx(found.after[0] * len(kept))
     return found, kept, trimmed
 
 
@@ -190,16 +199,16 @@ def test_the_ratio_search_mixes_shorter_and_longer() -> None:
     # Each prompt offers a wide pair that shortens by 4 and a narrow one that lengthens by 4.
     eligible = {f"p{i}": [pair(i, -4, 2.0, "s"), pair(i, 4, 1.0, "l")] for i in range(400)}
     found, kept, _ = balance(eligible, 1, tolerance=0.25, max_trimmed=0.5)
-    assert found.before == -4  # by margin alone every pair shortens
-    assert 0.4 <= found.ratio <= 0.6 and abs(found.searched) < 0.2
-    assert abs(found.after) <= 0.25 and len(kept) == 400
+    assert found.before == (-4,)  # by margin alone every pair shortens
+    assert 0.4 <= found.ratio <= 0.6 and abs(found.searched[0]) < 0.2
+    assert abs(found.after[0]) <= 0.25 and len(kept) == 400
     assert len({chosen.prompt_id for chosen in kept}) == 400
 
 
 def test_no_tolerance_leaves_the_best_margins() -> None:
     eligible = {f"p{i}": [pair(i, -4, 2.0, "s"), pair(i, 4, 1.0, "l")] for i in range(9)}
     found, kept, _ = balance(eligible, 1, tolerance=None, max_trimmed=0.5)
-    assert (found.ratio, found.after, {item.gap for item in kept}) == (0.0, -4.0, {-4})
+    assert (found.ratio, found.after, {item.gaps for item in kept}) == (0.0, (-4.0,), {(-4,)})
 
 
 def test_of_equal_gaps_the_last_ids_are_trimmed() -> None:
@@ -207,22 +216,22 @@ def test_of_equal_gaps_the_last_ids_are_trimmed() -> None:
     # Sum -20 over 10; without two of -4: -12 over 8; without a third, the most that may go: -8 over 7.
     found, _, trimmed = balance(eligible, 1, tolerance=0.25, max_trimmed=0.3)
     assert [item.prompt_id for item in trimmed] == ["p5", "p6", "p7"]
-    assert found.after == pytest.approx(-8 / 7)
+    assert found.after == pytest.approx((-8 / 7,))
 
 
 def test_trimming_takes_the_widest_gaps_of_the_offending_side() -> None:
     # Sum -10 over 5; without -9: -1 over 4, mean 0.25 in size: within 0.25.
-    assert trim(Counter([-9, -3, 1, 2, -1]), tolerance=0.25, max_trimmed=0.5) == {-9: 1}
+    assert trim(gaps(-9, -3, 1, 2, -1), length(0.25), max_trimmed=0.5) == {(-9,): 1}
 
 
 def test_trimming_stops_at_its_limit() -> None:
-    assert trim({-4: 10}, tolerance=0.25, max_trimmed=0.3) == {-4: 3}
+    assert trim({(-4,): 10}, length(0.25), max_trimmed=0.3) == {(-4,): 3}
 
 
 def test_trimming_turns_round_when_it_went_too_far() -> None:
     # Sum 9 over 3: the 10 goes first, then the sum is -1 over 2: more than 0.25, so the -2 goes, then the 1.
-    assert trim(Counter([10, -2, 1]), tolerance=0.25, max_trimmed=1.0) == {10: 1, -2: 1, 1: 1}
-    assert trim(Counter([10, -2, 1, 0]), tolerance=1.0, max_trimmed=1.0) == {10: 1}
+    assert trim(gaps(10, -2, 1), length(0.25), max_trimmed=1.0) == gaps(10, -2, 1)
+    assert trim(gaps(10, -2, 1, 0), length(1.0), max_trimmed=1.0) == gaps(10)
 
 
 def test_files_in_another_order_give_the_same_pairs(tmp_path: Path) -> None:
