@@ -7,9 +7,10 @@ so that they are the same for every judge.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from align.claims import named_instances, read_text
+from align.claims import Said, named_instances, read_text
 
 _NUMBER_WORD = re.compile(
     r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|couple|dozen|[2-9]|\d{2,})\b", re.I
@@ -33,6 +34,8 @@ class AnswerCounts(NamedTuple):
 
 
 FEATURES: tuple[str, ...] = AnswerCounts._fields
+COUNTS = "answer_counts"
+"""Where a verdict's `meta` keeps them, so that what reads it need not read the text again."""
 
 
 def count_answer(text: str, length: int | None = None) -> AnswerCounts:
@@ -41,7 +44,11 @@ def count_answer(text: str, length: int | None = None) -> AnswerCounts:
     >>> count_answer("A dog, a dog and two sheep.")
     AnswerCounts(length=7, mentions=3, repetition=1, number_words=1)
     """
-    phrases = read_text(text)
+    return count_phrases(text, read_text(text), length)
+
+
+def count_phrases(text: str, phrases: Sequence[Said], length: int | None = None) -> AnswerCounts:
+    """As `count_answer`, for a text that was read already."""
     return AnswerCounts(
         length=len(text.split()) if length is None else length,
         mentions=len(phrases),

@@ -15,6 +15,7 @@ from align.client import Failure, Reply
 from align.run import RunFolder
 from align.schema import Candidate, Claim, ClaimKind, Verdict
 from data_tools.agreement import measure_kinds, unfit_kinds
+from data_tools.answer_counts import COUNTS, count_phrases
 from data_tools.claim_questions import ask, claim_text, read_reply
 from data_tools.claim_scores import count_claims, is_judged, score_answer
 from data_tools.claims import split_objects
@@ -27,10 +28,12 @@ Claims = dict[tuple[str, StatedClaim], Claim]
 
 
 class Stated:
-    """What one candidate says: the claims to judge, in order of mention, and the objects it names again."""
+    """What one candidate says: the claims to judge, in order of mention, the objects it names again, and its
+    counts."""
 
-    def __init__(self, recipe: Recipe, text: str) -> None:
-        phrases = read_text(text)
+    def __init__(self, recipe: Recipe, row: Candidate) -> None:
+        text, phrases = row.text, read_text(row.text)
+        self.counts = count_phrases(text, phrases, row.num_tokens)
         named = named_instances(phrases)
         self.repeated = [category for category, total in named.items() if total.repeated]
         objects = [StatedClaim("presence", name, "") for name in split_objects(text, recipe.objects_mode)]
@@ -67,7 +70,7 @@ def judge_claims(recipe: Recipe, folder: RunFolder) -> Judged:
 
 def stated_by(recipe: Recipe, candidates: Sequence[Candidate]) -> dict[str, Stated]:
     """Candidate id -> what it claims."""
-    return {row.id: Stated(recipe, row.text) for row in candidates}
+    return {row.id: Stated(recipe, row) for row in candidates}
 
 
 def unjudged(recipe: Recipe, claim: StatedClaim) -> Claim:
@@ -90,9 +93,12 @@ def judged_by_claims(recipe: Recipe, judge: str, candidates: Sequence[Candidate]
     }
     agreement = measure_claims(recipe, candidates, made)
     left_out = agreement["left_out"]
-    verdicts = [
-        verdict_of(recipe, judge, row, made[row.id], stated[row.id].repeated, left_out) for row in candidates
-    ]
+    verdicts = []
+    for row in candidates:
+        said = stated[row.id]
+        found = verdict_of(recipe, judge, row, made[row.id], said.repeated, left_out)
+        found.meta[COUNTS] = said.counts._asdict()
+        verdicts.append(found)
     metrics = _metrics(verdicts, claims) | {"left_out": left_out}
     lines = [
         f"  {metrics['claims']} claims judged, {metrics['denied_share']:.1%} denied; "

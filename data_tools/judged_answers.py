@@ -11,7 +11,7 @@ from pathlib import Path
 
 from align.errors import AlignError
 from align.schema import Candidate, Verdict, read_rows
-from data_tools.answer_counts import AnswerCounts, count_answer
+from data_tools.answer_counts import COUNTS, AnswerCounts, count_answer
 from data_tools.judged import read_candidates
 from data_tools.tally import Tally
 
@@ -44,7 +44,9 @@ class Answer:
 
     @cached_property
     def counts(self) -> AnswerCounts:
-        """Tokens, mentions, repetitions and number words of its text."""
+        """Tokens, mentions, repetitions and number words of its text, by the verdict where it has them."""
+        if (known := self.verdict.meta.get(COUNTS)) is not None:
+            return AnswerCounts(**known)
         return count_answer(self.row.text, self.row.num_tokens)
 
     @property
