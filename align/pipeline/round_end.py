@@ -70,7 +70,7 @@ def _told(loop: Loop, number: int) -> dict[str, Any]:
     for name in stages.values():
         folder = loop.run_dir / name
         agreement = read_agreement(folder) or agreement
-        kept = _metrics(folder).get("kept") or kept
+        kept = _kept(folder) or kept
     return {
         "round": number,
         "is_kept": number <= loop.kept,
@@ -81,8 +81,8 @@ def _told(loop: Loop, number: int) -> dict[str, Any]:
 
 
 def _nothing_kept(folder: Path) -> str:
-    kept = _metrics(folder).get("kept")
-    if not isinstance(kept, Mapping) or not kept.get("nothing"):
+    kept = _kept(folder)
+    if not kept.get("nothing"):
         return ""
     return f"{folder.name} kept nothing" + (f": {kept['why']}" if kept.get("why") else "")
 
@@ -104,5 +104,7 @@ def _drifted(
     return ""
 
 
-def _metrics(folder: Path) -> Mapping[str, Any]:
-    return (read_record(folder) or {}).get("metrics") or {}
+def _kept(folder: Path) -> Mapping[str, Any]:
+    """What a keep rule decided, as the stage that has one tells; others count rows by the same word."""
+    found = ((read_record(folder) or {}).get("metrics") or {}).get("kept")
+    return found if isinstance(found, Mapping) else {}
