@@ -19,9 +19,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from align.schema import Score, write_rows
+from align.stats import minimum_detectable_effect
 from evals.comparison import compare_task, correct, step_key, steps_of
 from evals.runs import Run
-from align.stats import minimum_detectable_effect
 from evals.task import Aim, Metric
 
 _PROTOCOL = {"type": "task", "prompt": "prompt", "parser": "scorer", "aggregation": "metric", "mode": "mode"}
