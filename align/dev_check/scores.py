@@ -1,7 +1,7 @@
 """From a check's answers to its measures, their changes since step 0, and the intervals of those.
 
-A measure is a ratio of two sums over pictures; the paired bootstrap of `align.stats` draws pictures. Each change
-is looked at three times: over all pictures, over the half that chooses and over the half that confirms.
+A measure is a ratio of two sums over pictures; the paired bootstrap of `align.stats` draws pictures. Each
+change is looked at over all pictures, over the half that chooses and over the half that confirms.
 """
 
 from __future__ import annotations
