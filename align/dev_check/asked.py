@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from align.chat import render, sees_images
 from align.claims import PictureTruth, load_picture_truth
-from align.coco import read_json
+from align.coco import load_images, read_json
 from align.dev_check.recipe import DevQuestions, DevSection, OwnQuestions
 from align.errors import AlignError
 from align.images import resolve_image
@@ -51,8 +51,8 @@ def read_asked(section: DevSection, root: Path | None, processor: Any) -> list[A
             nothing to ask.
     """
     asked: list[Asked] = []
-    if section.prompts is not None:
-        asked += _descriptions(section, section.prompts)
+    if section.prompts is not None or section.instances is not None:
+        asked += _descriptions(section)
     if section.questions is not None:
         asked += _questions(section.questions)
     if section.own is not None:
@@ -72,17 +72,9 @@ def _drawn(name: str) -> str:
     return hashlib.sha256(f"dev half {name}".encode()).hexdigest()
 
 
-def _descriptions(section: DevSection, path: Path) -> list[Asked]:
-    rows = [
-        row for row in read_rows(PromptRow, path) if row.meta.get("split", section.split) == section.split
-    ]
-    if not rows:
-        raise AlignError(
-            f"no prompt row of split {section.split!r}",
-            where=str(path),
-            fix="check dev.split",
-        )
-    rows.sort(key=lambda row: _drawn(row.id))  # a prefix of another order than the file's is no style's
+def _descriptions(section: DevSection) -> list[Asked]:
+    rows = _prompt_rows(section, section.prompts) if section.prompts else _all_pictures(section)
+    rows.sort(key=lambda row: _drawn(row.id))  # a prefix of this order is no style's and no scene's
     truths = {} if section.instances is None else load_picture_truth(section.instances, section.captions)
     found = []
     for row in rows[: section.num_pictures]:
@@ -92,11 +84,28 @@ def _descriptions(section: DevSection, path: Path) -> list[Asked]:
             if truth is None:
                 raise AlignError(
                     f"dev.instances say nothing of its picture ({row.meta.get('image_id')!r})",
-                    where=f"{path} {row.id}",
+                    where=f"{section.prompts} {row.id}",
                     fix="rows need meta.image_id, and annotations of that image",
                 )
         found.append(_asked(row, "description", section.max_new_tokens, truth=truth))
     return found
+
+
+def _prompt_rows(section: DevSection, path: Path) -> list[PromptRow]:
+    split = section.split
+    rows = [row for row in read_rows(PromptRow, path) if row.meta.get("split", split) == split]
+    if not rows:
+        raise AlignError(f"no prompt row of split {split!r}", where=str(path), fix="check dev.split")
+    return rows
+
+
+def _all_pictures(section: DevSection) -> list[PromptRow]:
+    assert section.instances is not None
+    prompt = [Message(role="user", content=section.prompt)]
+    return [
+        PromptRow(id=f"dev-{key}", images=[section.prefix + name], prompt=prompt, meta={"image_id": key})
+        for key, name in load_images(section.instances).items()
+    ]
 
 
 def _questions(section: DevQuestions) -> list[Asked]:

@@ -11,6 +11,7 @@ from align.config import Strict
 from align.dev_check.words import GAINS, LIMITS, check_limit, gain_of
 from align.vqa_accuracy import SHORT_ANSWER
 
+DESCRIBE = "Please describe this image in detail."
 SFT_PASSES = 3.0
 """Forward and backward, in forwards."""
 DPO_PASSES = 4.5
@@ -41,8 +42,11 @@ class DevSection(Strict):
     """The policy answers dev pictures while it trains; off unless a recipe has this section."""
 
     prompts: Path | None = Field(
-        default=None, description="prompt rows, such as instructions/prompts.parquet; each is one picture"
+        default=None,
+        description="prompt rows, such as instructions/prompts.parquet; null: `prompt` of all `instances`",
     )
+    prompt: str = Field(default=DESCRIBE, description="what is asked of each picture without prompt rows")
+    prefix: str = Field(default="", description="folder, below image_root, of the instances' file names")
     split: str = Field(default="dev", description="rows of this meta.split are asked; rows without one too")
     num_pictures: int | None = Field(default=200, gt=0, description="how many of them; null: all")
     image_root: Path | None = Field(default=None, description="folder of the pictures; null is the data's")
@@ -65,20 +69,16 @@ class DevSection(Strict):
     max_new_tokens: int = Field(default=96, gt=0, description="longest description in tokens")
     batch_size: int = Field(default=32, gt=0, description="pictures answered at a time")
     level: float = Field(
-        default=0.9, gt=0.5, lt=1, description="of the intervals; a change is real when its interval is off 0"
+        default=0.95, gt=0.5, lt=1, description="of the intervals; a gain is real when its interval is off 0"
     )
     samples: int = Field(default=4, ge=0, description="answers kept of each check, to the same questions")
 
-    model_config = ConfigDict(strict=False)
-
     @model_validator(mode="after")
     def _asks_something(self) -> DevSection:
-        if self.prompts is None and self.questions is None and self.own is None:
-            raise ValueError("nothing is asked: give prompts, questions or own")
+        if not (self.prompts or self.instances or self.questions or self.own):
+            raise ValueError("nothing is asked: give prompts, instances, questions or own")
         if self.captions is not None and self.instances is None:
             raise ValueError("captions add to instances, which are not given")
-        if self.instances is not None and self.prompts is None:
-            raise ValueError("instances are the truth of prompts, which are not given")
         return self
 
     def inputs(self) -> dict[str, Path]:

@@ -2,16 +2,20 @@
 
     keep: {most: invention_drop, while: {recall: -1.0, instance_precision: 0, repetition: +0}}
 
-A change is real when its paired interval against step 0 (`dev.level`, 90%) lies off zero. A limit is
-broken when a measure has moved past it and the move is real. Choosing the best of many checks on the
-pictures it is judged by picks noise, so dev pictures are drawn into two halves:
+A gain must be proven: its paired interval against step 0 (`dev.level`, 95%) lies off zero. A loss is
+believed sooner: a limit is broken when a measure has moved past it by more than `DOUBT` standard errors
+of the move, which an even checkpoint does once in ten looks.
 
-1. the first half chooses: the check with the largest gain there, among those with no limit broken there;
-2. the second half has the last word: the check is kept if the gain is there too, no limit is broken there
-   or over both halves, and the gain over both halves is real. Otherwise the next one is asked.
+Choosing the best of many checks on the pictures it is judged by picks noise, so dev pictures are drawn
+into two halves:
 
-Where no check is kept the result is step 0: the rule would rather have nothing than noise. Early stopping
-looks at the first half alone.
+1. the first half chooses: checks with a gain and no broken limit there, the largest gain first;
+2. the second half has the last word on the first of them: its gain must be there too and be real over both
+   halves, or nothing is kept, since the others are only second best by the same luck; no limit may be broken
+   there or over both halves, or the next one is asked.
+
+Where nothing is kept the result is step 0: rather nothing than noise. Early stopping looks at the first half
+alone.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from align.dev_check.scores import VIEWS, Change, changes_from_json
 from align.dev_check.words import LIMITS, direction, gain_of
 from align.errors import AlignError
 
+DOUBT = 1.28
+"""Standard errors; one-sided 10%."""
 Line = Mapping[str, Any]
 """A line of `dev_log.jsonl`."""
 
@@ -36,11 +42,13 @@ class Judged:
         gain: on the half that chooses, in points; positive is better.
         reasons: why it cannot be kept, in words; empty where it can.
         is_chosen: whether the half that chooses has nothing against it.
+        is_confirmed: whether its gain is there on the second half, and real over both.
     """
 
     step: int
     gain: float
     is_chosen: bool
+    is_confirmed: bool
     reasons: tuple[str, ...]
 
 
@@ -113,25 +121,27 @@ class KeepRule:
         """One check, by its line alone."""
         views = {view: changes_from_json(line, view) for view in VIEWS}
         gains = {view: self._gain(changes) for view, changes in views.items()}
-        first = self._broken(views["first_half"], "first half")
+        against = self._broken(views["first_half"], "the first half")
         if gains["first_half"] <= 0:
-            first.insert(0, f"no {self._said()} on the first half")
-        reasons = list(first)
+            against.insert(0, f"no {self._said()} on the first half")
+        reasons = list(against)
+        doubt = ""
         if gains["second_half"] <= 0:
-            reasons.append(f"no {self._said()} on the second half")
-        reasons += self._broken(views["second_half"], "second half")
+            doubt = f"no {self._said()} on the second half"
+        elif not self._is_real(views["all"]):
+            doubt = f"{self._said()} is within noise: {_shown(views['all'][self.gain.measure])}"
+        reasons += [doubt] if doubt and not against else []
+        reasons += self._broken(views["second_half"], "the second half")
         reasons += self._broken(views["all"], "both halves")
-        if not first and not self._is_real(views["all"]):
-            reasons.append(f"{self._said()} is within noise: {_shown(views['all'][self.gain.measure])}")
-        return Judged(int(line["step"]), gains["first_half"], not first, tuple(reasons))
+        return Judged(int(line["step"]), gains["first_half"], not against, not doubt, tuple(reasons))
 
     def decide(self, lines: Sequence[Line]) -> Kept:
         """What is kept of the checks so far; lines in the order of their steps, step 0 first."""
         judged = [self.judge(line) for line in lines if line["step"]]
-        confirmed = [one for one in judged if not one.reasons]
-        if not confirmed:
+        order = sorted((one for one in judged if one.is_chosen), key=lambda one: (-one.gain, one.step))
+        best = next((one for one in order if not one.is_confirmed or not one.reasons), None)
+        if best is None or best.reasons:
             return Kept(0, True, self._nothing(judged), {}, judged)
-        best = max(confirmed, key=lambda one: (one.gain, -one.step))
         line = next(line for line in lines if line["step"] == best.step)
         change = changes_from_json(line, "all")[self.gain.measure]
         why = f"most {self._said()} with every limit held: {_shown(change)}"
@@ -157,7 +167,7 @@ class KeepRule:
 
     def _is_real(self, changes: Mapping[str, Change]) -> bool:
         change = changes[self.gain.measure]
-        return change.rises if self.gain.sign > 0 else change.falls
+        return change.ci_low > 0 if self.gain.sign > 0 else change.ci_high < 0
 
     def _broken(self, changes: Mapping[str, Change], where: str) -> list[str]:
         found = []
@@ -175,21 +185,18 @@ class KeepRule:
         if not judged:
             return "no check after step 0"
         last = max(judged, key=lambda one: one.gain)
-        return (
-            f"no check can be kept; step {last.step}, the best on the first half: {'; '.join(last.reasons)}"
-        )
+        return f"no check can be kept; step {last.step}, best on the first half: {'; '.join(last.reasons)}"
 
 
 def _is_broken(word: str, limit: float, change: Change) -> bool:
-    """Whether the measure is past the limit, by a change that is no noise."""
+    """Whether the measure is past the limit, by a change that is hardly noise."""
+    if abs(change.delta) <= DOUBT * change.se:
+        return False
     sign = direction(word)
-    if sign > 0:
-        return change.delta < limit and change.falls
-    if sign < 0:
-        return change.delta > limit and change.rises
+    if sign:
+        return sign * change.delta < sign * limit
     start = change.value - change.delta
-    percent = 100 * change.delta / start if start else 0.0
-    return abs(percent) > limit and (change.falls or change.rises)
+    return abs(change.delta) > abs(start) * limit / 100
 
 
 def _shown(change: Change) -> str:

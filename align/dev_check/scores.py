@@ -16,7 +16,7 @@ from align.claims import Measure, measure_answer, measures_for
 from align.dev_check.asked import Asked, first_half
 from align.dev_check.words import DEV_MEASURES
 from align.normalise import clean, normalise
-from align.stats import Array, compare
+from align.stats import Array, Comparison, compare
 from align.vqa_accuracy import vqa_accuracy
 
 Values = Mapping[str, float]
@@ -27,26 +27,22 @@ _DIGITS = 4
 
 @dataclass(frozen=True)
 class Change:
-    """A measure at a check against step 0, in the measure's own unit (points for shares)."""
+    """A measure at a check against step 0, in the measure's own unit (points for shares).
+
+    Attributes:
+        ci_low, ci_high: of the change, paired, at `dev.level`.
+        se: standard error of the change.
+    """
 
     value: float
     delta: float
     ci_low: float
     ci_high: float
+    se: float
 
     def to_json(self) -> dict[str, float]:
-        """Its four numbers by name."""
+        """Its numbers by name."""
         return asdict(self)
-
-    @property
-    def rises(self) -> bool:
-        """Whether it is higher than at step 0, and by more than noise."""
-        return self.ci_low > 0
-
-    @property
-    def falls(self) -> bool:
-        """Whether it is lower than at step 0, and by more than noise."""
-        return self.ci_high < 0
 
 
 def values_of(item: Asked, answer: str) -> dict[str, float]:
@@ -95,9 +91,7 @@ class Scorer:
         before, after = ([sums[rows] for sums in side] for side in (self._start, now))
         found = compare(before, after, [False] * len(now), resamples=_RESAMPLES, seed=0, level=self._level)
         return {
-            measure.name: Change(
-                *(round(x * measure.scale, _DIGITS) for x in (one.after, one.delta, one.ci_low, one.ci_high))
-            )
+            measure.name: Change(*(round(x * measure.scale, _DIGITS) for x in _numbers(one)))
             for measure, one in zip(self.measures, found, strict=True)
         }
 
@@ -125,6 +119,10 @@ def measures_of(asked: Sequence[Asked]) -> list[Measure]:
 def changes_from_json(line: Mapping[str, Any], view: str) -> dict[str, Change]:
     """The changes that a line of the log holds for a view; empty where it has none."""
     return {name: Change(**numbers) for name, numbers in (line.get(view) or {}).items()}
+
+
+def _numbers(one: Comparison) -> tuple[float, ...]:
+    return one.after, one.delta, one.ci_low, one.ci_high, one.standard_error
 
 
 def _weighted(weights: Mapping[str, float], values: Values) -> float:
