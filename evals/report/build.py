@@ -16,7 +16,17 @@ from evals.report.margins import Margins
 from evals.report.markdown import render_markdown
 from evals.report.metric import GUARDS, shown_name, task_label
 from evals.report.page import render_page
-from evals.report.plots import forest, objects, pope, position, preferences, questions, tradeoff, training
+from evals.report.plots import (
+    forest,
+    objects,
+    pope,
+    position,
+    preferences,
+    questions,
+    rounds,
+    tradeoff,
+    training,
+)
 from evals.report.source import read_json
 from evals.report.svg import Figure
 from evals.report.unasked import Unasked, find_unasked
@@ -158,6 +168,7 @@ def _figures(
     losses = {(kind, name): margins.recall for kind, name in GUARDS.items()} | {("ability", ""): margins.vqa}
     figures = [
         forest.forest(results, losses),
+        rounds.rounds(results, *_rounds(recipe)),
         *tradeoff.against_recall(results),
         *(tradeoff.against_length(results, item) for item in described),
         *(position.by_sentence(results, item) for item in described),
@@ -174,6 +185,15 @@ def _figures(
     folders = {"sft": recipe.training.sft, "dpo": recipe.training.dpo}
     logs = {name: read_training_log(folder) for name, folder in folders.items() if folder is not None}
     return [figure for figure in figures if figure] + training.training_curves(logs)
+
+
+def _rounds(recipe: Recipe) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The measures by round, and what each round came to; empty where there is none."""
+    lines = recipe.scores / "rounds.json"
+    return (
+        read_json(lines) if lines.is_file() else [],
+        read_json(recipe.rounds) if recipe.rounds is not None else {},
+    )
 
 
 def _examples(results: Results, examples: Sequence[Example]) -> dict[str, Any]:

@@ -47,6 +47,9 @@ class Recipe(StageRecipe):
     training: Training = Field(
         default_factory=Training, description="folders of the training stages, for their curves"
     )
+    rounds: Path | None = Field(
+        default=None, description="rounds.json of a pipeline: what each round of training came to"
+    )
     stages: list[Path] = Field(
         default=[], description="finished stage folders to name in the provenance section"
     )
@@ -102,6 +105,7 @@ def _inputs(recipe: Recipe) -> dict[str, str | Path]:
     optional = {
         "judge": recipe.judge,
         "pairs": recipe.pairs,
+        "rounds": recipe.rounds,
         "sft": recipe.training.sft,
         "dpo": recipe.training.dpo,
     }
