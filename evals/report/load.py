@@ -36,6 +36,7 @@ class Results:
         preferences: a judge's, a line a task, see `evals.pairwise`.
         apart: task -> why it cannot be compared; only of several runs.
         remarks: what else a reader must know of a comparison of runs.
+        definitions: task -> its metrics as ratios of sums over the rows' values; empty in older scores.
         raw_metrics: the lines of `metrics.json` as they are; `metrics` lacks those of parts not asked.
     """
 
@@ -52,6 +53,7 @@ class Results:
     apart: Mapping[str, Sequence[str]] = field(default_factory=dict)
     remarks: Sequence[str] = ()
     source: Source = field(default_factory=Source)
+    definitions: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     @cached_property
     def index(self) -> Mapping[tuple[str, str], Mapping[str, Score]]:
@@ -122,6 +124,17 @@ class Results:
         """The name of the task's first metric."""
         return next((line.base_name for line in self.metrics if line.task == task), "")
 
+    def sums_in(self, row: Score, metric: str) -> tuple[float, float] | None:
+        """(numerator, denominator) that one answer adds to a metric of its task; None where the scores do not
+        tell, or the row lacks a value."""
+        found = next((item for item in self.definitions.get(row.task, ()) if item["name"] == metric), None)
+        if found is None or not {*found["numerator"], *found["denominator"]} <= row.values.keys():
+            return None
+        return (
+            sum(weight * row.values[name] for name, weight in found["numerator"].items()),
+            sum(weight * row.values[name] for name, weight in found["denominator"].items()),
+        )
+
     def true_share(self, task: str) -> float | None:
         """Percent of a task's questions whose answer is yes, in each part that they belong to; None where the
         rows do not tell."""
@@ -168,6 +181,7 @@ def load_results(folder: Path) -> Results:
         runs.get("apart", {}),
         runs.get("remarks", ()),
         read_source(folder),
+        _json_if_any(folder / "definitions.json"),
     )
 
 

@@ -123,8 +123,7 @@ class Metric:
     @property
     def label(self) -> str:
         """The metric's name as papers write it."""
-        name = self.base_name
-        return _METRICS.get(name, name.replace("_", " ").capitalize())
+        return label_of(self.base_name)
 
     @property
     def task_label(self) -> str:
@@ -150,6 +149,11 @@ class Metric:
         if self.higher_is_better is None:
             return "changed"
         return "better" if (change.ci_low > 0) == self.higher_is_better else "worse"
+
+
+def label_of(name: str) -> str:
+    """A metric's name as papers write it."""
+    return _METRICS.get(name, name.replace("_", " ").capitalize())
 
 
 def part_of(split: str, whole: str) -> str:
