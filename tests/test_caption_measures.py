@@ -10,6 +10,7 @@ import pytest
 
 from align.cli import main
 from align.schema import Prediction, Score
+from evals.compare_runs import Recorded
 from evals.comparison import compare_task
 from evals.report.load import load_results
 from evals.report.table import caption_sections, main_rows
@@ -78,7 +79,7 @@ def test_chair_with_instances_has_every_measure(tmp_path: Path) -> None:
     found = lines(task, sft=scored(task, BEFORE).scores, dpo=scored(task, AFTER).scores)
     assert {name for name, line in found.items() if line["measures"] == "truth"} == TRUTH_MEASURES
     form = {name for name, line in found.items() if line["measures"] == "form"}
-    assert form == FORM_MEASURES | {"mentions_per_caption"}
+    assert form == FORM_MEASURES - {"words"} and found["words"]["measures"] == "invention"  # CHAIR's own
     assert not any(line["primary"] for line in found.values() if line["measures"] in CAPTION_AIMS)
     # before: dog 1 of 2, car 1, cat 1; after: dogs 3 for 2, car, cats 2 for 1, a bird for none
     expected = {
@@ -105,6 +106,14 @@ def test_published_numbers_stay_first_and_as_they_were(tmp_path: Path) -> None:
         [50.0, 100 / 7, 100.0], abs=1e-4
     )
     assert [name for name, line in found.items() if line["primary"]] == ["chair_s", "chair_i"]
+
+
+def test_published_intervals_do_not_depend_on_further_measures(tmp_path: Path) -> None:
+    task = chair(tmp_path)
+    sides = {"sft": scored(task, BEFORE).scores, "dpo": scored(task, AFTER).scores}
+    own = [metric for metric in task.metrics if metric.measures not in CAPTION_AIMS]
+    alone = compare_task(Recorded("chair", "invention", own), sides, 200, [0])
+    assert alone == compare_task(task, sides, 200, [0])[: len(own)]
 
 
 def test_rows_hold_the_values_and_the_reasons(tmp_path: Path) -> None:
