@@ -134,7 +134,7 @@ def test_several_break_and_one_sentence_names_them(tmp_path: Path) -> None:
     assert verdict["headline"] == told and told in page and told in markdown
     assert verdict["broken"] == ["not_repeating", "counting_kept", "not_longer"]
     assert (verdict["status"], verdict["tone"]) == ("repeats", "bad")
-    assert "repeated captions 41.0% → 83.0%" in verdict["summary"]
+    assert "captions that repeat an object 41.0% → 83.0%" in verdict["summary"]
     assert "instance precision 73.9% → 61.9%" in verdict["summary"]
 
 
@@ -366,7 +366,7 @@ def test_clauses_keep_the_order_of_weight_and_a_subject() -> None:
 
 def test_captions_about_which_nothing_is_known_are_guarded_by_their_form(tmp_path: Path) -> None:
     lines = [
-        {**change("repeated_captions", 20, 50), "task": "mine", "measures": "form"},
+        {**change("repeated_captions", 20, 42), "task": "mine", "measures": "form"},
         {**change("broken_captions", 1, 1, half=0.5), "task": "mine", "measures": "form"},
     ]
     verdict, page, _ = verdict_of(tmp_path, lines)
