@@ -11,7 +11,7 @@ import numpy as np
 
 from align.schema import Prediction, Score
 from align.stats import Array, Comparison, compare, holm, intervals, ratios
-from evals.task import Aim, Metric
+from evals.task import CAPTION_AIMS, Aim, Metric
 
 Parts = Mapping[str | None, Sequence[Score]]
 
@@ -105,25 +105,38 @@ def compare_task(
     rows = [
         _row(task, metric, {name: sums[name][k] for name in sums}, first) for k, metric in enumerate(metrics)
     ]
-    names = list(scores)
-    if not common:
-        return rows
-    for name in names:
-        found = intervals(sums[name], resamples=resamples, seed=seed)
-        for row, metric, ends in zip(rows, metrics, found, strict=True):
-            row["ci"][name] = [_rounded(end * metric.scale) for end in ends]
-    for before, after in steps_of(names):
-        binary = [is_binary(metric, shared[before], shared[after]) for metric in metrics]
-        losses = [_too_great_a_loss(metric, margin) for metric in metrics]
-        steps = compare(sums[before], sums[after], binary, losses=losses, resamples=resamples, seed=seed)
-        for row, metric, step in zip(rows, metrics, steps, strict=True):
-            change = _difference(step, metric.scale)
-            if (before, after) == (*names[-2:],):
-                row |= change
-            else:
-                del change["p_method"]
-                row[step_key(before, after)] = change
+    for batch in _batches(metrics) if common else ():
+        chosen = {name: [found[k] for k in batch] for name, found in sums.items()}
+        draws = {"resamples": resamples, "seed": seed}
+        _add_intervals([rows[k] for k in batch], chosen, draws)
+        for before, after in steps_of(list(scores)):
+            binary = [is_binary(metrics[k], shared[before], shared[after]) for k in batch]
+            losses = [_too_great_a_loss(metrics[k], margin) for k in batch]
+            steps = compare(chosen[before], chosen[after], binary, losses=losses, **draws)
+            for k, step in zip(batch, steps, strict=True):
+                change = _difference(step, metrics[k].scale)
+                if (before, after) == (*list(scores)[-2:],):
+                    rows[k] |= change
+                else:
+                    del change["p_method"]
+                    rows[k][step_key(before, after)] = change
     return rows
+
+
+def _batches(metrics: Sequence[Metric]) -> list[list[int]]:
+    """Indices of the metrics that are resampled together: a benchmark's own first and by themselves, so that
+    further measures of captions leave the random draws behind its intervals as they were."""
+    own = [k for k, metric in enumerate(metrics) if metric.measures not in CAPTION_AIMS]
+    rest = [k for k, metric in enumerate(metrics) if metric.measures in CAPTION_AIMS]
+    return [batch for batch in (own, rest) if batch]
+
+
+def _add_intervals(
+    rows: Sequence[dict[str, Any]], sums: Mapping[str, Sequence[Array]], draws: Mapping[str, Any]
+) -> None:
+    for name, found in sums.items():
+        for row, ends in zip(rows, intervals(found, **draws), strict=True):
+            row["ci"][name] = [_rounded(end * row["scale"]) for end in ends]
 
 
 def steps_of(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -333,14 +333,15 @@ def show_metrics(metrics: Sequence[Mapping[str, Any]], checkpoints: Sequence[str
 
 
 def _cells(row: Mapping[str, Any], checkpoints: Sequence[str]) -> list[str]:
-    interval = "" if row["delta"] is None else f"[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
+    lacking = set(row["undefined"]) if row["measures"] in CAPTION_AIMS else set()
+    has_change = row["delta"] is not None and not lacking & {*checkpoints[-2:]}
     return [
         row["task"],
         row["split"],
         row["metric"] + ("*" if row["primary"] else ""),
-        *(f"{row[name]:.1f}" for name in checkpoints),
-        "" if row["delta"] is None else f"{row['delta']:+.1f}",
-        interval,
+        *("–" if name in lacking else f"{row[name]:.1f}" for name in checkpoints),
+        f"{row['delta']:+.1f}" if has_change else "",
+        f"[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]" if has_change else "",
         "" if row["p_holm"] is None else f"{row['p_holm']:.3g}",
     ]
 

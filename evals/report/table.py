@@ -28,6 +28,8 @@ _COUNTS = ("failed", "empty", "truncated", "unparsed")
 
 SECTIONS = {"truth": "How much of what is said is true", "form": "Repetition, grammar and length"}
 """Aim of measures (see `evals.task.Aim`) -> the title of their table."""
+_LENGTHS = ("words", "mentions_per_caption")
+"""A benchmark's own measures of length, which stand with the others."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Row:
 def main_rows(results: Results) -> list[Row]:
     """All published metrics, primary ones of a task before its others; the rest is in `caption_sections`."""
     places = {task: place for place, task in enumerate(results.tasks)}
-    lines = [line for line in results.metrics if line.measures not in SECTIONS]
+    lines = [line for line in results.metrics if _section_of(line) not in SECTIONS]
     ordered = sorted(lines, key=lambda line: (places[line.task], not is_key(line, results)))
     return [_row(line, results) for line in ordered]
 
@@ -86,11 +88,15 @@ def caption_sections(results: Results) -> list[Section]:
     header += [f"{step_names(results)[0]} [95%]"] if results.steps else []
     found = []
     for aim, title in SECTIONS.items():
-        lines = [line for line in results.metrics if line.measures == aim]
+        lines = [line for line in results.metrics if _section_of(line) == aim]
         if lines:
             rows = [_caption_cells(_row(line, results)) for line in lines]
             found.append(Section(title, [*header, "what it is"], rows))
     return found
+
+
+def _section_of(line: Metric) -> str:
+    return "form" if line.base_name in _LENGTHS else line.measures
 
 
 def _caption_cells(row: Row) -> list[str]:

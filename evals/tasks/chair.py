@@ -251,7 +251,6 @@ class Chair(Task):
                     scale=1.0,
                     points=True,
                     description="length control: fewer inventions may be only less text",
-                    measures="form",
                 )
             )
         return found + caption_metrics(self.pictures(), config.split, without=("words",))

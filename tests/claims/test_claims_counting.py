@@ -110,7 +110,7 @@ _FORMS = {form: category.name for category in CATEGORIES for form in (category.n
 _FORMS |= {"skis": "skis", "scissors": "scissors", "broccoli": "broccoli"}
 _AMOUNT = {"a": 1, "an": 1, "some": 1} | {word: number for number, word in enumerate(NUMBERS) if number}
 _PHRASE = re.compile(
-    rf"\b({'|'.join(_AMOUNT)}) (?:pairs? of |heads? of )?"
+    rf"\b({'|'.join(_AMOUNT)}) (?:pairs? of |heads? of |(?:red|blue|green|yellow|purple|black) )?"
     rf"({'|'.join(re.escape(form) for form in sorted(_FORMS, key=len, reverse=True))})\b"
 )
 
