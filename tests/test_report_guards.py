@@ -362,3 +362,18 @@ def test_clauses_keep_the_order_of_weight_and_a_subject() -> None:
         "when asked"
     )
     assert times(0.0, 12.0) == "far more often" and times(10, 12) == "more often"
+
+
+def test_captions_about_which_nothing_is_known_are_guarded_by_their_form(tmp_path: Path) -> None:
+    lines = [
+        {**change("repeated_captions", 20, 50), "task": "mine", "measures": "form"},
+        {**change("broken_captions", 1, 1, half=0.5), "task": "mine", "measures": "form"},
+    ]
+    verdict, page, _ = verdict_of(tmp_path, lines)
+    assert verdict["headline"] == (
+        "What DPO invents was not measured, but DPO's answers repeat themselves twice as often."
+    )
+    assert (verdict["status"], verdict["tone"]) == ("no_captions", "warn")
+    assert verdict["headline"] in html.unescape(page)
+    verdict, _, _ = verdict_of(tmp_path / "held", lines[1:])
+    assert verdict["headline"] == "SFT and DPO were not compared on captions."

@@ -53,7 +53,8 @@ def render_markdown(title: str, results: Results, verdict: Verdict, unasked: Una
         "p is Holm-corrected; * is not."
     )
     for section in caption_sections(results):
-        parts += [f"### {section.title}", _table(section.header, section.rows, num_text=2)]
+        table = _table(section.header, section.rows, num_text=2)
+        parts.append(f"<details><summary>{section.title}</summary>\n\n{table}\n\n</details>")
     parts += _unasked(results, unasked) if unasked else []
     health_header, health_rows = health(results)
     if health_rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from evals.report.load import Results, whole_of
 from evals.report.metric import Change, Metric, shown_name, task_label
 from evals.report.plots.series import all_series
 from evals.report.unasked import Unasked
-from evals.report.wording import digits_of, interval, join_words, shown_p, signed
+from evals.report.wording import digits_of, interval, shown_p, signed
 
 _TILES = [
     ("chair", "chair_s", "captions with at least one invented object"),
@@ -23,6 +24,7 @@ _GUARD_TILES = [
     ("instance_precision", "named instances that are there: of two dogs one, where one is"),
     ("repeated_captions", "captions that name an object behind more than one number"),
 ]
+_QUOTED = re.compile(r"`([^`]+)`")
 _COUNTS = ("failed", "empty", "truncated", "unparsed")
 
 
@@ -34,11 +36,21 @@ _LENGTHS = ("words", "mentions_per_caption")
 
 @dataclass(frozen=True)
 class Section:
-    """A table of its own under the results."""
+    """A table of its own under the results; rows begin with their task."""
 
     title: str
     header: list[str]
     rows: list[list[str]]
+
+    @property
+    def first(self) -> list[list[str]]:
+        """The rows of the first task."""
+        return [row for row in self.rows if row[0] == self.rows[0][0]]
+
+    @property
+    def others(self) -> list[list[str]]:
+        """The rows of the other tasks, folded away on the page."""
+        return [row for row in self.rows if row[0] != self.rows[0][0]]
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,8 @@ def _caption_cells(row: Row) -> list[str]:
     """The values and the last step's difference; of one checkpoint, the values' own intervals."""
     values = [f"{value} {ends}".strip() if not row.steps else value for value, ends, _ in row.values]
     steps = [f"{step.delta} {step.interval}".strip() for step in row.steps[:1]]
-    return [row.task, f"{row.metric} {row.arrow}".strip(), *values, *steps, row.about]
+    about = _QUOTED.sub(r"“\1”", row.about)
+    return [row.task, f"{row.metric} {row.arrow}".strip(), *values, *steps, about]
 
 
 def is_key(line: Metric, results: Results) -> bool:
@@ -183,7 +196,8 @@ def _task_name(line: Metric) -> str:
 
 def _measure_name(line: Metric, has_one_task: bool) -> str:
     task = line.part if has_one_task else line.task_label
-    return f"{task} · {line.label} {_arrow(line)}".removeprefix(" · ").strip()
+    # The arrow never stands alone in a line.
+    return f"{task} · {line.label}\u00a0{_arrow(line)}".removeprefix(" · ").strip()
 
 
 def unasked_words(results: Results, unasked: Unasked) -> tuple[list[str], list[list[str]]]:
@@ -204,7 +218,7 @@ def unasked_words(results: Results, unasked: Unasked) -> tuple[list[str], list[l
 def about_unasked(unasked: Unasked, results: Results) -> str:
     """How the changes were found, in a few sentences."""
     names = list(dict.fromkeys(line.label for line in results.metrics if line.base_name in unasked.aimed_at))
-    aimed = f" What was aimed at is left out: {join_words(names)}." if names else ""
+    aimed = f" What was aimed at is left out: {'; '.join(names)}." if names else ""
     phrases = (
         f" and {unasked.num_phrases:,} words and phrases of the descriptions" if unasked.num_phrases else ""
     )

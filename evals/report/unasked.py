@@ -186,7 +186,7 @@ def _measure_case(
     sample = rng.choice(moved)
     rows = _sides(results, line.task, sample)
     answers = [shown_answer(results, line.task, series, row) for series, row in rows]
-    title = f"{line.label} {'up' if direction > 0 else 'down'}"
+    title = f"{'higher' if direction > 0 else 'lower'}: {line.label}"
     return _case(sample, title, rows, answers, roots.get(line.task))
 
 

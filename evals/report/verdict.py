@@ -116,7 +116,7 @@ def _status(
         return "worse" if any(line.effect == "worse" for line in lines) else "no_effect"
     if broken:
         return broken[0].status
-    return "not_shown" if open_ones else "better"
+    return "not_shown" if open_ones and lines else "better"
 
 
 def _tone(status: Status, gates: Mapping[str, bool | None], broken: Sequence[Cost]) -> Tone:
