@@ -4,10 +4,10 @@ Writes `verdicts.jsonl` (one an answer: score or the reason why there is none, t
 and the digest of its prompt) and `agreement.json` (how often the judge is right).
 
   kind: claims    what an answer says of an object is put to the judge as short questions: is it there, how
-                  many, where, in which colour, beside what (`kinds`). True claims earn, denied ones and objects
-                  named again cost (`claim_scores`; `score: denied` is RLAIF-V's minus the denied ones). Kinds
-                  at which the judge is near chance on dev are left out, and named. The judge may be the policy
-                  itself.
+                  many, where, in which colour, beside what (`kinds`). True claims earn, denied ones and
+                  objects named again cost (`claim_scores`; `score: denied` is RLAIF-V's minus the denied
+                  ones). Kinds at which the judge is near chance on dev are left out, and named. The judge
+                  may be the policy itself.
   kind: rating    a rubric, 1 to 5: accuracy, completeness, relevance. With `rows`, instruction rows rated
                   4 or 5 are kept, in `instructions.parquet`.
   kind: pairwise  two answers side by side, in both orders; disagreement is a tie. Also writes

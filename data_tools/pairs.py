@@ -33,6 +33,7 @@ from align.run import RunFolder
 from align.schema import Message, PreferenceRow
 from data_tools.answer_counts import FEATURES
 from data_tools.claims import split_objects
+from data_tools.earlier_pairs import earlier_inputs, earlier_rows
 from data_tools.judged_answers import JudgedAnswers
 from data_tools.pair_selection import Selected, Selection, edited_pairs, selected_rows
 from data_tools.pairs_recipe import Recipe
@@ -51,7 +52,9 @@ def run(recipe: Recipe) -> RunFolder:
             `min_pairs` pairs.
     """
     inputs = {"candidates": recipe.candidates, "verdicts": recipe.verdicts, "agreement": recipe.agreement}
-    folder = RunFolder.open(recipe, {**inputs, **truth_inputs(recipe.truth)})
+    folder = RunFolder.open(
+        recipe, {**inputs, **truth_inputs(recipe.truth), **earlier_inputs(recipe.earlier)}
+    )
     if folder.is_complete:
         return folder
     with folder:
@@ -75,6 +78,10 @@ def run(recipe: Recipe) -> RunFolder:
                     continue
                 out.write(row)
                 sums.add(prompt_id, row)
+            mixed_in = 0
+            for row in earlier_rows(recipe.earlier, recipe.earlier_share, sums.pairs, recipe.seed):
+                out.write(row)
+                mixed_in += 1
         for tally in tallies["train"]:
             tally.show()
         if selected is not None:
@@ -89,6 +96,9 @@ def run(recipe: Recipe) -> RunFolder:
         dropped = {tally.what: tally.to_json() for split in tallies.values() for tally in split}
         (folder.work / "dropped.json").write_text(json.dumps(dropped, indent=1, sort_keys=True) + "\n")
         metrics = sums.metrics() | {"dev_check": check}
+        if recipe.earlier:
+            say(f"  {mixed_in} pairs of earlier rounds mixed in")
+            metrics["earlier_pairs"] = mixed_in
         if selected is not None:
             metrics |= _balance_metrics(selected)
         folder.complete(metrics=metrics, next_step="align dpo RECIPE")

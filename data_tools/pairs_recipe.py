@@ -75,6 +75,10 @@ class Recipe(StageRecipe):
     min_balanced_accuracy: float = Field(
         default=0.6, ge=0, le=1, description="lower bound of the judge's balanced accuracy; 0.5 is chance"
     )
+    earlier: list[Path] = Field(
+        default=[], description="pairs files or folders of earlier rounds to mix in, `${round.earlier.pairs}`"
+    )
+    earlier_share: float = Field(default=0.25, gt=0, lt=1, description="share of `earlier` pairs among all")
     truth: list[Annotations] = Field(default=[], description="annotations of the dev images, for the check")
     objects_mode: Mode = Field(default="strict", description="how objects are found in texts (the check)")
 

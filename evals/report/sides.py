@@ -117,8 +117,8 @@ def judge_panel(agreement: Mapping[str, Any]) -> Figure | None:
 
 
 def _other_rows(agreement: Mapping[str, Any]) -> list[list[str]]:
-    """What only some kinds of judge have: ratings that are the label itself, kinds of claims, ties, what order
-    does."""
+    """What only some kinds of judge have: ratings that are the label itself, kinds of claims, ties, what
+    order does."""
     rows = []
     exact = agreement.get("exact") or {}
     if exact.get("n"):
