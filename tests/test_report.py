@@ -12,7 +12,7 @@ import pytest
 from report_data import THREE, caption_row, hand_made, line, write_scores
 
 from evals.report.captions import match_lengths, read_captions
-from evals.report.sides import judge_panel
+from evals.report.sides import judge_panel, pairs_panel
 from evals.report.stage import Recipe, run
 from evals.report.svg import fit
 from evals.report.text import Span, clean, mark_spans
@@ -382,6 +382,20 @@ def test_the_judge_is_told_in_the_words_of_its_kind(kind: str, more: Any, words:
     shown = f"{figure.lead} {figure.svg} " + " ".join(f">{cell}<" for row in figure.rows for cell in row)
     assert all(word in shown for word in words)
     assert ("claims" in shown) is (kind == "claims")
+
+
+def test_kinds_of_claims_and_sides_of_pairs_are_told() -> None:
+    value = {"value": 0.9, "ci_low": 0.8, "ci_high": 0.95}
+    by_kind = {"presence": {"balanced_accuracy": value}, "place": {"balanced_accuracy": value}}
+    by_kind["number"] = {"balanced_accuracy": None}
+    figure = judge_panel({"accuracy": value, "by_kind": by_kind, "left_out": {"number": "too few to tell"}})
+    assert figure is not None
+    assert ["balanced accuracy, place", "0.90 [0.80, 0.95]"] in figure.rows
+    assert ["balanced accuracy, number", "unknown, left out of the score"] in figure.rows
+    sides = {"chosen_repetition": 0.125, "rejected_repetition": 0.25, "chosen_words": 12.04}
+    pairs = pairs_panel({**sides, "rejected_words": 12.0})
+    assert pairs is not None and ["words, chosen and rejected", "12.0 and 12.0"] in pairs.rows
+    assert ["objects named again, chosen and rejected", "0.12 and 0.25"] in pairs.rows
 
 
 def test_length_and_position_of_other_descriptions(tmp_path: Path) -> None:
