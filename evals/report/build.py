@@ -15,7 +15,17 @@ from evals.report.load import Results, load_results, read_manifest_if_any, read_
 from evals.report.markdown import render_markdown
 from evals.report.metric import GUARDS, shown_name, task_label
 from evals.report.page import render_page
-from evals.report.plots import forest, objects, pope, position, preferences, questions, tradeoff, training
+from evals.report.plots import (
+    dev,
+    forest,
+    objects,
+    pope,
+    position,
+    preferences,
+    questions,
+    tradeoff,
+    training,
+)
 from evals.report.source import read_json
 from evals.report.svg import Figure
 from evals.report.verdict import Margins, Verdict, judge_results
@@ -154,7 +164,8 @@ def _figures(
         figures.append(sides.pairs_panel(read_manifest_if_any(recipe.pairs).get("metrics") or {}))
     folders = {"sft": recipe.training.sft, "dpo": recipe.training.dpo}
     logs = {name: read_training_log(folder) for name, folder in folders.items() if folder is not None}
-    return [figure for figure in figures if figure] + training.training_curves(logs)
+    curves = [*training.training_curves(logs), *dev.dev_figures(folders)]
+    return [figure for figure in figures if figure] + curves
 
 
 def _examples(results: Results, examples: Sequence[Example]) -> dict[str, Any]:
