@@ -103,26 +103,58 @@ def _dispatch(words: list[str]) -> int:
     return _stage(load_stage(command), rest)
 
 
+_RUN_HELP = """\
+Run a pipeline in order. Complete stages are skipped, an interrupted one resumes, a stale one is done anew.
+
+What a stage reads is found in its recipe: a path in the folder of another stage reads that stage.
+"""
+_RUN_EXAMPLES = """\
+examples:
+  align run recipes/quickstart/pipeline.yaml                         all of it
+  align run recipes/quickstart/pipeline.yaml seed=1 dpo.trainer.beta=0.2
+  align run recipes/quickstart/pipeline.yaml --dry-run               what would run, and why
+  align run recipes/quickstart/pipeline.yaml --from pairs --until dpo_merged
+  align run recipes/quickstart/pipeline.yaml --only score --only report
+  align run recipes/quickstart/pipeline.yaml rounds=3                preference training three times over
+  align run recipes/quickstart/pipeline.yaml rounds=3 round2_sample.sampling.temperature=0.9
+
+rounds: the stages that the file's `round.stages` names are repeated as `round2_sample`, `round3_sample`, each
+from the checkpoint that the round before made. The loop ends early where DPO's keep rule keeps nothing, or
+where the judge's agreement with the truth falls (`round.min_agreement`); later stages then use the last
+kept checkpoint, and rounds.json in the run's folder tells why.
+"""
+
+
 def _run(words: list[str]) -> int:
-    from align.pipeline import describe, load_pipeline, run_pipeline
+    from align.pipeline import Selection, describe, load_pipeline, run_pipeline
 
     parser = argparse.ArgumentParser(
         prog="align run",
-        description="Run a pipeline in order. Complete stages are skipped, an interrupted one resumes.",
-        epilog="example: align run recipes/quickstart/pipeline.yaml seed=1 dpo.trainer.beta=0.2",
+        description=_RUN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_RUN_EXAMPLES,
     )
     parser.add_argument("pipeline", help="a pipeline file")
     parser.add_argument("overrides", nargs="*", metavar="stage.key=value")
     parser.add_argument(
         "--only", action="append", default=[], metavar="STAGE", help="run this stage (repeatable)"
     )
-    parser.add_argument("--plan", action="store_true", help="check all recipes, show the stages, run nothing")
+    parser.add_argument("--from", dest="since", metavar="STAGE", help="run from this stage on")
+    parser.add_argument("--until", metavar="STAGE", help="stop behind this stage")
+    parser.add_argument(
+        "--dry-run",
+        "--plan",
+        action="store_true",
+        help="check all recipes, say of each stage whether it is complete, stale, partial or to do, and why; "
+        "run nothing",
+    )
     options = parser.parse_intermixed_args(words)
-    steps = load_pipeline(options.pipeline, options.overrides)
-    if options.plan:
-        say(describe(steps))
+    pipeline = load_pipeline(options.pipeline, options.overrides)
+    selection = Selection(options.only, options.since, options.until)
+    if options.dry_run:
+        say(describe(pipeline, selection))
         return 0
-    run_pipeline(steps, options.only)
+    run_pipeline(pipeline, selection)
     return 0
 
 

@@ -21,6 +21,7 @@ from yaml import YAMLError
 from align.errors import RecipeError
 
 R = TypeVar("R", bound="StageRecipe")
+S = TypeVar("S", bound="Strict")
 
 
 class Strict(BaseModel):
@@ -110,8 +111,8 @@ def load_tree(path: Path) -> DictConfig:
     return cast(DictConfig, OmegaConf.merge(*trees))
 
 
-def validate(cls: type[R], values: dict[str, Any], where: str) -> R:
-    """Check `values` against the recipe class; all faults are reported at once.
+def validate(cls: type[S], values: dict[str, Any], where: str) -> S:
+    """Check `values` against the recipe class, or a section's; all faults are reported at once.
 
     Raises:
         RecipeError: each line names the dotted path, the value and, for an unknown key, the nearest
@@ -126,10 +127,10 @@ def validate(cls: type[R], values: dict[str, Any], where: str) -> R:
         ) from error
 
 
-def where_stage(cls: type[StageRecipe]) -> str:
+def where_stage(cls: type[Strict]) -> str:
     """The command that runs this recipe class, from its default stage name."""
-    default = cls.model_fields["name"].default
-    return default if isinstance(default, str) else "run"
+    name = cls.model_fields.get("name")
+    return name.default if name is not None and isinstance(name.default, str) else "run"
 
 
 def load_recipe(cls: type[R], path: str | Path, overrides: Sequence[str] = ()) -> R:

@@ -199,6 +199,7 @@ def load_model(section: ModelSection) -> PreTrainedModel:
         )
     if section.quantization != "none":
         _check_quantized(model, section)
+        _keep_as_quantized(model)
     text: Any = model.config.get_text_config()
     if section.attn_implementation == "sdpa" and getattr(text, "attn_logit_softcapping", None):
         say("  sdpa leaves out this model's soft-capped attention, which vLLM has. Closer to serving:")
@@ -309,6 +310,20 @@ def _check_quantized(model: PreTrainedModel, section: ModelSection) -> None:
             what, where=section.path, fix="set model.quantization: none and report this model_type"
         )
     say(f"  {section.quantization}: {len(quantized)} linear layers of the language model")
+
+
+def _keep_as_quantized(model: PreTrainedModel) -> None:
+    """Leave 4-bit weights as they were quantised, whatever the processor.
+
+    On a CPU with AVX-512 BF16, bitsandbytes 0.50 repacks a `Linear4bit` at its first forward in evaluation
+    mode (`functional._convert_weight_packed_for_cpu`): scales become bfloat16, so that the model evaluated is
+    not the one trained or merged, and a layer whose width is no multiple of the block fails.
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def first_line(error: BaseException) -> str:

@@ -18,21 +18,21 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from omegaconf import OmegaConf
 
 from align.config import StageRecipe
-from align.digest import MANIFEST, digest_file, digest_json, digest_path
+from align.digest import MANIFEST, digest_file, digest_json
 from align.errors import AlignError
+from align.folder_state import RECIPE, Wanted, partial_of
 from align.memory import MemoryPeak
 from align.progress import say
 
@@ -63,16 +63,14 @@ class RunFolder:
     def __init__(self, recipe: StageRecipe, inputs: Mapping[str, str | Path]) -> None:
         self.recipe = recipe
         self.final = recipe.stage_dir
-        self.work = self.final.with_name(self.final.name + ".partial")
+        self.work = partial_of(self.final)
         self.is_main = int(os.environ.get("RANK", "0")) == 0
-        self._inputs = {name: _input_record(name, source) for name, source in inputs.items()}
-        self._recipe_digest = _digest_without(recipe, recipe.how_keys)
-        self._work_digest = _digest_without(recipe, recipe.how_keys | recipe.limit_keys)
+        self._wanted = Wanted.of(recipe, inputs)
         self._lock: IO[str] | None = None
         self._started = 0.0
         self._memory = MemoryPeak()
-        self.is_complete = self._matches(self.final, "recipe_digest") and self._outputs_present()
-        self.is_resumed = not self.is_complete and self._matches(self.work, "work_digest")
+        self.is_complete = self._wanted.is_done_in(self.final)
+        self.is_resumed = not self.is_complete and self._wanted.is_begun_in(self.work)
 
     @classmethod
     def open(cls, recipe: StageRecipe, inputs: Mapping[str, str | Path]) -> RunFolder:
@@ -85,8 +83,7 @@ class RunFolder:
             AlignError: an input that looks like a path and does not exist.
         """
         folder = cls(recipe, inputs)
-        finished = folder.is_resumed and read_status(folder.work) == "complete"
-        if finished and folder.is_main and folder._matches(folder.work, "recipe_digest"):
+        if folder.is_resumed and folder.is_main and folder._wanted.is_published_by(folder.work):
             folder._publish()  # killed between closing the manifest and the rename
             folder.is_complete, folder.is_resumed = True, False
         if folder.is_complete and folder.is_main:
@@ -114,7 +111,7 @@ class RunFolder:
             self.work.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             self._write_manifest("running", {})
-            OmegaConf.save(OmegaConf.create(self.recipe.model_dump(mode="json")), self.work / "recipe.yaml")
+            OmegaConf.save(OmegaConf.create(self.recipe.model_dump(mode="json")), self.work / RECIPE)
         except OSError as error:
             raise _disk_error(error, self.work) from error
         self._memory.start()
@@ -183,21 +180,6 @@ class RunFolder:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _matches(self, folder: Path, key: Literal["recipe_digest", "work_digest"]) -> bool:
-        path = folder / MANIFEST
-        try:
-            record = json.loads(path.read_text())
-        except (OSError, json.JSONDecodeError):
-            return False
-        digests = {name: item["digest"] for name, item in self._inputs.items()}
-        recorded = {name: item["digest"] for name, item in record.get("inputs", {}).items()}
-        mine = self._recipe_digest if key == "recipe_digest" else self._work_digest
-        return record.get(key) == mine and recorded == digests
-
-    def _outputs_present(self) -> bool:
-        outputs = self.manifest().get("outputs", {})
-        return all(_has_size(self.final / name, record["bytes"]) for name, record in outputs.items())
-
     def _release_lock(self) -> None:
         if self._lock:
             self._lock.close()
@@ -226,22 +208,14 @@ class RunFolder:
             "packages": _packages(),
             "device": _device(),
             "peak_memory_bytes": self._memory.bytes,
-            "recipe_digest": self._recipe_digest,
-            "work_digest": self._work_digest,
-            "inputs": self._inputs,
+            "recipe_digest": self._wanted.recipe_digest,
+            "work_digest": self._wanted.work_digest,
+            "inputs": self._wanted.inputs,
             **extra,
         }
         temporary = self.work / (MANIFEST + ".tmp")
         temporary.write_text(json.dumps(record, indent=1))
         temporary.replace(self.work / MANIFEST)
-
-
-def read_status(folder: Path) -> str | None:
-    """`running`, `failed` or `complete` as the folder's manifest says; None without a manifest."""
-    try:
-        return json.loads((folder / MANIFEST).read_text()).get("status")
-    except (OSError, json.JSONDecodeError):
-        return None
 
 
 def read_manifest(stage_dir: str | Path) -> dict[str, Any]:
@@ -256,40 +230,12 @@ def read_manifest(stage_dir: str | Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def _digest_without(recipe: StageRecipe, keys: Collection[str]) -> str:
-    """Of the recipe as it stands, but for where the folder is and these dotted keys."""
-    tree = recipe.model_dump(mode="json", exclude={"run_dir", "name"})
-    for key in keys:
-        *sections, last = key.split(".")
-        place = tree
-        for section in sections:
-            place = place[section]
-        del place[last]
-    return digest_json(tree)
-
-
-def _input_record(name: str, source: str | Path) -> dict[str, str]:
-    path = Path(source)
-    if path.exists():
-        return {"path": str(source), "digest": digest_path(path)}
-    is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and not path.parent.is_dir()
-    if isinstance(source, Path) or not is_hub_id:
-        raise AlignError(
-            f"missing input {name}: {source}", fix="check the path, or run the stage that writes it"
-        )
-    return {"path": str(source), "digest": f"id:{source}"}
-
-
 def _is_output(relative: Path) -> bool:
     return relative.parts[0] not in _NOT_OUTPUT and relative.name not in (
         MANIFEST,
         MANIFEST + ".tmp",
-        "recipe.yaml",
+        RECIPE,
     )
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
 
 
 def _disk_error(error: OSError, where: Path) -> AlignError:

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from align.answer_store import AnswerStore, ask_stored
 from align.client import ChatRequest, Decoding, Failure, Reply, Sampling, content_key
-from align.config import StageRecipe
+from align.config import StageRecipe, Strict
 from align.digest import digest_json
 from align.errors import AlignError
 from align.images import image_sha256
@@ -32,6 +32,7 @@ from align.run import RunFolder
 from align.schema import Candidate, PromptRow, read_rows, write_rows
 from align.serve import HOW_KEYS, Server, ServeSettings, serve
 from align.training_data import image_file
+from data_tools.seeded_order import seeded_place
 
 
 class Drawing(Decoding):
@@ -39,6 +40,13 @@ class Drawing(Decoding):
 
     temperature: float = Field(default=0.7, gt=0, description="0.7 to 1.0; 0 would draw one answer n times")
     max_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
+
+
+class Part(Strict):
+    """One of several equal parts of the train prompts, so that each round of training asks others."""
+
+    number: int = Field(ge=1, description="which part, such as ${round.number}; beyond `of` they start over")
+    of: int = Field(ge=1, description="how many parts")
 
 
 class Recipe(StageRecipe):
@@ -50,6 +58,9 @@ class Recipe(StageRecipe):
     name: str = "sample"
     model: str = Field(description="checkpoint folder to sample from, or a model's id on the hub")
     prompts: Path = Field(description="prompts.parquet of the instructions stage")
+    part: Part | None = Field(
+        default=None, description="ask a part of the train prompts, by their pictures; null: all of them"
+    )
     image_root: Path | None = Field(
         default=None, description="folder that image paths are relative to; null: no prompt has images"
     )
@@ -81,7 +92,7 @@ def run(recipe: Recipe) -> RunFolder:
     if folder.is_complete:
         return folder
     with folder:
-        prompts = read_prompts(recipe.prompts)
+        prompts = in_part(read_prompts(recipe.prompts), recipe.part)
         say(f"  {len(prompts)} prompts, {recipe.n} answers each")
         with (
             serve(checkpoint, recipe.serve, folder.logs) as server,
@@ -118,6 +129,28 @@ def read_prompts(path: Path) -> list[PromptRow]:
     if not rows:
         raise AlignError("no prompts", where=str(path), fix="run the instructions stage again")
     return rows
+
+
+def in_part(prompts: Sequence[PromptRow], part: Part | None) -> list[PromptRow]:
+    """The prompts of a part, and all that are not for training: those measure the judge in every round.
+
+    Prompts on one picture are in one part; which one does not depend on what other prompts there are.
+
+    Raises:
+        AlignError: no train prompt is in it.
+    """
+    if part is None:
+        return list(prompts)
+    wanted = (part.number - 1) % part.of
+    found = [
+        row
+        for row in prompts
+        if row.meta.get("split") != "train"
+        or int(seeded_place(0, row.images[0] if row.images else row.id)[:12], 16) % part.of == wanted
+    ]
+    if not any(row.meta.get("split") == "train" for row in found):
+        raise AlignError(f"no train prompt in part {part.number} of {part.of}", fix="take fewer parts")
+    return found
 
 
 def build_request(recipe: Recipe, server: Server, row: PromptRow) -> Asked:

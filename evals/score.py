@@ -7,7 +7,8 @@ smallest difference that the data could have shown.
 
 Writes `metrics.json` (shares in percent, `scale` says so), `health.json` (what could not be scored),
 `tasks.json` (the protocols), `definitions.json` (the metrics as ratios of sums), `notes.json` (who judged)
-and `rows/<checkpoint>/<task>.jsonl` (one scored answer a line).
+and `rows/<checkpoint>/<task>.jsonl` (one scored answer a line). With answers of two `rounds` or more,
+`rounds.json` has every metric by round, against the checkpoint before the last.
 
 Somebody's answers to one benchmark, in the format it is published in, without a recipe (a JSON of the paper's
 metrics; `align score TASK --help` tells the formats):
@@ -34,7 +35,8 @@ from align.run import RunFolder
 from align.schema import Prediction, Score, read_rows, write_rows
 from evals.comparison import Health, compare_task, correct, step_key, steps_of
 from evals.pairwise import PairwiseSettings, prefer, preference_rows, summarise_preferences
-from evals.task import TASK_TYPES, Sample, Task, index_samples, load_tasks
+from evals.rounds import lines_by_round, round_name
+from evals.task import CAPTION_AIMS, TASK_TYPES, Sample, Task, index_samples, load_tasks
 
 _FIELDS = """
 task metric split mode higher_is_better primary measures scale points description ci delta ci_low ci_high p
@@ -51,6 +53,11 @@ class Recipe(StageRecipe):
         min_length=1,
         description="name -> folder that `align generate` wrote, in training order; each is compared with "
         "the one before and with the first, and the last step is the headline",
+    )
+    rounds: list[Path] = Field(
+        default=[],
+        description="folders that `align generate` wrote after each round of preference training, in order; "
+        "two or more are compared with the checkpoint before the last",
     )
     resamples: int = Field(default=10_000, ge=100, description="bootstrap resamples, and swaps of the test")
     margin_points: float = Field(
@@ -91,10 +98,12 @@ class Scored:
 
 def run(recipe: Recipe) -> RunFolder:
     """Score and compare; see the module."""
-    tasks = read_tasks(recipe.checkpoints)
+    rounds = {round_name(number): path for number, path in enumerate(recipe.rounds, 1)}
+    tasks = read_tasks(recipe.checkpoints | rounds)
     if unknown := [name for name in (recipe.pairwise.tasks if recipe.pairwise else ()) if name not in tasks]:
         raise RecipeError(f"pairwise.tasks: no task {unknown[0]!r}{nearest(unknown[0], tasks)}")
     inputs: dict[str, str | Path] = {f"checkpoints.{name}": path for name, path in recipe.checkpoints.items()}
+    inputs |= {f"rounds.{name}": path for name, path in rounds.items()}
     for task in tasks.values():
         inputs |= {f"tasks.{task.name}.{name}": path for name, path in task.inputs().items()}
     folder = RunFolder.open(recipe, inputs=inputs)
@@ -106,6 +115,8 @@ def run(recipe: Recipe) -> RunFolder:
         metrics = compare_checkpoints(tasks, scored, recipe.resamples, recipe.seed, recipe.margin_points)
         _write_json(folder.work / "metrics.json", metrics)
         write_about(folder.work, tasks, scored)
+        if len(rounds) > 1 and len(recipe.checkpoints) > 1:
+            write_rounds(folder.work, recipe, tasks, scored)
         if recipe.pairwise is not None:
             write_preferences(folder, recipe, recipe.pairwise, tasks, scored)
         show_metrics(metrics, list(recipe.checkpoints))
@@ -262,6 +273,19 @@ def write_preferences(
     _write_json(folder.work / "pairwise.json", lines)
 
 
+def write_rounds(
+    folder: Path, recipe: Recipe, tasks: Mapping[str, Task], scored: Mapping[str, Mapping[str, Scored]]
+) -> None:
+    """Score the answers after each round, those of a checkpoint not again, and write `rounds.json`."""
+    known = {path: scored[name] for name, path in recipe.checkpoints.items()}
+    start = list(recipe.checkpoints)[-2]
+    path = {start: scored[start]}
+    for number, answers in enumerate(recipe.rounds, 1):
+        path[round_name(number)] = known.get(answers) or score_folder(tasks, answers)
+    rows = compare_checkpoints(tasks, path, recipe.resamples, recipe.seed, recipe.margin_points)
+    _write_json(folder / "rounds.json", lines_by_round(rows, start, len(recipe.rounds)))
+
+
 def write_scores(folder: Path, scored: Mapping[str, Mapping[str, Scored]]) -> None:
     """`rows/<checkpoint>/<task>.jsonl` under `folder`."""
     for checkpoint, parts in scored.items():
@@ -289,7 +313,13 @@ def _index(
 
 def show_metrics(metrics: Sequence[Mapping[str, Any]], checkpoints: Sequence[str]) -> None:
     """Print the official and the primary lines as a table, without parts that were not asked."""
-    shown = [row for row in metrics if row["n"] and (row["mode"] == "official" or row["primary"])]
+    shown = [
+        row
+        for row in metrics
+        if row["n"]
+        and (row["mode"] == "official" or row["primary"])
+        and not (row["measures"] in CAPTION_AIMS and row["undefined"] == list(checkpoints))
+    ]
     titles = ["task", "split", "metric", *checkpoints, "delta", "95% interval", "p (Holm)"]
     table = [titles, *([*_cells(row, checkpoints)] for row in shown)]
     widths = [max(len(line[column]) for line in table) for column in range(len(titles))]

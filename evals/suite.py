@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from align.config import StageRecipe, validate
-from align.pipeline import Step, run_pipeline
+from align.pipeline import Pipeline, Step, run_pipeline
 from align.run import RunFolder
 from align.stages import load_stage
 
@@ -48,7 +48,7 @@ class Recipe(StageRecipe):
 
 def run(recipe: Recipe) -> RunFolder:
     """Run the stages in order; the folder of the last one."""
-    return run_pipeline(steps(recipe))[-1]
+    return run_pipeline(Pipeline(steps(recipe)))[-1]
 
 
 def steps(recipe: Recipe) -> list[Step]:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,3 +172,27 @@ def test_nf4_keeps_tower_and_connector_out(base_checkpoint: Path) -> None:
     }
     four_bit = {name for name, kind in kinds.items() if kind is Linear4bit}
     assert four_bit == {name for name in kinds if name.startswith("model.language_model.")}
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_nf4_evaluates_with_the_weights_as_quantised_on_any_processor(
+    twins: Twins, monkeypatch: pytest.MonkeyPatch, has_bf16: bool
+) -> None:
+    """bitsandbytes repacks 4-bit weights where the CPU has AVX-512 BF16, with rounded scales; every machine
+    is told here that it has, and that it has not."""
+    import torch
+    from bitsandbytes.nn import modules
+    from peft.utils.integrations import dequantize_module_weight
+
+    monkeypatch.setattr(modules, "has_avx512bf16", lambda: has_bf16)
+    model: Any = load_model(ModelSection(path=str(twins("llava")), dtype="float32", quantization="nf4"))
+    layer = model.get_submodule("model.language_model.layers.1.mlp.down_proj")
+    assert isinstance(layer, modules.Linear4bit) and not layer.training
+    packed, rows = layer.weight.data.clone(), torch.randn(3, layer.in_features)
+    with torch.no_grad():
+        product = layer(rows)
+    assert torch.equal(layer.weight.data, packed)
+    assert layer.weight.quant_state.nested and layer.weight.quant_state.absmax.dtype == torch.uint8
+    weight = dequantize_module_weight(layer)
+    wanted = rows.bfloat16() @ weight.bfloat16().T
+    assert torch.allclose(product, wanted.float(), rtol=2**-7, atol=2**-7)

@@ -6,7 +6,7 @@ import pytest
 
 from align.cli import main
 from align.errors import RecipeError
-from align.pipeline import describe, load_pipeline, run_pipeline
+from align.pipeline import Selection, describe, load_pipeline, run_pipeline
 
 PIPELINE = """
 run_dir: {run_dir}
@@ -50,7 +50,7 @@ def test_runs_in_order_then_redoes_nothing(
 ) -> None:
     steps = load_pipeline(pipeline)
     assert describe(steps).count("to do") == 2
-    run_pipeline(steps, only=["world"])
+    run_pipeline(steps, Selection(only=["world"]))
     assert (tmp_path / "run" / "world" / "manifest.json").exists() and not (
         tmp_path / "run" / "again"
     ).exists()

@@ -17,7 +17,7 @@ from align.config import load_recipe, validate
 from align.errors import AlignError, RecipeError
 from align.run import RunFolder
 from align.schema import Candidate, Message, PromptRow, read_rows, write_rows
-from data_tools.sample import Recipe, distinct, run
+from data_tools.sample import Part, Recipe, distinct, in_part, run
 from tests.vllm_fixtures import ServedBase, kill_midway
 
 
@@ -67,6 +67,20 @@ def test_repeats_are_counted_and_an_ended_answer_wins_over_a_cut_one() -> None:
         ("train-7#0", "a dog", "stop", 2, 3),
         ("train-7#1", "a cat", "stop", 3, 1),
     ]
+
+
+def test_each_round_asks_about_other_pictures_and_all_about_dev_ones() -> None:
+    rows = [prompt(n, f"train/{n // 2}.png") for n in range(60)]  # two prompts a picture
+    rows += [row.model_copy(update={"id": f"dev-{row.id}", "meta": {"split": "dev"}}) for row in rows[:4]]
+    parts = [in_part(rows, Part(number=n, of=3)) for n in (1, 2, 3)]
+    train = [{row.images[0] for row in part if row.meta["split"] == "train"} for part in parts]
+    assert set.union(*train) == {f"train/{n}.png" for n in range(30)}
+    assert sum(map(len, train)) == 30 and all(train)
+    assert [sum(row.meta["split"] == "dev" for row in part) for part in parts] == [4, 4, 4]
+    assert sum(map(len, parts)) == 60 + 3 * 4
+    assert in_part(rows, Part(number=4, of=3)) == parts[0] and in_part(rows, None) == rows
+    with pytest.raises(AlignError, match="no train prompt in part 2 of 3"):
+        in_part(parts[0], Part(number=2, of=3))
 
 
 def test_greedy_sampling_is_refused_and_seeds_are_the_stage_s_own(tmp_path: Path) -> None:

@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
 
-from align.chat import render
-from align.errors import AlignError
+from align.answer_logps import answer_logp
 from align.images import open_image, resolve_image
 from align.modeling import ModelSection
 from align.progress import track
-from align.schema import Message, PreferenceRow
+from align.schema import PreferenceRow
 from data_tools.audit.findings import Finding, interval, shown
 
 _MOST_ROWS = 12
@@ -70,7 +68,7 @@ def score_pairs(
     for row in track(drawn, "reference", len(drawn), "pairs"):
         pictures = [open_image(resolve_image(root, name)) for name in row.images]
         sides = [
-            _answer_logp(processor, model, row.prompt, side, images)
+            answer_logp(processor, model, row.prompt, side, images)
             for images in (pictures, [])
             for side in (row.chosen, row.rejected)
         ]
@@ -138,29 +136,3 @@ def check_blind(scored: Sequence[Scored], seed: int) -> Finding:
 
 def _margins(scored: Sequence[Scored]) -> tuple[list[float], list[float]]:
     return [item.margin for item in scored], [item.blind_margin for item in scored]
-
-
-def _answer_logp(
-    processor: Any, model: Any, prompt: Sequence[Message], answer: Sequence[Message], pictures: list[Any]
-) -> tuple[float, int]:
-    """Sum of the answer's token log-probs in nats, and how many tokens."""
-    import torch
-
-    start = render(processor, prompt, len(pictures), add_generation_prompt=True)
-    whole = render(processor, [*prompt, *answer], len(pictures), add_generation_prompt=False)
-    ids = [
-        processor(text=[text], images=pictures or None, return_tensors="pt", add_special_tokens=False)
-        for text in (start, whole)
-    ]
-    length = ids[0]["input_ids"].shape[1]
-    if not torch.equal(ids[1]["input_ids"][:, :length], ids[0]["input_ids"]):
-        raise AlignError(
-            "the prompt's tokens do not begin the whole text's",
-            fix="the chat template or the tokenizer joins prompt and answer: audit without `model`",
-        )
-    inputs = {name: value.to(model.device) for name, value in ids[1].items()}
-    with torch.no_grad():
-        logits = model(**inputs).logits[0, length - 1 : -1].float()
-    targets = inputs["input_ids"][0, length:]
-    logps = logits.log_softmax(-1).gather(1, targets[:, None])
-    return float(logps.sum()), len(targets)

@@ -1,0 +1,99 @@
+"""Running the stages in order: one vLLM server a checkpoint, each round by what the one before made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+
+from align.errors import AlignError
+from align.pipeline.graph import Selection
+from align.pipeline.load import Pipeline, Step
+from align.pipeline.round_end import write_rounds
+from align.progress import say
+from align.run import RunFolder
+from align.serve import server_pool, stop_servers
+
+_TRAINING = ("sft", "dpo")
+
+
+def run_pipeline(pipeline: Pipeline, selection: Selection | None = None) -> list[RunFolder]:
+    """Run the selected stages in order; complete ones are skipped, an interrupted one resumes.
+
+    Stages that are not selected are taken as they are. After each stage of a round the pipeline is read
+    again: what a round made decides what follows.
+
+    Raises:
+        AlignError: a selected stage reads one that is not and has never run.
+    """
+    chosen = (selection or Selection()).of(pipeline.names)
+    believed = set(pipeline.names) - set(chosen)
+    pipeline = pipeline.knowing(believed)
+    _check_reads(pipeline, chosen)
+    clock = _Clock([step for step in pipeline if step.name in chosen])
+    folders: list[RunFolder] = []
+    told = False
+    with server_pool():
+        for place, name in enumerate(pipeline.names):
+            step = pipeline.steps[place]
+            if name not in chosen:
+                continue
+            if pipeline.loop is not None and step.slot is not None and step.slot.is_after and not told:
+                told = bool(write_rounds(pipeline.loop))
+            where = f"\n[{chosen.index(name) + 1}/{len(chosen)}] {name}: "
+            if step.left_out:
+                say(f"{where}left out, {step.left_out}")
+                continue
+            folders.append(_run_step(step, where, clock))
+            believed.add(name)
+            pipeline = pipeline.knowing(believed)
+    say(f"\nall {len(folders)} stages complete in {clock.total()}")
+    return folders
+
+
+def _run_step(step: Step, where: str, clock: _Clock) -> RunFolder:
+    say(f"{where}{step.about or _first_line(step.stage.help)}{clock.left()}")
+    if step.stage.name in _TRAINING:
+        stop_servers()  # training needs the cores, or the GPU, that a server would hold
+    started = time.monotonic()
+    folder = step.stage.run(step.recipe)
+    clock.finished(step, time.monotonic() - started)
+    return folder
+
+
+def _check_reads(pipeline: Pipeline, chosen: Collection[str]) -> None:
+    """What selected stages read of the others must be there before the first one runs."""
+    folders = {step.name: step.recipe.stage_dir for step in pipeline}
+    for step in pipeline:
+        for link in step.reads if step.name in chosen and not step.left_out else ():
+            if link.source not in chosen and not folders[link.source].exists():
+                raise AlignError(
+                    f"{step.name}.{link.key} reads {link.source!r}, which has not run",
+                    where=str(folders[link.source]),
+                    fix=f"start with it: --from {link.source}",
+                )
+
+
+class _Clock:
+    """Time left, from the minutes in the pipeline file scaled by this machine's pace so far."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._left = sum(step.minutes for step in steps)
+        self._expected = self._spent = 0.0
+        self._start = time.monotonic()
+
+    def left(self) -> str:
+        pace = self._spent / self._expected if self._expected >= 0.5 else 1.0
+        return f"  (about {max(1, round(self._left * pace))} min left in all)" if self._left else ""
+
+    def finished(self, step: Step, seconds: float) -> None:
+        self._left -= step.minutes
+        if seconds > 3:  # a skipped stage says nothing about the pace
+            self._expected += step.minutes
+            self._spent += seconds / 60
+
+    def total(self) -> str:
+        return f"{(time.monotonic() - self._start) / 60:.1f} min"
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0] if text else ""
