@@ -173,7 +173,7 @@ def _fields_at(cls: type[BaseModel], location: Sequence[Any]) -> list[str]:
             if isinstance(option, type) and issubclass(option, BaseModel):
                 current = option
                 break
-    return list(current.model_fields)
+    return [field.alias or name for name, field in current.model_fields.items()]
 
 
 def _options(annotation: Any) -> list[Any]:

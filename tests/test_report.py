@@ -358,6 +358,33 @@ def test_curves_judge_and_pairs_are_drawn(scores: Path, tmp_path: Path) -> None:
     assert "1,234 from 600 prompts" in text and "−2.91" in text and "+0.02" in text
 
 
+def test_dev_curves_show_the_kept_step_and_answers_as_text(scores: Path, tmp_path: Path) -> None:
+    def checked(step: int, delta: float) -> dict[str, Any]:
+        one = {"value": 20 + delta, "delta": delta, "ci_low": delta - 2, "ci_high": delta + 2, "se": 1.0}
+        return {"step": step, "all": {"distinct_invention": one, "words": one}, "refused": ["too <b>few</b>"]}
+
+    folder = tmp_path / "dpo"
+    folder.mkdir()
+    log = [checked(0, 0), checked(25, -5), checked(50, -9)]
+    (folder / "dev_log.jsonl").write_text("\n".join(map(json.dumps, log)))
+    answers = [
+        {"step": step, "id": "a", "prompt": "Describe.", "answer": f"<script>alert({step})</script>"}
+        for step in (0, 25, 50)
+    ]
+    (folder / "dev_samples.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    kept = {"step": 25, "nothing": False, "why": "most invention drop with every limit held: -5.0"}
+    (folder / "manifest.json").write_text(json.dumps({"metrics": {"kept": kept}}))
+    _, text, _ = report(scores, tmp_path, training={"dpo": folder})
+    assert "Step 25 was kept: most invention drop with every limit held: -5.0." in text
+    assert "step 25: 15.0 (-5.0), kept" in text and "step 50: 11.0 (-9.0)<" in text
+    assert "&lt;script&gt;alert(25)&lt;/script&gt;" in text and "<script>alert" not in text
+    assert "too &lt;b&gt;few&lt;/b&gt;" in text and ">25, kept<" in text
+    kept |= {"step": 0, "nothing": True}
+    (folder / "manifest.json").write_text(json.dumps({"metrics": {"kept": kept}}))
+    _, text, _ = report(scores, tmp_path / "again", training={"dpo": folder})
+    assert "Nothing of the training was kept, the result is the start" in text
+
+
 @pytest.mark.parametrize(
     ("kind", "more", "words"),
     [
