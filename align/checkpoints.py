@@ -46,6 +46,11 @@ def last_whole(folder: Path) -> Path | None:
     return None
 
 
+def whole_steps(folder: Path) -> list[int]:
+    """Steps of the sealed checkpoints in `folder`, in order; their bytes are not looked at."""
+    return sorted(_step(seal.parent) for seal in folder.glob(f"{_PREFIX}*/{_SEAL}"))
+
+
 def _step(checkpoint: Path) -> int:
     number = checkpoint.name.removeprefix(_PREFIX)
     return int(number) if number.isdigit() else -1

@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from align.chat import sees_images
+from align.dev_check import open_dev_check
+from align.dev_check.recipe import DPO_PASSES
 from align.efficiency import Efficiency
 from align.errors import AlignError
 from align.modeling import ModelSection, load_model, load_processor
@@ -107,7 +109,8 @@ def run(recipe: Recipe) -> RunFolder:
         AlignError: no usable pair, a checkpoint that cannot be trained, a reference that is not the
             starting model, a loss that is not a number.
     """
-    folder = RunFolder.open(recipe, inputs={"model": recipe.model.source(), **recipe.data.inputs()})
+    inputs = {"model": recipe.model.source(), **recipe.data.inputs()}
+    folder = RunFolder.open(recipe, inputs=inputs | ({} if recipe.dev is None else recipe.dev.inputs()))
     if folder.is_complete:
         return folder
     with folder:
@@ -119,13 +122,24 @@ def run(recipe: Recipe) -> RunFolder:
         checked = check_rows(
             PreferenceRow, recipe.data, processor, max_length, folder, recipe.objective.lacks
         )
+        dev = open_dev_check(
+            recipe.dev,
+            recipe.keep,
+            folder,
+            processor,
+            image_root=recipe.data.image_root,
+            rows=checked.rows,
+            lengths=checked.lengths,
+            passes=DPO_PASSES,
+        )
         trainer, plan, where = _trainer(recipe, folder, processor, checked)
         where.show(trainer.args.learning_rate)
         efficiency = Efficiency(trainer)
-        results = train(trainer, folder, "DPO")
+        results = train(trainer, folder, "DPO", dev)
         following = save_trained(trainer, plan, recipe.model, folder, processor)
         efficiency.write(folder, where)
     metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
+    metrics |= {} if dev is None else dev.metrics()
     metrics["stores"] = trainer.store_counts()
     folder.complete(metrics=metrics, next_step=following)
     return folder

@@ -123,14 +123,31 @@ class Candidate(BaseRow):
     meta: dict[str, Any] = {}
 
 
+ClaimKind = Literal["presence", "number", "place", "colour", "relation"]
+
+
 class Claim(BaseRow):
-    """One yes/no question put to the judge about an answer. `p_yes` and `p_no` are first-token
-    probabilities (0 to 1) summed over the spellings of the word; unscored claims have None."""
+    """One thing that an answer says of a picture, and what the judge makes of it.
+
+    `p_yes` and `p_no` are first-token probabilities (0 to 1) that the claim is right and that it is wrong,
+    summed over spellings; unscored claims have None. `category` is the object it is about and `value` what is
+    said of it (`2`, `left`, `red`, `left of:dog`; empty for presence). Rows written before claims had kinds
+    are claims of presence.
+    """
 
     text: str
     question: str
     p_yes: float | None = None
     p_no: float | None = None
+    kind: ClaimKind = "presence"
+    category: str = ""
+    value: str = ""
+
+    @model_validator(mode="after")
+    def _names_its_object(self) -> Claim:
+        if not self.category and self.kind == "presence":
+            self.category = self.text
+        return self
 
     @property
     def supported(self) -> bool | None:
@@ -140,8 +157,25 @@ class Claim(BaseRow):
         return self.p_yes >= self.p_no
 
 
+class ClaimCount(BaseRow):
+    """How many claims of one kind an answer makes: `true` and `false` by the judge; not counted in the score
+    are `void` ones (said of an object that is denied), `unscored` and `left_out` ones (the judge is near
+    chance at this kind)."""
+
+    kind: ClaimKind
+    true: int = 0
+    false: int = 0
+    void: int = 0
+    unscored: int = 0
+    left_out: int = 0
+
+
 class Verdict(BaseRow):
-    """A judge's score of one candidate; `score` None means unscored, with the reason."""
+    """A judge's score of one candidate; `score` None means unscored, with the reason.
+
+    `counts` are the answer's claims by kind, and `repeated` the objects that it names again as if they were
+    further ones; judges that ask no claims leave both empty.
+    """
 
     candidate_id: str
     prompt_id: str
@@ -150,6 +184,8 @@ class Verdict(BaseRow):
     score: float | None
     unscored_reason: str = ""
     claims: list[Claim] = []
+    counts: list[ClaimCount] = []
+    repeated: list[str] = []
     meta: dict[str, Any] = {}
 
 

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from align.dev_check import open_dev_check
+from align.dev_check.recipe import SFT_PASSES
 from align.efficiency import Efficiency
 from align.errors import AlignError
 from align.modeling import ModelSection, load_model, load_processor
@@ -82,7 +84,8 @@ def run(recipe: Recipe) -> RunFolder:
     Raises:
         AlignError: no usable row, a checkpoint that cannot be trained, a loss that is not a number.
     """
-    folder = RunFolder.open(recipe, inputs={"model": recipe.model.source(), **recipe.data.inputs()})
+    inputs = {"model": recipe.model.source(), **recipe.data.inputs()}
+    folder = RunFolder.open(recipe, inputs=inputs | ({} if recipe.dev is None else recipe.dev.inputs()))
     if folder.is_complete:
         return folder
     with folder:
@@ -92,13 +95,24 @@ def run(recipe: Recipe) -> RunFolder:
         processor = load_processor(recipe.model)
         max_length = recipe.trainer.given().get("max_length", MAX_LENGTH)
         checked = check_rows(SFTRow, recipe.data, processor, max_length, folder)
+        dev = open_dev_check(
+            recipe.dev,
+            recipe.keep,
+            folder,
+            processor,
+            image_root=recipe.data.image_root,
+            rows=checked.rows,
+            lengths=checked.lengths,
+            passes=SFT_PASSES,
+        )
         trainer, plan, where = _trainer(recipe, folder, processor, checked)
         where.show(trainer.args.learning_rate)
         efficiency = Efficiency(trainer)
-        results = train(trainer, folder, "SFT")
+        results = train(trainer, folder, "SFT", dev)
         following = save_trained(trainer, plan, recipe.model, folder, processor)
         efficiency.write(folder, where)
     metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
+    metrics |= {} if dev is None else dev.metrics()
     folder.complete(metrics=metrics, next_step=following)
     return folder
 

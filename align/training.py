@@ -31,6 +31,7 @@ from align.tuning.placement import Placement
 if TYPE_CHECKING:
     from transformers import Trainer
 
+    from align.dev_check.check import DevCheck
     from align.trainers.sharing import SharingConfig
 
 TRAIN_LOG = "train_log.jsonl"
@@ -134,8 +135,10 @@ def build(kind: type, **arguments: Any) -> Any:
         ) from error
 
 
-def train(trainer: Trainer, folder: RunFolder, title: str) -> dict[str, float]:
+def train(trainer: Trainer, folder: RunFolder, title: str, dev: DevCheck | None = None) -> dict[str, float]:
     """Run or resume training; writes `train_log.jsonl` and returns the last steps' means and the rate.
+
+    With a dev check the model has the weights of the step that its rule keeps.
 
     Raises:
         AlignError: a loss that is not a number.
@@ -148,6 +151,9 @@ def train(trainer: Trainer, folder: RunFolder, title: str) -> dict[str, float]:
     if start is not None:
         say(f"  resuming from {start.name}")
     trainer.remove_callback(PrinterCallback)
+    first = int(start.name.rsplit("-", 1)[-1]) if start else 0
+    if dev is not None:
+        dev.attach(trainer, first if start else None)
     progress = _stage_callback(title)
     trainer.add_callback(progress)
     began = time.monotonic()
@@ -157,14 +163,20 @@ def train(trainer: Trainer, folder: RunFolder, title: str) -> dict[str, float]:
         if _is_disk_full(error, folder.work):
             raise OSError(errno.ENOSPC, "No space left on device", str(folder.work)) from error
         raise
+    steps, history, asking = trainer.state.global_step, trainer.state.log_history, 0.0
+    if dev is not None:
+        dev.finish(trainer)
+        asking = dev.seconds
+        # A run that was killed after its last check trains one step more before it can end.
+        steps = min(steps, dev.stopped_at or steps)
+        history = [entry for entry in history if entry.get("step", 0) <= steps]
     if folder.is_main:
-        write_log(trainer.state.log_history, folder.work / TRAIN_LOG)
-    steps = trainer.state.global_step
-    done = steps - (int(start.name.rsplit("-", 1)[-1]) if start else 0)
+        write_log(history, folder.work / TRAIN_LOG)
+    done = steps - first
     arguments: Any = trainer.args
     samples = done * arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    rate = round(samples / max(time.monotonic() - began, 1e-9), 2)
-    return {**trailing_means(trainer.state.log_history), "steps": float(steps), "samples_per_second": rate}
+    rate = round(samples / max(time.monotonic() - began - asking, 1e-9), 2)
+    return {**trailing_means(history), "steps": float(steps), "samples_per_second": rate}
 
 
 def save_adapter(trainer: Any, model: CheckpointSection, folder: RunFolder, **options: Any) -> Path:

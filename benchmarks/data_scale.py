@@ -29,6 +29,7 @@ import numpy as np
 from PIL import Image
 
 from align.schema import Candidate, Claim, Message, Verdict
+from data_tools.answer_counts import COUNTS, count_answer
 from data_tools.scenes.categories import CATEGORIES
 
 REPO = Path(__file__).resolve().parent.parent
@@ -146,6 +147,7 @@ def judged(number: int, pictures: Sequence[str]) -> Iterator[tuple[Candidate, Ve
                     prompt_sha256="0" * 64,
                     score=-float(len(false)),
                     claims=claims,
+                    meta={COUNTS: count_answer(text)._asdict()},
                 ),
             )
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align.progress import say
+from align.schema import ClaimKind
 
 NUM_RESAMPLES = 2000
 _NAMES = {
@@ -103,6 +104,36 @@ def measure_agreement(claims: Sequence[tuple[str, bool, bool]], seed: int) -> di
     return found
 
 
+def measure_kinds(
+    claims: Mapping[ClaimKind, Sequence[tuple[str, bool, bool]]], seed: int
+) -> dict[ClaimKind, dict[str, Any]]:
+    """`measure_agreement` of each kind of claim."""
+    return {kind: measure_agreement(found, seed) for kind, found in claims.items()}
+
+
+def unfit_kinds(by_kind: Mapping[ClaimKind, Mapping[str, Any]], least: float) -> dict[ClaimKind, str]:
+    """Kinds that the judge cannot be trusted with, and why.
+
+    The lower bound of a kind's balanced accuracy must lie above `least`; where the annotations hold no right
+    or no wrong ones, there is none. Presence always counts: `align pairs` refuses a judge that is near chance
+    at it.
+    """
+    found: dict[ClaimKind, str] = {}
+    for kind, measured in by_kind.items():
+        balanced, count = measured["balanced_accuracy"], measured["n"]
+        if kind == "presence" or not least or (balanced and balanced["ci_low"] > least):
+            continue
+        if not balanced:
+            found[kind] = f"{count} annotated claims on dev, too few to tell"
+            continue
+        said = (
+            f"{measured['accuracy']['value']:.0%} right on dev ({count} claims), balanced accuracy "
+            f"{balanced['value']:.2f} [{balanced['ci_low']:.2f}, {balanced['ci_high']:.2f}]"
+        )
+        found[kind] = said + (": near chance" if balanced["value"] <= least else ": too few to tell")
+    return found
+
+
 def show_agreement(found: Mapping[str, Any]) -> None:
     """Print the measures on claims as a small table."""
     say(f"  judge against the annotations: {found['n']} claims on {found['clusters']} dev images")
@@ -111,6 +142,12 @@ def show_agreement(found: Mapping[str, Any]) -> None:
     say(f"    {'':<24} judge: there  judge: absent")
     say(f"    {'truly there':<24} {counts['true_kept']:>12} {counts['true_denied']:>14}")
     say(f"    {'invented':<24} {counts['invented_kept']:>12} {counts['invented_caught']:>14}")
+    left_out = found.get("left_out", {})
+    for kind, measured in found.get("by_kind", {}).items():
+        if kind != "presence":
+            note = "  (left out of the score)" if kind in left_out else ""
+            say(f"  {kind}: {measured['n']} claims on {measured['clusters']} dev images{note}")
+            _show_measures(measured, ("accuracy", "balanced_accuracy", "kappa"))
 
 
 def show_decisions(found: Mapping[str, Any], what: str) -> None:

@@ -2,7 +2,8 @@
 
 After RLAIF-V (Yu et al. 2024, arXiv 2405.17220, section 3.2, "divide and conquer"): an answer is split
 into atomic claims, each is asked as a yes/no question, and the answer's score is minus the number of
-claims that are denied (p_no > p_yes). Here a claim is the presence of one COCO object.
+claims that are denied (p_no > p_yes). Here a claim is the presence of one COCO object; `align.claims` finds
+what else is said of it, `claim_questions` asks about that, and `claim_scores` scores it.
 """
 
 from __future__ import annotations

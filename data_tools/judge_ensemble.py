@@ -16,14 +16,11 @@ from align.errors import AlignError
 from align.kappa import agreement_of
 from align.run import RunFolder
 from align.schema import Candidate, Claim, Verdict, read_rows
-from data_tools.agreement import measure_agreement
 from data_tools.calibration import Winner
-from data_tools.claims import score_claims
-from data_tools.judge_claims import Claims, dev_claims
+from data_tools.judge_claims import measure_claims, verdict_of
 from data_tools.judge_pairwise import mean_outcome, measure_choices, outcomes_of
 from data_tools.judge_recipe import Recipe
 from data_tools.judged import Judged, by_prompt, read_candidates
-from data_tools.truth import load_truth
 
 Judges = Mapping[str, Mapping[str, Verdict]]
 """Judge's name in the recipe -> candidate id -> its verdict."""
@@ -43,13 +40,19 @@ def judge_ensemble(recipe: Recipe, folder: RunFolder) -> Judged:
     couples = _couples(candidates, judges)
     votes = {name: _winners(couples, verdicts) for name, verdicts in judges.items()}
     verdicts = _combine(recipe, candidates, judges, votes)
+    measured: dict[str, Any] = {}
+    if recipe.ensemble.combine == "claims":
+        verdicts, measured = _score_claims(recipe, candidates, verdicts)
     between = {
         f"{a} and {b}": agreement_of([(votes[a][couple], votes[b][couple]) for couple in couples])
         for a, b in combinations(judges, 2)
     }
     scored = {row.candidate_id: row for row in verdicts if row.score is not None}
     winners = _winners([couple for couple in couples if set(couple) <= set(scored)], scored)
-    agreement = _measure(recipe, candidates, verdicts, winners)
+    if recipe.ensemble.combine == "claims" and recipe.labels is None:
+        agreement = measured
+    else:
+        agreement = measure_choices(recipe, candidates, winners)
     agreement |= {"judge": _name(recipe), "kind": recipe.kind, "between_judges": between}
     unscored = len(verdicts) - len(scored)
     lines = [f"  {len(judges)} judges, {len(verdicts)} answers, {unscored} unscored"]
@@ -120,7 +123,7 @@ def _combine(
             score, reason = None, f"by {silent[0]}"
         elif recipe.ensemble.combine == "claims":
             claims = _mean_claims(row.id, own)
-            score, reason = score_claims(claims)
+            score, reason = 0.0, ""  # by `_score_claims`, once it is known which kinds count
         elif recipe.ensemble.combine == "votes":
             score, reason = mean_outcome(outcomes.get(row.id, []))
         else:
@@ -129,8 +132,6 @@ def _combine(
             "scores": {name: verdict.score for name, verdict in own.items()},
             "split": row.meta.get("split", ""),
         }
-        if claims:
-            meta["supported"] = sum(claim.supported is True for claim in claims)
         verdicts.append(
             Verdict(
                 candidate_id=row.id,
@@ -140,6 +141,7 @@ def _combine(
                 score=score,
                 unscored_reason=reason,
                 claims=claims,
+                repeated=next(iter(own.values())).repeated,
                 meta=meta,
             )
         )
@@ -159,29 +161,28 @@ def _mean_claims(candidate_id: str, verdicts: Mapping[str, Verdict]) -> list[Cla
         )
     claims = []
     for judged in zip(*(verdict.claims for verdict in verdicts.values()), strict=True):
+        known = all(claim.supported is not None for claim in judged)
         p_yes, p_no = (
             round(sum((claim.p_yes if side else claim.p_no) or 0.0 for claim in judged) / len(judged), 6)
+            if known
+            else None
             for side in (True, False)
         )
         claims.append(judged[0].model_copy(update={"p_yes": p_yes, "p_no": p_no}))
     return claims
 
 
-def _measure(
-    recipe: Recipe,
-    candidates: Sequence[Candidate],
-    verdicts: Sequence[Verdict],
-    winners: Mapping[tuple[str, str], Winner],
-) -> dict[str, Any]:
-    """Combined claims against the annotations, else couples against labels or annotations."""
-    if recipe.ensemble.combine != "claims" or recipe.labels is not None:
-        return measure_choices(recipe, candidates, winners)
-    by_id = {row.id: row for row in candidates}
-    claims: Claims = {}
-    objects: dict[str, list[str]] = {}
-    for verdict in verdicts:
-        objects[verdict.candidate_id] = [claim.text for claim in verdict.claims]
-        for claim in verdict.claims:
-            claims[by_id[verdict.candidate_id].images[0], claim.text] = claim
-    truth = load_truth(recipe.truth, recipe.objects_mode)
-    return measure_agreement(dev_claims(candidates, objects, claims, truth), recipe.seed)
+def _score_claims(
+    recipe: Recipe, candidates: Sequence[Candidate], verdicts: Sequence[Verdict]
+) -> tuple[list[Verdict], dict[str, Any]]:
+    """Verdicts scored by their mean claims, and the agreement of these with the annotations."""
+    agreement = measure_claims(recipe, candidates, {row.candidate_id: row.claims for row in verdicts})
+    scored = []
+    for row, verdict in zip(candidates, verdicts, strict=True):
+        if verdict.score is not None:
+            name, left_out = verdict.judge, agreement["left_out"]
+            found = verdict_of(recipe, name, row, verdict.claims, verdict.repeated, left_out)
+            changes = {"score": found.score, "unscored_reason": found.unscored_reason, "counts": found.counts}
+            verdict = verdict.model_copy(update=changes)
+        scored.append(verdict)
+    return scored, agreement

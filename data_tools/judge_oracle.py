@@ -1,36 +1,34 @@
-"""Kind oracle: the annotations judge each claimed object, as CHAIR does; for comparison, not for training."""
+"""Kind oracle: the annotations judge each claim, objects as CHAIR does; for comparison, not for training."""
 
 from __future__ import annotations
 
 from align.errors import AlignError
 from align.run import RunFolder
-from align.schema import Claim
-from data_tools.claims import ask_about
-from data_tools.judge_claims import Claims, judged_by_claims, mentioned
+from data_tools.judge_claims import Claims, holds, judged_by_claims, stated_by, unjudged
 from data_tools.judge_recipe import Recipe
 from data_tools.judged import Judged, read_candidates
-from data_tools.truth import load_truth
+from data_tools.truth import load_pictures, load_truth
 
 
 def judge_oracle(recipe: Recipe, folder: RunFolder) -> Judged:
-    """Look every claimed object up in the annotations.
+    """Look every claim up in the annotations; one of which they say nothing is unscored.
 
     Raises:
         AlignError: an image without annotations.
     """
     assert recipe.candidates is not None
     candidates = read_candidates(recipe.candidates)
-    truth = load_truth(recipe.truth, recipe.objects_mode)
-    objects = mentioned(candidates, recipe.objects_mode)
+    objects, pictures = load_truth(recipe.truth, recipe.objects_mode), load_pictures(recipe.truth)
+    stated = stated_by(recipe, candidates)
     claims: Claims = {}
     for row in candidates:
         image_id = row.meta.get("image_id")
-        if image_id not in truth:
+        if image_id not in objects:
             raise AlignError(
                 f"no annotations of image {image_id}", where=row.id, fix="add its file to `truth`"
             )
-        for name in objects[row.id]:
-            there = float(name in truth[image_id])
-            question = ask_about(name, recipe.question)
-            claims[row.images[0], name] = Claim(text=name, question=question, p_yes=there, p_no=1 - there)
+        for said in stated[row.id].claims:
+            true = holds(said, objects[image_id], pictures.get(image_id))
+            known = {} if true is None else {"p_yes": float(true), "p_no": float(not true)}
+            claims[row.images[0], said] = unjudged(recipe, said).model_copy(update=known)
     return judged_by_claims(recipe, "oracle", candidates, claims)

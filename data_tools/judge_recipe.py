@@ -7,10 +7,15 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from align.claims import CLAIM_KINDS
 from align.config import StageRecipe, Strict
+from align.digest import digest_json
 from align.endpoint import Endpoint
 from align.objects import Mode
+from align.schema import ClaimKind
 from align.serve import HOW_KEYS, ServeSettings
+from data_tools.claim_questions import Questions
+from data_tools.claim_scores import ClaimScores
 from data_tools.claims import DEFAULT_QUESTION
 from data_tools.truth import Annotations
 from data_tools.wording import places
@@ -107,9 +112,28 @@ class Recipe(StageRecipe):
         default=None, description="instruction rows to filter instead of candidates (kind rating)"
     )
     image_root: Path = Field(description="folder that image paths are relative to")
-    question: str = Field(default=DEFAULT_QUESTION, description="kind claims; {object} is `a dog`")
+    question: str = Field(
+        default=DEFAULT_QUESTION, description="kind claims: what is asked about presence; {object} is `a dog`"
+    )
+    questions: Questions = Questions()
+    kinds: list[ClaimKind] = Field(
+        default=list(CLAIM_KINDS), description="kind claims: which of an answer's claims are judged"
+    )
+    score: Literal["utility", "denied"] = Field(
+        default="utility",
+        description="kind claims: utility: what true and false claims and repetitions add up to "
+        "(`claim_scores`); denied: minus the number of denied claims (RLAIF-V), where silence is best",
+    )
+    claim_scores: ClaimScores = ClaimScores()
+    min_kind_agreement: float = Field(
+        default=0.6,
+        ge=0,
+        le=1,
+        description="kind claims: numbers, places, colours and relations count where the lower bound of the "
+        "judge's balanced accuracy on dev is above this; 0: all count, measured or not",
+    )
     splitter: Literal["objects"] = Field(
-        default="objects", description="claims are the COCO objects mentioned"
+        default="objects", description="claims are about the COCO objects mentioned"
     )
     objects_mode: Mode = Field(default="strict", description="how objects are found in texts")
     rating: Rating = Rating()
@@ -145,6 +169,8 @@ class Recipe(StageRecipe):
             raise ValueError("`guided` is for kinds rating and pairwise")
         if "{object}" not in self.question:
             raise ValueError("`question` must contain {object}")
+        if "presence" not in self.kinds:
+            raise ValueError("`kinds` must have presence: what is said of an object counts where it is there")
         if (self.candidates is None) == (self.rows is None):
             raise ValueError("give `candidates`, or with kind rating `rows`")
         if self.rows is not None and self.kind != "rating":
@@ -152,3 +178,14 @@ class Recipe(StageRecipe):
         if self.labels is not None and self.kind in ("claims", "oracle"):
             raise ValueError(f"kind {self.kind} is measured by `truth`, not by `labels`")
         return self
+
+    def template(self, kind: ClaimKind) -> str:
+        """The question about claims of this kind, with places to fill."""
+        templates: dict[str, str] = {"presence": self.question} | self.questions.model_dump()
+        return templates[kind]
+
+    def claims_digest(self) -> str:
+        """What a verdict by claims records of its prompts and its scoring."""
+        templates = {kind: self.template(kind) for kind in self.kinds}
+        scores = self.claim_scores.model_dump() if self.score == "utility" else {}
+        return digest_json([templates, self.splitter, self.objects_mode, self.score, scores])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby, zip_longest
 from pathlib import Path
 
 from align.errors import AlignError
 from align.schema import Candidate, Verdict, read_rows
+from data_tools.answer_counts import COUNTS, AnswerCounts, count_answer
 from data_tools.judged import read_candidates
 from data_tools.tally import Tally
 
@@ -28,8 +30,29 @@ class Answer:
 
     @property
     def confirmed(self) -> int:
-        """Claims that the judge finds in the picture."""
+        """Claims that the judge confirms, of every kind that counts."""
+        if self.verdict.counts:
+            return sum(count.true for count in self.verdict.counts)
         return sum(claim.supported is True for claim in self.verdict.claims)
+
+    @property
+    def denied(self) -> int:
+        """Claims that the judge denies, of every kind that counts."""
+        if self.verdict.counts:
+            return sum(count.false for count in self.verdict.counts)
+        return sum(claim.supported is False for claim in self.verdict.claims)
+
+    @cached_property
+    def counts(self) -> AnswerCounts:
+        """Tokens, mentions, repetitions and number words of its text, by the verdict where it has them."""
+        if (known := self.verdict.meta.get(COUNTS)) is not None:
+            return AnswerCounts(**known)
+        return count_answer(self.row.text, self.row.num_tokens)
+
+    @property
+    def faults(self) -> int:
+        """Denied claims, and objects named again: a repetition is a false number that needs no judge."""
+        return self.denied + self.counts.repetition
 
 
 @dataclass(frozen=True)

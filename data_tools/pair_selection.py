@@ -1,18 +1,18 @@
-"""Which couples of judged answers become pairs: by score gap, caps and confirmed claims, then balanced."""
+"""Which couples of judged answers become pairs: by score gap, caps and claims, then balanced."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from align.objects import find_objects
 from align.schema import Message, PreferenceRow, Span, Spans
+from data_tools.answer_counts import FEATURES
 from data_tools.claims import split_objects
 from data_tools.judged_answers import Answer, JudgedAnswers
-from data_tools.length_balance import Balanced, LengthCounts, Pair, Picker, mean_gap
 from data_tools.minimal_edit import without_objects
+from data_tools.pair_balance import Balanced, GapCounts, Gaps, Pair, Picker
 from data_tools.pairs_recipe import Recipe
 from data_tools.style_balance import Styles, balance_style, style_of
 from data_tools.tally import Tally
@@ -23,13 +23,13 @@ class Selected:
     """Which pairs of one split to take, and how they were balanced.
 
     Attributes:
-        length_gap: mean tokens of chosen minus rejected.
+        gaps: mean of chosen minus rejected over the pairs to take, of each of `answer_counts.FEATURES`.
         style: gaps by style feature before and after balancing; None where style was not balanced.
         off_style: keys of the pairs that style balance takes away.
     """
 
     balanced: Balanced
-    length_gap: float
+    gaps: tuple[float, ...]
     style: dict[str, dict[str, float]] | None = None
     off_style: frozenset[tuple[str, str, str]] = frozenset()
 
@@ -39,7 +39,7 @@ class Selection:
 
     def __init__(self, recipe: Recipe, tally: Tally) -> None:
         self.recipe, self.tally = recipe, tally
-        self._counts = LengthCounts(recipe.max_pairs_per_prompt, recipe.seed)
+        self._counts = GapCounts(recipe.max_pairs_per_prompt, recipe.seed, recipe.limits)
         self._possible = 0
 
     def look(self, prompt_id: str, found: Sequence[Answer]) -> None:
@@ -49,9 +49,9 @@ class Selection:
         self._counts.add(prompt_id, pairs)
 
     def balance(self, split: str, answers: JudgedAnswers) -> Selected:
-        """Balance lengths, and style if the recipe wants it: then the features of all pairs are held."""
+        """Balance the counts, and style if the recipe wants it: then the features of all pairs are held."""
         recipe = self.recipe
-        balanced = self._counts.balanced(recipe.length_tolerance, recipe.max_trimmed)
+        balanced = self._counts.balanced(recipe.max_trimmed)
         if surplus := self._possible - balanced.pairs - balanced.trimmed:
             self.tally.drop("more than max_pairs_per_prompt", count=surplus)
         if recipe.style_tolerance is None or not balanced.pairs:
@@ -59,14 +59,14 @@ class Selection:
         pairs, styles = self._styles(split, answers, Picker(balanced))
         alike = balance_style(
             styles,
-            [pair.gap for pair in pairs],
+            [pair.gaps for pair in pairs],
             recipe.style_tolerance,
-            recipe.length_tolerance,
+            recipe.limits,
             int(recipe.max_trimmed * len(pairs)),
         )
         return Selected(
             balanced,
-            mean_gap(Counter(pairs[place].gap for place in alike.kept)),
+            _mean([pairs[place].gaps for place in alike.kept]),
             {"before": alike.before, "after": alike.after},
             frozenset(pairs[place].key for place in alike.taken),
         )
@@ -83,6 +83,10 @@ class Selection:
         return found, styles
 
 
+def _mean(gaps: Sequence[Gaps]) -> tuple[float, ...]:
+    return tuple(sum(values) / len(gaps) for values in zip(*gaps, strict=True))
+
+
 def selected_rows(
     recipe: Recipe, selected: Mapping[str, Selected], answers: JudgedAnswers, tallies: Mapping[str, Tally]
 ) -> Iterator[tuple[str, str, PreferenceRow]]:
@@ -92,7 +96,7 @@ def selected_rows(
         kept, trimmed = pickers[split].pick(prompt_id, eligible_pairs(recipe, found))
         by_id = {answer.row.id: answer for answer in found}
         for pair in trimmed:
-            tallies[split].drop("length balance", pair.row_id)
+            tallies[split].drop("balance", pair.row_id)
         for pair in kept:
             if pair.key in selected[split].off_style:
                 tallies[split].drop("style balance", pair.row_id)
@@ -105,7 +109,7 @@ def edited_pairs(recipe: Recipe, answers: Sequence[Answer], tally: Tally) -> lis
     """Answers of one prompt against themselves without what the judge denies, most denied claims first."""
     rows = []
     for answer in sorted(answers, key=lambda answer: (answer.score, answer.row.id)):
-        denied = [claim.text for claim in answer.verdict.claims if claim.supported is False]
+        denied = objects_of(answer, supported=False)
         if not denied:
             tally.drop("nothing denied", answer.row.id)
         elif answer.row.finish_reason != "stop":
@@ -130,7 +134,7 @@ def _edited_row(recipe: Recipe, answer: Answer, text: str, denied: Sequence[str]
         "edit": "objects removed",
         "rejected_tokens": answer.row.num_tokens,
         "rejected_denied": list(denied),
-        "chosen_confirmed": [claim.text for claim in answer.verdict.claims if claim.supported],
+        "chosen_confirmed": objects_of(answer, supported=True),
     }
     return PreferenceRow(
         id=f"edit>{answer.row.id}",
@@ -161,9 +165,9 @@ def eligible_pairs(recipe: Recipe, answers: Sequence[Answer], tally: Tally | Non
                 if tally is not None:
                     tally.drop(reason, f"{chosen.row.id}>{rejected.row.id}")
                 continue
-            gap = chosen.row.num_tokens - rejected.row.num_tokens
+            gaps = tuple(ours - theirs for ours, theirs in zip(chosen.counts, rejected.counts, strict=True))
             margin = chosen.score - rejected.score
-            pairs.append(Pair(chosen.row.prompt_id, chosen.row.id, rejected.row.id, margin, gap))
+            pairs.append(Pair(chosen.row.prompt_id, chosen.row.id, rejected.row.id, margin, gaps))
     return pairs
 
 
@@ -178,12 +182,29 @@ def _refusal(recipe: Recipe, chosen: Answer, rejected: Answer, best: float, wors
         return "chosen answer is truncated"
     if recipe.strategy == "best_worst" and (chosen.score < best or rejected.score > worst):
         return "not best against worst"
+    return _claims_refusal(recipe, chosen, rejected)
+
+
+def _claims_refusal(recipe: Recipe, chosen: Answer, rejected: Answer) -> str:
+    """By what the answers claim; only repetition counts where the judge asked no claims."""
+    more = recipe.max_more_repeats
+    if more is not None and chosen.counts.repetition - rejected.counts.repetition > more:
+        return "chosen answer repeats more"
+    if not (chosen.verdict.claims and rejected.verdict.claims):
+        return ""
+    drop = rejected.faults - chosen.faults
+    if recipe.min_fault_drop is not None and drop < recipe.min_fault_drop:
+        return "chosen answer has as many faults"
     wanted = recipe.min_confirmed_gain
-    if wanted is not None and chosen.confirmed - rejected.confirmed < wanted * (
-        chosen.score - rejected.score
-    ):
+    if wanted is not None and chosen.confirmed - rejected.confirmed < wanted * drop:
         return "chosen answer confirms too little"
     return ""
+
+
+def objects_of(answer: Answer, supported: bool) -> list[str]:
+    """The objects whose presence the judge confirms, or denies."""
+    claims = (claim for claim in answer.verdict.claims if claim.kind == "presence")
+    return [claim.category for claim in claims if claim.supported is supported]
 
 
 def preference_row(pair: Pair, answers: Mapping[str, Answer]) -> PreferenceRow:
@@ -194,8 +215,9 @@ def preference_row(pair: Pair, answers: Mapping[str, Answer]) -> PreferenceRow:
     for side, answer in (("chosen", chosen), ("rejected", rejected)):
         meta[f"{side}_score"] = answer.score
         meta[f"{side}_tokens"] = answer.row.num_tokens
-        meta[f"{side}_confirmed"] = [c.text for c in answer.verdict.claims if c.supported]
-        meta[f"{side}_denied"] = [c.text for c in answer.verdict.claims if not c.supported]
+        meta[f"{side}_confirmed"] = objects_of(answer, supported=True)
+        meta[f"{side}_denied"] = objects_of(answer, supported=False)
+        meta |= {f"{side}_{name}": value for name, value in _summed(answer).items()}
     return PreferenceRow(
         id=pair.row_id,
         images=chosen.row.images,
@@ -204,3 +226,10 @@ def preference_row(pair: Pair, answers: Mapping[str, Answer]) -> PreferenceRow:
         rejected=[Message(role="assistant", content=rejected.row.text)],
         meta=meta,
     )
+
+
+def _summed(answer: Answer) -> dict[str, int]:
+    """What `align pairs` and the audit average over chosen and rejected answers."""
+    claims = {"true": answer.confirmed, "false": answer.denied} if answer.verdict.claims else {}
+    counts = answer.counts._asdict()
+    return claims | {name: counts[name] for name in FEATURES if name != "length"}

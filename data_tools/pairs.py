@@ -1,11 +1,13 @@
-"""Build preference pairs from judged answers: the truer answer is chosen, lengths kept equal.
+"""Build preference pairs from judged answers: the truer answer is chosen, and alike in all else.
 
-A pair needs a score gap, a chosen answer that ended by itself, and (by default) a chosen answer that
-says at least as much that the judge confirms: otherwise DPO learns to name fewer objects. Of two such
-answers the better one mostly still names fewer, so where recall counts set `min_confirmed_gain: 0.5`. Lengths
-are balanced over the set, and style if `style_tolerance` is set. A judge near chance is refused. Writes
-`pairs.parquet` (train prompts only) and `dropped.json`; pairs built the same way on dev images are compared
-with the annotations. The gap of scores stays in `meta.margin`, for a beta of its own for each pair.
+A pair needs a score gap, a chosen answer that ended by itself, and (by default) one that has a fault fewer
+(a denied claim, or an object named again as if it were a further one), says at least as much that the judge
+confirms, and repeats itself no more: otherwise DPO learns to name fewer objects, or to name them again. Of
+two such answers the better one mostly still names fewer, so where recall counts set `min_confirmed_gain:
+0.5`. Length, mentions of objects, repetition and number words are balanced over the set, and style if
+`style_tolerance` is set. A judge near chance is refused. Writes `pairs.parquet` (train prompts only) and
+`dropped.json`; pairs built the same way on dev images are compared with the annotations. The gap of scores
+stays in `meta.margin`, for a beta of its own for each pair.
 
   strategy: minimal_edit   each answer against itself without the objects that the judge denies; `spans` mark
                            them, for dense DPO (objective.token_weights)
@@ -18,7 +20,7 @@ Next: `align dpo`.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +31,7 @@ from align.progress import say
 from align.row_writer import RowWriter
 from align.run import RunFolder
 from align.schema import Message, PreferenceRow
+from data_tools.answer_counts import FEATURES
 from data_tools.claims import split_objects
 from data_tools.earlier_pairs import earlier_inputs, earlier_rows
 from data_tools.judged_answers import JudgedAnswers
@@ -36,6 +39,9 @@ from data_tools.pair_selection import Selected, Selection, edited_pairs, selecte
 from data_tools.pairs_recipe import Recipe
 from data_tools.tally import Tally
 from data_tools.truth import load_truth, truth_inputs
+
+_AVERAGED = ("tokens", "confirmed", "true", "false", *FEATURES[1:])
+"""What a row may know of either side (`chosen_tokens`): a number, or a list to be counted."""
 
 
 def run(recipe: Recipe) -> RunFolder:
@@ -183,13 +189,17 @@ def _edited(
 def _show_balance(recipe: Recipe, selected: Selected) -> None:
     found = selected.balanced
     say(
-        f"  mean length of chosen minus rejected, tokens: {found.before:+.2f} by margin alone, "
-        f"{found.searched:+.2f} at shortening ratio {found.ratio:.2f}, {found.after:+.2f} after trimming "
-        f"{found.trimmed} pairs"
-        + ("" if selected.style is None else f", {selected.length_gap:+.2f} after style balance")
+        f"  chosen minus rejected, means: by margin alone, at shortening ratio {found.ratio:.2f}, "
+        f"after trimming {found.trimmed} pairs" + ("" if selected.style is None else ", after style balance")
     )
-    if recipe.length_tolerance is not None and abs(selected.length_gap) > recipe.length_tolerance:
-        say(f"  WARNING: not within {recipe.length_tolerance} tokens: DPO may learn length from these pairs")
+    for place, name in enumerate(FEATURES):
+        means = [found.before[place], found.searched[place], found.after[place]]
+        means += [] if selected.style is None else [selected.gaps[place]]
+        say(f"    {name.replace('_', ' '):<14}" + "".join(f"{mean:>+8.2f}" for mean in means))
+        limit = recipe.limits.tolerances[place]
+        high, low = selected.gaps[place], 0.0 if recipe.limits.may_fall[place] else -selected.gaps[place]
+        if limit is not None and max(high, low) > limit:
+            say(f"    WARNING: not within {limit}: DPO may learn {name.replace('_', ' ')} from these pairs")
     if selected.style is None or recipe.style_tolerance is None:
         return
     for name, after in selected.style["after"].items():
@@ -201,10 +211,18 @@ def _show_balance(recipe: Recipe, selected: Selected) -> None:
 
 def _balance_metrics(selected: Selected) -> dict[str, Any]:
     found = selected.balanced
-    gaps = {"by_margin": found.before, "searched": found.searched, "after": selected.length_gap}
+    gaps = {
+        name: {
+            "by_margin": round(found.before[place], 3),
+            "searched": round(found.searched[place], 3),
+            "after": round(selected.gaps[place], 3),
+        }
+        for place, name in enumerate(FEATURES)
+    }
     metrics: dict[str, Any] = {
         "shortening_ratio": found.ratio,
-        "length_gap": {name: round(gap, 3) for name, gap in gaps.items()},
+        "length_gap": gaps["length"],
+        "gaps": gaps,
         "trimmed": found.trimmed,
     }
     return metrics | ({} if selected.style is None else {"style_gap": selected.style})
@@ -215,13 +233,13 @@ class PairSums:
     """Means over the train pairs, added up while they are written, prompt by prompt.
 
     Attributes:
-        totals: by side and measure: words, and tokens and confirmed claims where the rows know them.
+        totals: by side and measure: words, and what else the rows know (`_AVERAGED`).
     """
 
     pairs: int = 0
     prompts: int = 0
     last_prompt: str = ""
-    totals: Counter[str] = field(default_factory=Counter)
+    totals: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     known: set[str] = field(default_factory=set)
 
     def add(self, prompt_id: str, row: PreferenceRow) -> None:
@@ -230,14 +248,15 @@ class PairSums:
         self.prompts += prompt_id != self.last_prompt
         self.last_prompt = prompt_id
         for side, messages in (("chosen", row.chosen), ("rejected", row.rejected)):
-            self.totals[f"{side}_words"] += len(messages[-1].content.split())
-            self.known.add(f"{side}_words")
-            if f"{side}_tokens" in row.meta:
-                self.totals[f"{side}_tokens"] += row.meta[f"{side}_tokens"]
-                self.known.add(f"{side}_tokens")
-            if f"{side}_confirmed" in row.meta:
-                self.totals[f"{side}_confirmed"] += len(row.meta[f"{side}_confirmed"])
-                self.known.add(f"{side}_confirmed")
+            self._count(f"{side}_words", len(messages[-1].content.split()))
+            for name in _AVERAGED:
+                value = row.meta.get(f"{side}_{name}")
+                if value is not None:
+                    self._count(f"{side}_{name}", len(value) if isinstance(value, list) else value)
+
+    def _count(self, name: str, value: float) -> None:
+        self.totals[name] += value
+        self.known.add(name)
 
     def metrics(self) -> dict[str, Any]:
         """Counts and means, for the manifest."""

@@ -9,7 +9,9 @@ from pydantic import Field
 
 from align.config import StageRecipe
 from align.objects import Mode
+from data_tools.answer_counts import FEATURES
 from data_tools.edit_spans import DEFAULT_WEIGHT
+from data_tools.pair_balance import Limits
 from data_tools.truth import Annotations
 
 
@@ -25,16 +27,37 @@ class Recipe(StageRecipe):
         description="best_worst: only a prompt's best score against its worst; minimal_edit: each answer "
         "against itself without the objects that the judge denies",
     )
-    min_gap: float = Field(default=1.0, gt=0, description="smallest difference of scores (denied claims)")
+    min_gap: float = Field(default=1.0, gt=0, description="smallest difference of scores")
     max_pairs_per_prompt: int = Field(default=2, ge=1, description="most pairs of one prompt")
+    min_fault_drop: int | None = Field(
+        default=1,
+        ge=0,
+        description="faults (denied claims, objects named again) that chosen must have fewer than rejected; "
+        "0 also takes pairs that differ in what is left out; null: it may have more",
+    )
     min_confirmed_gain: float | None = Field(
         default=0.0,
         ge=0,
-        description="confirmed claims that chosen must have more than rejected, for each point of their gap; "
-        "0: as many will do, 0.5: half of what is left out is made up for; null: fewer will do",
+        description="confirmed claims that chosen must have more than rejected, for each fault that it has "
+        "fewer; 0: as many will do, 0.5: half of what is left out is made up for; null: fewer will do",
+    )
+    max_more_repeats: int | None = Field(
+        default=0, ge=0, description="objects that chosen may name again more often than rejected; null: any"
     )
     length_tolerance: float | None = Field(
         default=0.25, gt=0, description="largest mean length gap, tokens; null: lengths are not balanced"
+    )
+    mention_tolerance: float | None = Field(
+        default=0.1, gt=0, description="largest mean gap of mentions of objects an answer; null: not balanced"
+    )
+    repetition_tolerance: float | None = Field(
+        default=0.02,
+        gt=0,
+        description="objects that chosen may name again more often than rejected in the mean; less often is "
+        "always fine: it is the only thing that pushes back; null: not balanced",
+    )
+    number_word_tolerance: float | None = Field(
+        default=0.1, gt=0, description="largest mean gap of number words (two and more); null: not balanced"
     )
     style_tolerance: float | None = Field(
         default=None,
@@ -58,3 +81,14 @@ class Recipe(StageRecipe):
     earlier_share: float = Field(default=0.25, gt=0, lt=1, description="share of `earlier` pairs among all")
     truth: list[Annotations] = Field(default=[], description="annotations of the dev images, for the check")
     objects_mode: Mode = Field(default="strict", description="how objects are found in texts (the check)")
+
+    @property
+    def limits(self) -> Limits:
+        """The tolerances, in the order of `answer_counts.FEATURES`."""
+        tolerances = (
+            self.length_tolerance,
+            self.mention_tolerance,
+            self.repetition_tolerance,
+            self.number_word_tolerance,
+        )
+        return Limits(tolerances, may_fall=tuple(name == "repetition" for name in FEATURES))

@@ -1,8 +1,8 @@
 """Take pairs away until chosen and rejected answers are alike in style, so that DPO can't learn style.
 
-Length is balanced first (`length_balance`); then sentence length, commas, list lines and hedging words. A
-feature's gap is the mean over pairs of chosen minus rejected, in standard deviations over all answers. Every
-step takes away the pair without which the gaps are smallest together.
+Length and the other counts are balanced first (`pair_balance`); then sentence length, commas, list lines and
+hedging words. A feature's gap is the mean over pairs of chosen minus rejected, in standard deviations over
+all answers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from data_tools.pair_balance import Gaps, Limits, take_away
 
 FEATURES = ("words_per_sentence", "commas", "list_lines", "hedges")
 _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
@@ -54,43 +56,30 @@ def style_of(text: str) -> tuple[float, ...]:
 
 
 def balance_style(
-    styles: Sequence[Styles],
-    lengths: Sequence[int],
-    tolerance: float,
-    length_tolerance: float | None,
-    max_taken: int,
+    styles: Sequence[Styles], gaps: Sequence[Gaps], tolerance: float, limits: Limits, max_taken: int
 ) -> StyleBalanced:
     """Take away at most `max_taken` pairs.
 
     Args:
         styles: of each pair.
-        lengths: tokens of chosen minus rejected of each pair.
+        gaps: what was balanced before, of each pair; this must not spoil it.
         tolerance: largest gap of a feature, in standard deviations.
-        length_tolerance: largest mean of `lengths`, tokens, which this must not spoil; None: any.
+        limits: of `gaps`.
     """
     sides = np.array(styles, dtype=np.float64).reshape(len(styles), 2, len(FEATURES))
     spread = sides.reshape(-1, len(FEATURES)).std(axis=0) if styles else np.ones(len(FEATURES))
-    gaps = np.divide(
+    style = np.divide(
         sides[:, 0] - sides[:, 1], spread, out=np.zeros((len(styles), len(FEATURES))), where=spread > 0
     )
-    limits = np.full(len(FEATURES), tolerance)
-    if length_tolerance is not None:
-        gaps = np.column_stack([gaps, np.asarray(lengths, dtype=np.float64)])
-        limits = np.append(limits, length_tolerance)
-    kept, taken = _take(gaps / limits, max_taken)
-    return StyleBalanced(kept, taken, _named(gaps), _named(gaps[kept]))
-
-
-def _take(gaps: NDArray[np.float64], max_taken: int) -> tuple[list[int], list[int]]:
-    """Greedy: `gaps` are in units of their limits, so all means within [-1, 1] is the goal."""
-    kept, taken = list(range(len(gaps))), []
-    total = gaps.sum(axis=0)
-    while len(kept) > 1 and len(taken) < max_taken and np.abs(total / len(kept)).max() > 1:
-        means = (total - gaps[kept]) / (len(kept) - 1)
-        place = int(np.argmin(np.round((means**2).sum(axis=1), 12)))
-        total = total - gaps[kept[place]]
-        taken.append(kept.pop(place))
-    return kept, taken
+    before = np.array(gaps, dtype=np.float64).reshape(len(gaps), -1) * limits.weights
+    may_fall = [False] * len(FEATURES) + list(limits.may_fall)
+    ones = np.ones(len(styles), dtype=np.int64)
+    taken = [
+        place
+        for place, _ in take_away(np.column_stack([style / tolerance, before]), ones, may_fall, max_taken)
+    ]
+    kept = sorted(set(range(len(styles))) - set(taken))
+    return StyleBalanced(kept, taken, _named(style), _named(style[kept]))
 
 
 def _named(gaps: NDArray[np.float64]) -> dict[str, float]:

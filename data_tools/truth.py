@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from align.claims import PictureTruth, load_picture_truth
 from align.coco import load_captions, load_instances
 from align.config import Strict
 from align.objects import Mode, find_objects
@@ -30,6 +31,14 @@ def load_truth(files: Sequence[Annotations], mode: Mode) -> dict[int, set[str]]:
         for image_id, captions in (load_captions(item.captions) if item.captions else {}).items():
             names = {mention.category for text in captions for mention in find_objects(text, mode)}
             found.setdefault(image_id, set()).update(names)
+    return found
+
+
+def load_pictures(files: Sequence[Annotations]) -> dict[int, PictureTruth]:
+    """Image id -> what is known of it: counts, places, colours and boxes; of several files the last one's."""
+    found: dict[int, PictureTruth] = {}
+    for item in files:
+        found |= load_picture_truth(item.instances, item.captions)
     return found
 
 

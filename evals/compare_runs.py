@@ -19,9 +19,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from align.schema import Score, write_rows
+from align.stats import minimum_detectable_effect
 from evals.comparison import compare_task, correct, step_key, steps_of
 from evals.runs import Run
-from align.stats import minimum_detectable_effect
 from evals.task import Aim, Metric
 
 _PROTOCOL = {"type": "task", "prompt": "prompt", "parser": "scorer", "aggregation": "metric", "mode": "mode"}
@@ -80,9 +80,12 @@ def compare_runs(runs: Sequence[Run], resamples: int = 10_000, seed: int = 0) ->
             continue
         names = (run.name for run in runs)
         scores: dict[str, Sequence[Score]] = dict(zip(names, common, strict=True))
+        recorded = _recorded(runs, task)
         remarks += _remark(runs, task, len(common[0]))
+        if len(recorded.metrics) < max(len(run.definitions[task]) for run in runs):
+            remarks.append(f"{task}: without the measures that not all of the runs have")
         seeds = [seed, zlib.crc32(task.encode())]
-        metrics += compare_task(_recorded(runs[0], task), scores, resamples, seeds)
+        metrics += compare_task(recorded, scores, resamples, seeds)
         kept[task] = scores
     correct(metrics, [run.name for run in runs])
     return Compared(metrics, apart, remarks, kept)
@@ -141,10 +144,17 @@ def write_compared(folder: Path, runs: Sequence[Run], found: Compared) -> None:
     OmegaConf.save(OmegaConf.create({"checkpoints": answers}), folder / "recipe.yaml")
 
 
-def _recorded(run: Run, task: str) -> Recorded:
-    items = [dict(item) for item in run.definitions[task]]
+def _recorded(runs: Sequence[Run], task: str) -> Recorded:
+    """The task with the metrics that every run's rows have the values of."""
+    first, *others = ([dict(item) for item in run.definitions[task]] for run in runs)
+    items = [item for item in first if all(_is_defined(item, other) for other in others)]
     metrics = [Metric(**{**item, "subsets": tuple(item["subsets"])}) for item in items]
     return Recorded(task, items[0]["measures"], metrics)
+
+
+def _is_defined(item: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> bool:
+    keys = ("name", "split", "numerator", "denominator")
+    return any(all(item[key] == other[key] for key in keys) for other in others)
 
 
 def _side_by_side(runs: Sequence[Run], task: str, is_compared: bool) -> list[dict[str, Any]]:

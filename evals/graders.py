@@ -1,7 +1,7 @@
 """An answer against the right answers, in both modes, by the name of the metric.
 
 Each grader takes the right answers and the answer, and says what it is worth from 0 to 1. The scoring rules
-stand in `evals.vqa_accuracy`, `evals.anls`, `evals.relaxed` and `evals.normalise`.
+stand in `align.vqa_accuracy`, `evals.anls`, `evals.relaxed` and `align.normalise`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from align.normalise import clean, normalise, normalise_evalai
+from align.vqa_accuracy import evalai_accuracy, vqa_accuracy
 from evals.anls import anls
-from evals.normalise import clean, normalise, normalise_evalai
 from evals.question_task import Grade
 from evals.relaxed import relaxed_match
-from evals.vqa_accuracy import evalai_accuracy, vqa_accuracy
 
 Grader = Callable[[Sequence[str], str], Grade]
 
@@ -45,7 +45,7 @@ def grade_gqa(truths: Sequence[str], text: str) -> Grade:
 
 
 def grade_vqa(truths: Sequence[str], text: str) -> Grade:
-    """VQAv2's accuracy against all annotators, see `evals.vqa_accuracy.vqa_accuracy`."""
+    """VQAv2's accuracy against all annotators, see `align.vqa_accuracy.vqa_accuracy`."""
     plain = clean(text)
     official, strict = (vqa_accuracy(text, truths, mode) for mode in ("official", "strict"))
     return Grade(official, strict, plain, normalise(plain), unparsed=not plain)

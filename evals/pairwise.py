@@ -24,8 +24,8 @@ from pydantic import Field
 from align.config import Strict
 from align.images import resolve_image
 from align.schema import Message, Score
-from evals.judge import Judgement, Judgements, JudgeSettings, ask_judge, summarise
 from align.stats import Array, intervals
+from evals.judge import Judgement, Judgements, JudgeSettings, ask_judge, summarise
 from evals.task import Sample
 
 Verdict = Literal["first", "second", "tie"]

@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from align.errors import AlignError
 from align.schema import Message, Prediction
+from align.vqa_accuracy import SHORT_ANSWER
 from evals.answers import (
     OWN_FORMAT,
     TEXT_FIELDS,
@@ -30,8 +31,6 @@ from evals.answers import (
 )
 from evals.task import Mark, Metric, Mode, Sample, Task, TaskConfig
 
-SHORT_ANSWER = "{question}\nAnswer the question using a single word or phrase."
-"""LLaVA-1.5's prompt for short answers (arXiv:2310.03744, table 1)."""
 ID_FIELDS = ("question_id", "questionId", "sample_id", "id", "index", "qid")
 _MODES: tuple[Mode, ...] = ("official", "strict")
 

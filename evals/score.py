@@ -36,7 +36,7 @@ from align.schema import Prediction, Score, read_rows, write_rows
 from evals.comparison import Health, compare_task, correct, step_key, steps_of
 from evals.pairwise import PairwiseSettings, prefer, preference_rows, summarise_preferences
 from evals.rounds import lines_by_round, round_name
-from evals.task import TASK_TYPES, Sample, Task, index_samples, load_tasks
+from evals.task import CAPTION_AIMS, TASK_TYPES, Sample, Task, index_samples, load_tasks
 
 _FIELDS = """
 task metric split mode higher_is_better primary measures scale points description ci delta ci_low ci_high p
@@ -313,7 +313,13 @@ def _index(
 
 def show_metrics(metrics: Sequence[Mapping[str, Any]], checkpoints: Sequence[str]) -> None:
     """Print the official and the primary lines as a table, without parts that were not asked."""
-    shown = [row for row in metrics if row["n"] and (row["mode"] == "official" or row["primary"])]
+    shown = [
+        row
+        for row in metrics
+        if row["n"]
+        and (row["mode"] == "official" or row["primary"])
+        and not (row["measures"] in CAPTION_AIMS and row["undefined"] == list(checkpoints))
+    ]
     titles = ["task", "split", "metric", *checkpoints, "delta", "95% interval", "p (Holm)"]
     table = [titles, *([*_cells(row, checkpoints)] for row in shown)]
     widths = [max(len(line[column]) for line in table) for column in range(len(titles))]

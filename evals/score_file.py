@@ -20,7 +20,7 @@ from align.progress import say
 from align.schema import Prediction, Score
 from evals.comparison import compare_task
 from evals.score import score_predictions
-from evals.task import TASK_TYPES, Metric, Mode, Task, load_tasks
+from evals.task import CAPTION_AIMS, TASK_TYPES, Metric, Mode, Task, load_tasks
 
 _EXAMPLE = "align score pope --predictions answers.jsonl --data data/pope"
 
@@ -169,6 +169,8 @@ def values(
         name = metric.name.removesuffix("_strict")
         if not parts.issuperset(metric.subsets):
             continue  # not asked in this file
+        if line["undefined"] and line["measures"] in CAPTION_AIMS:
+            continue  # such as colours, where nobody said one
         if metric.mode != mode and any(_is_other_mode(metric, other) for other in task.metrics):
             continue
         splits.setdefault(metric.split, {})[name] = line["value"]

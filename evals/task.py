@@ -22,9 +22,13 @@ from align.schema import Message, Prediction, Score
 from evals.answers import OWN_FORMAT, is_own, own_predictions, read_answer_rows
 
 Mode = Literal["official", "strict"]
-Aim = Literal["invention", "probing", "ability"]
+Aim = Literal["invention", "probing", "ability", "truth", "form"]
 """What a number is about: what a model says of its own accord that is not there, whether it is fooled when
-asked, or how well it answers questions that alignment must not cost."""
+asked, how well it answers questions that alignment must not cost; beside a benchmark's own numbers, how much
+of all that is said is true (numbers, places, each object once), and the form in which it is said (repetition,
+grammar, length)."""
+CAPTION_AIMS: tuple[Aim, ...] = ("truth", "form")
+"""Of the measures of captions that no benchmark publishes, see `evals.caption_measures`."""
 MODES: tuple[Mode, ...] = ("official", "strict")
 MODE_PREFIXES: tuple[tuple[Mode, str], ...] = (("official", ""), ("strict", "strict_"))
 """Each mode, and what its values' names begin with."""

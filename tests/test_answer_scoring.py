@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from align.normalise import normalise_evalai
 from evals.anls import anls, levenshtein
 from evals.choices import parse_mmbench, parse_scienceqa, parse_strict
 from evals.graders import GRADERS, grade_evalai, grade_gqa
-from evals.normalise import normalise_evalai
 from evals.relaxed import relaxed_match
 
 PETS = {"A": "a cat", "B": "a dog", "C": "a bus"}

@@ -15,7 +15,8 @@ from align.cli import main
 from align.config import validate
 from align.modeling import ModelSection, load_model, load_processor
 from align.schema import Message, PreferenceRow, write_rows
-from data_tools.audit.findings import interval
+from data_tools.audit.count_checks import check_counts
+from data_tools.audit.findings import Finding, interval
 from data_tools.audit.histogram import histogram
 from data_tools.audit.judge_check import check_judge
 from data_tools.audit.label_noise import check_noise, expected_order
@@ -47,6 +48,55 @@ def test_length_by_hand() -> None:
     assert found.state == "bad" and "shorter" in found.advice and found.rows[0] == "p3"
     told = pair(1, "a b", "a b c d", chosen_tokens=7, rejected_tokens=7)
     assert check_length([told], seed=0).state == "good"
+
+
+def by_key(rows: list[PreferenceRow]) -> dict[str, Finding]:
+    return {found.key: found for found in check_counts(rows, seed=0)}
+
+
+def test_mentions_and_number_words_by_hand() -> None:
+    # Mentions 2-3, 1-1, 1-2; number words 0-1, 1-0, 0-0.
+    rows = [
+        pair(1, "A dog and a cat.", "A dog, a cat and two cups."),
+        pair(2, "Three dogs.", "A dog."),
+        pair(3, "A bus here.", "A bus and a car."),
+    ]
+    found = by_key(rows)
+    mentions, numbers = found["mentions"], found["number_words"]
+    assert mentions.values == [-1, 0, -1] and mentions.numbers["gap"]["value"] == pytest.approx(
+        -2 / 3, abs=1e-4
+    )
+    assert mentions.numbers["more_wins"] == pytest.approx(0.5 / 3, abs=1e-4)
+    spread = math.sqrt(sum((n - 10 / 6) ** 2 for n in (2, 3, 1, 1, 1, 2)) / 6)
+    assert mentions.numbers["standard_deviations"] == pytest.approx(2 / 3 / spread, abs=1e-4)
+    assert mentions.state == "bad" and "fewer: balance them (pairs.mention_tolerance)" in mentions.advice
+    assert "1.33 in chosen and 2.00 in rejected" in mentions.said and "right in 17%" in mentions.said
+    assert numbers.values == [-1, 1, 0] and numbers.state == "good" and numbers.advice == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "less", "both", "state", "said"),
+    [
+        (12, 2, 0, "bad", "more often than rejected in 12% of the pairs, less often in 2%"),
+        (5, 5, 0, "look", "more often than rejected in 5% of the pairs, less often in 5%"),
+        (0, 0, 30, "look", "0% of the pairs, less often in 0%; 30% of the answers name an object again"),
+        (0, 20, 0, "good", "less often in 20%; 10% of the answers"),
+        (1, 0, 0, "good", "in 1% of the pairs"),
+        (0, 90, 0, "look", "less often in 90%"),
+    ],
+)
+def test_repetition_is_pushed_back_or_it_grows(
+    more: int, less: int, both: int, state: str, said: str
+) -> None:
+    """Of 100 pairs so many whose chosen answer repeats more, whose rejected one does, and whose both do."""
+    plain, again = "A dog and a cat.", "A dog, a dog and a cat."
+    texts = [(again, plain)] * more + [(plain, again)] * less + [(again, again + " Yes.")] * both
+    texts += [(plain, plain + " Yes.")] * (100 - len(texts))
+    found = by_key([pair(n, *both_sides) for n, both_sides in enumerate(texts)])["repetition"]
+    assert (found.state, bool(found.advice)) == (state, state != "good")
+    assert said in found.said
+    assert found.rows == [f"p{n}" for n in range(min(more, 12))]
+    assert (found.numbers["chosen_more"], found.numbers["chosen_less"]) == (more / 100, less / 100)
 
 
 def test_shared_beginnings_by_hand() -> None:
@@ -131,6 +181,7 @@ def test_the_judge_is_called_bad_at_chance() -> None:
     assert check_judge(measured).state == "bad" and check_judge(None).state == "unknown"
     good = {"balanced_accuracy": {"value": 0.9, "ci_low": 0.85, "ci_high": 0.95}}
     assert check_judge(good).state == "good"
+    assert "not trusted with number" in check_judge(good | {"left_out": {"number": "why"}}).said
     assert check_judge(good | {"order_bias": {"inconsistent": 0.5}}).state == "look"
 
 

@@ -108,6 +108,7 @@ def test_the_oracle_judges_by_instances_and_captions(tmp_path: Path) -> None:
     stage = Recipe(
         run_dir=tmp_path / "run",
         kind="oracle",
+        score="denied",
         candidates=tmp_path / "candidates.jsonl",
         image_root=tmp_path,
         truth=[{"instances": instances, "captions": captions}],  # type: ignore[list-item]

@@ -306,6 +306,7 @@ def ensemble(tmp_path: Path, combine: str, **files: Path) -> tuple[list[float | 
         "run_dir": tmp_path / "run",
         "image_root": tmp_path,
         "kind": "ensemble",
+        "score": "denied",
         "candidates": tmp_path / "candidates.jsonl",
         "ensemble": {"verdicts": files, "combine": combine},
     }

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from align.errors import AlignError
-from align.schema import Candidate, Claim, Message, PreferenceRow, Verdict, read_rows, write_rows
-from data_tools.length_balance import LengthCounts, Pair, Picker, trim
+from align.schema import Candidate, Claim, ClaimCount, Message, PreferenceRow, Verdict, read_rows, write_rows
+from data_tools.pair_balance import GapCounts, Limits, Pair, Picker, trim
 from data_tools.pairs import Recipe, run
 
 
@@ -48,6 +48,7 @@ def recipe(tmp_path: Path, judged: list[tuple[Candidate, Verdict]], low: float =
     measured = {"balanced_accuracy": {"value": low + 0.05, "ci_low": low, "ci_high": low + 0.1}}
     (tmp_path / "agreement.json").write_text(json.dumps(measured))
     files = {name: tmp_path / f"{name}.jsonl" for name in ("candidates", "verdicts")}
+    fields = dict.fromkeys(("mention_tolerance", "number_word_tolerance")) | fields
     return Recipe(run_dir=tmp_path / "run", agreement=tmp_path / "agreement.json", **files, **fields)
 
 
@@ -168,21 +169,101 @@ def test_style_is_balanced_after_length(tmp_path: Path) -> None:
     assert metrics["style_gap"]["before"]["commas"] > 0.4 and metrics["style_gap"]["after"]["commas"] == 0
 
 
+def test_a_repetition_is_a_fault_and_chosen_may_not_repeat_more(tmp_path: Path) -> None:
+    texts = [
+        ("a dog and a cat", "dog cat", ""),
+        ("a dog, a cat and a dog", "dog cat", ""),
+        ("a dog, a car and a dog", "dog", "car"),
+        ("a cat and a cat, a dog", "dog cat", ""),
+    ]
+    rows = [candidate("train-1", number, text, 6) for number, (text, _, _) in enumerate(texts)]
+    judged = [(row, verdict(row, yes, no)) for row, (_, yes, no) in zip(rows, texts, strict=True)]
+    # By hand: faults 0, 1, 2, 1. What the judge scores alike (0, 0, -1, 0) makes no pair; #2 has a fault more
+    # than each of the others, and none of them repeats more than it does.
+    stage = recipe(tmp_path, judged, max_pairs_per_prompt=9, length_tolerance=None)
+    assert built(stage) == [f"train-1#{n}>train-1#2" for n in (0, 1, 3)]
+    row = next(iter(read_rows(PreferenceRow, stage.stage_dir / "pairs.parquet")))
+    sides = {key: row.meta[key] for key in ("chosen_true", "chosen_false", "rejected_true", "rejected_false")}
+    assert sides == {"chosen_true": 2, "chosen_false": 0, "rejected_true": 1, "rejected_false": 1}
+    assert (row.meta["chosen_repetition"], row.meta["rejected_repetition"]) == (0, 1)
+    # A scored repetition: #1 and #3 lose a point, and #0 is better than both.
+    for number in (1, 2, 3):
+        judged[number][1].score = float(judged[number][1].score or 0) - 1
+    stage = recipe(_made(tmp_path / "scored"), judged, max_pairs_per_prompt=9, length_tolerance=None)
+    assert built(stage) == [f"train-1#{a}>train-1#{b}" for a, b in ((0, 1), (0, 2), (0, 3), (1, 2), (3, 2))]
+    # Denied claims alone would prefer an answer that repeats itself: refused, unless that is wanted.
+    judged = [(rows[1], verdict(rows[1], "dog cat")), (rows[0], verdict(rows[0], "dog", "cat"))]
+    refused = recipe(_made(tmp_path / "more"), judged, length_tolerance=None)
+    with pytest.raises(AlignError, match="0 train pairs"):
+        run(refused)
+    loose = {"max_more_repeats": None, "min_fault_drop": 0, "repetition_tolerance": None}
+    stage = recipe(_made(tmp_path / "loose"), judged, length_tolerance=None, **loose)
+    assert built(stage) == ["train-1#1>train-1#0"]
+
+
+def test_pairs_that_differ_in_what_is_left_out_can_be_taken(tmp_path: Path) -> None:
+    rows = [candidate("train-1", number, text, 5) for number, text in enumerate(("a dog, a cat", "a dog"))]
+    judged = [(row, verdict(row, yes)) for row, yes in zip(rows, ("dog cat", "dog"), strict=True)]
+    judged[0][1].score = 1.0  # as `score: utility` may say
+    with pytest.raises(AlignError, match="0 train pairs"):
+        run(recipe(_made(tmp_path / "a"), judged, length_tolerance=None))
+    stage = recipe(_made(tmp_path / "b"), judged, length_tolerance=None, min_fault_drop=0)
+    assert built(stage) == ["train-1#0>train-1#1"]
+
+
+def test_counts_of_the_judge_stage_are_what_pairs_are_picked_by(tmp_path: Path) -> None:
+    """Claims by kind, where a verdict has them, stand for its claims; other kinds than presence count too."""
+    rows = [candidate("train-1", number, text, 5) for number, text in enumerate(("two dogs", "three dogs"))]
+    judged = [(row, verdict(row, "dog")) for row in rows]
+    judged[0][1].counts = [ClaimCount(kind="presence", true=1), ClaimCount(kind="number", true=1)]
+    judged[1][1].counts = [ClaimCount(kind="presence", true=1), ClaimCount(kind="number", false=1)]
+    judged[0][1].score, judged[1][1].score = 1.0, -0.5
+    stage = recipe(tmp_path, judged, length_tolerance=None, min_confirmed_gain=1.0)
+    assert built(stage) == ["train-1#0>train-1#1"]
+    metrics = run(stage).manifest()["metrics"]
+    assert (metrics["chosen_true"], metrics["rejected_true"], metrics["rejected_false"]) == (2, 1, 1)
+    assert (metrics["chosen_number_words"], metrics["chosen_mentions"]) == (1, 1)
+
+
+def test_mentions_are_balanced_like_length(tmp_path: Path) -> None:
+    judged = []
+    for image in range(8):
+        # In half of the prompts chosen names one object fewer, in two one more, at the same length.
+        said = "a dog" if image < 4 else "a dog and a cat" if image < 6 else "a dog, a cat, a cup"
+        for number, (text, no) in enumerate(((said, ""), ("a dog and a car", "car"))):
+            row = candidate(f"train-{image}", number, text, 5)
+            judged.append((row, verdict(row, "dog", no)))
+    # Gaps -1 x 4, 0 x 2, +1 x 2: the mean is -1/4, within 0.1 after two of the -1 went, the last ids first.
+    stage = recipe(tmp_path, judged, mention_tolerance=0.1)
+    assert built(stage) == [f"train-{image}#0>train-{image}#1" for image in (0, 1, 4, 5, 6, 7)]
+    metrics = run(stage).manifest()["metrics"]
+    assert metrics["gaps"]["mentions"] == {"by_margin": -0.25, "searched": -0.25, "after": 0.0}
+    assert metrics["trimmed"] == 2
+
+
 def pair(prompt: int, gap: int, margin: float = 1.0, tag: str = "") -> Pair:
-    return Pair(f"p{prompt}", f"c{prompt}{tag}", f"r{prompt}{tag}", margin, gap)
+    return Pair(f"p{prompt}", f"c{prompt}{tag}", f"r{prompt}{tag}", margin, (gap,))
+
+
+def length(tolerance: float | None) -> Limits:
+    return Limits((tolerance,), may_fall=(False,))
+
+
+def gaps(*values: int) -> Counter[tuple[int, ...]]:
+    return Counter((value,) for value in values)
 
 
 def balance(eligible: dict[str, list[Pair]], most: int, tolerance: float | None, max_trimmed: float):
     """Both passes: what was balanced, the pairs that stay, those that are trimmed."""
-    counts = LengthCounts(most, seed=0)
+    counts = GapCounts(most, seed=0, limits=length(tolerance))
     for prompt_id, pairs in eligible.items():
         counts.add(prompt_id, pairs)
-    found = counts.balanced(tolerance, max_trimmed)
+    found = counts.balanced(max_trimmed)
     picker = Picker(found)
     lots = [picker.pick(prompt_id, pairs) for prompt_id, pairs in sorted(eligible.items())]
     kept, trimmed = ([item for lot in lots for item in lot[side]] for side in (0, 1))
     assert (len(kept), len(trimmed)) == (found.pairs, found.trimmed)
-    assert sum(item.gap for item in kept) == pytest.approx(found.after * len(kept))
+    assert sum(item.gaps[0] for item in kept) == pytest.approx(found.after[0] * len(kept))
     return found, kept, trimmed
 
 
@@ -190,16 +271,16 @@ def test_the_ratio_search_mixes_shorter_and_longer() -> None:
     # Each prompt offers a wide pair that shortens by 4 and a narrow one that lengthens by 4.
     eligible = {f"p{i}": [pair(i, -4, 2.0, "s"), pair(i, 4, 1.0, "l")] for i in range(400)}
     found, kept, _ = balance(eligible, 1, tolerance=0.25, max_trimmed=0.5)
-    assert found.before == -4  # by margin alone every pair shortens
-    assert 0.4 <= found.ratio <= 0.6 and abs(found.searched) < 0.2
-    assert abs(found.after) <= 0.25 and len(kept) == 400
+    assert found.before == (-4,)  # by margin alone every pair shortens
+    assert 0.4 <= found.ratio <= 0.6 and abs(found.searched[0]) < 0.2
+    assert abs(found.after[0]) <= 0.25 and len(kept) == 400
     assert len({chosen.prompt_id for chosen in kept}) == 400
 
 
 def test_no_tolerance_leaves_the_best_margins() -> None:
     eligible = {f"p{i}": [pair(i, -4, 2.0, "s"), pair(i, 4, 1.0, "l")] for i in range(9)}
     found, kept, _ = balance(eligible, 1, tolerance=None, max_trimmed=0.5)
-    assert (found.ratio, found.after, {item.gap for item in kept}) == (0.0, -4.0, {-4})
+    assert (found.ratio, found.after, {item.gaps for item in kept}) == (0.0, (-4.0,), {(-4,)})
 
 
 def test_of_equal_gaps_the_last_ids_are_trimmed() -> None:
@@ -207,22 +288,51 @@ def test_of_equal_gaps_the_last_ids_are_trimmed() -> None:
     # Sum -20 over 10; without two of -4: -12 over 8; without a third, the most that may go: -8 over 7.
     found, _, trimmed = balance(eligible, 1, tolerance=0.25, max_trimmed=0.3)
     assert [item.prompt_id for item in trimmed] == ["p5", "p6", "p7"]
-    assert found.after == pytest.approx(-8 / 7)
+    assert found.after == pytest.approx((-8 / 7,))
 
 
 def test_trimming_takes_the_widest_gaps_of_the_offending_side() -> None:
     # Sum -10 over 5; without -9: -1 over 4, mean 0.25 in size: within 0.25.
-    assert trim(Counter([-9, -3, 1, 2, -1]), tolerance=0.25, max_trimmed=0.5) == {-9: 1}
+    assert trim(gaps(-9, -3, 1, 2, -1), length(0.25), max_trimmed=0.5) == {(-9,): 1}
 
 
 def test_trimming_stops_at_its_limit() -> None:
-    assert trim({-4: 10}, tolerance=0.25, max_trimmed=0.3) == {-4: 3}
+    assert trim({(-4,): 10}, length(0.25), max_trimmed=0.3) == {(-4,): 3}
 
 
 def test_trimming_turns_round_when_it_went_too_far() -> None:
     # Sum 9 over 3: the 10 goes first, then the sum is -1 over 2: more than 0.25, so the -2 goes, then the 1.
-    assert trim(Counter([10, -2, 1]), tolerance=0.25, max_trimmed=1.0) == {10: 1, -2: 1, 1: 1}
-    assert trim(Counter([10, -2, 1, 0]), tolerance=1.0, max_trimmed=1.0) == {10: 1}
+    assert trim(gaps(10, -2, 1), length(0.25), max_trimmed=1.0) == gaps(10, -2, 1)
+    assert trim(gaps(10, -2, 1, 0), length(1.0), max_trimmed=1.0) == gaps(10)
+
+
+def test_trimming_several_counts_takes_what_spoils_them_together() -> None:
+    both = Limits((1.0, 1.0), may_fall=(False, False))
+    found = Counter([(4, 0), (0, 4), (3, 3), (0, 0)])
+    # Sums 7 and 7 over 4: without (3, 3) they are 4 and 4 over 3, without (4, 0) they are 3 and 7.
+    assert trim(found, both, max_trimmed=0.25) == {(3, 3): 1}
+    # Then without (0, 4) 4 and 0 over 2, without (0, 0) 4 and 4 over 2; of equal ones the first in order.
+    assert trim(found, both, max_trimmed=0.5) == {(3, 3): 1, (0, 4): 1}
+    # In units of their tolerances: 4 and 4 over 4 are a half and 2, so that the second count is what matters.
+    assert trim(Counter([(4, 0), (0, 4), (0, 0), (0, 0)]), Limits((2.0, 0.5), (False, False)), 0.25) == {
+        (0, 4): 1
+    }
+
+
+def test_a_count_that_may_fall_is_held_from_above_alone() -> None:
+    falls = Limits((0.5,), may_fall=(True,))
+    assert trim(gaps(-3, -3, 0), falls, max_trimmed=1.0) == {}
+    # Sum 3 over 4 is more than a half; without the 2 it is 1 over 3.
+    assert trim(gaps(2, 1, 0, 0), falls, max_trimmed=1.0) == {(2,): 1}
+    # Nothing is taken for a count without a tolerance.
+    assert trim(gaps(9, 9), Limits((None,), (False,)), max_trimmed=1.0) == {}
+
+
+def test_a_million_pairs_are_trimmed_in_lots() -> None:
+    """Each step takes a thousandth of what is left, so the goal may be passed by as much, not by more."""
+    gone = trim({(1,): 60_000, (-1,): 40_000}, length(0.1), max_trimmed=0.5)
+    left = 60_000 - gone[1,] - 40_000
+    assert set(gone) == {(1,)} and 0.1 - 2e-3 < left / (left + 80_000) <= 0.1
 
 
 def test_files_in_another_order_give_the_same_pairs(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from align.errors import AlignError
+from align.normalise import normalise
 from align.schema import Prediction
+from align.vqa_accuracy import vqa_accuracy
 from evals.comparison import compare_task
-from evals.normalise import normalise
 from evals.task import Task, load_tasks
-from evals.vqa_accuracy import vqa_accuracy
 
 
 @pytest.mark.parametrize(

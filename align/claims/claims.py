@@ -5,7 +5,7 @@ How numbers add up, category by category:
 - every phrase with an article or number names new instances: `a dog, a dog and two dogs` names four;
 - a definite one (`the dog`, `his dog`) and one without article name something new only as far as fewer were
   named before, items of a list apart (`a man and woman` are two people);
-- `one dog` in a later sentence than `two dogs` is one of them;
+- `one dog` in a later sentence than `two dogs`, or after `several dogs`, is one of them;
 - where a plural of the category's own name comes with other nouns of it (`three people, a man and two
   women`), these are the details: the larger sum counts;
 - a plural without a number (`dogs`) says at least two.
@@ -23,6 +23,7 @@ ClaimKind = Literal["presence", "number", "place", "colour", "relation"]
 CLAIM_KINDS: tuple[ClaimKind, ...] = ("presence", "number", "place", "colour", "relation")
 AT_LEAST = 2
 """What a plural without a number names."""
+_TELLING_APART = {"another", "other", "more", "additional", "second", "third"}
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def repeated_categories(text: str) -> list[str]:
 
     `a dog, a dog, a sheep` repeats the dog, and so do a dog on the left and a dog on the right: two dogs,
     said in two places. Not repeated are `a dog ... the dog`, different nouns (`a man and a woman`), and what
-    is told apart by its colour (`a red car and a blue car`).
+    is told apart by its colour (`a red car and a blue car`) or a word (`another dog`, `two more dogs`).
+    Plurals without a number repeat where their words are the same (`several dogs, several dogs`).
 
     >>> repeated_categories("A dog, a dog and a sheep. The sheep is white.")
     ['dog']
@@ -120,7 +122,7 @@ def _named(category: str, group: Sequence[Said]) -> Named:
             known &= said.count is not None or before > 0
             new = max(0, (said.count or AT_LEAST) - before)
         else:
-            repeated |= any(_same_colour(said, other) for other in adding.get(said.noun, []))
+            repeated |= any(_repeats(said, other) for other in adding.get(said.noun, []))
             known &= said.count is not None
             new = said.count or 0
         if said.opening != "definite":
@@ -138,9 +140,16 @@ def _adds(said: Said, before: int, others: Sequence[Said]) -> bool:
     """Whether a phrase names instances beyond those named before."""
     if said.opening != "number":
         return said.opening == "bare" and said.listed and said.count is not None
-    is_one = said.text.lower().startswith("one ")
-    return not (is_one and before > 1 and all(other.sentence < said.sentence for other in others))
+    if not said.text.lower().startswith("one "):
+        return True
+    is_part = before > 1 and all(other.sentence < said.sentence for other in others)
+    return not (is_part or any(other.count is None for other in others))
 
 
-def _same_colour(one: Said, other: Said) -> bool:
-    return one.colour is None or other.colour is None or one.colour == other.colour
+def _repeats(said: Said, earlier: Said) -> bool:
+    """Whether a phrase says an earlier one of the same noun again."""
+    if said.count is None or earlier.count is None:
+        return said.text.lower() == earlier.text.lower()
+    if _TELLING_APART & set(said.text.lower().split()):
+        return False
+    return said.colour is None or earlier.colour is None or said.colour == earlier.colour

@@ -103,7 +103,8 @@ def measures_for(truth: Iterable[PictureTruth] | None) -> tuple[Measure, ...]:
 
 
 def measure_answer(text: str, truth: PictureTruth | None) -> dict[str, float]:
-    """The additive values of one answer; without a truth only those of its text.
+    """The additive values of one answer; without a truth only those of its text. What is not known of a
+    picture adds nothing: where only presence is, the values of counts are 0.
 
     A plural without a number names two. Instances of a category whose number is not known (a crowd, an object
     that only people's captions name) are left out. Numbers, places, colours and relations are measured of
@@ -126,7 +127,7 @@ def measure_answer(text: str, truth: PictureTruth | None) -> dict[str, float]:
     if truth is not None:
         counts = {category: total.count for category, total in named.items()}
         values |= _presence_values(counts, truth)
-        values |= _count_values(counts, truth) if truth.counts_known else {}
+        values |= _count_values(counts if truth.counts_known else {}, truth)
         values |= _claim_values(claims_in(phrases), truth)
     return {name: float(value) for name, value in values.items()}
 
@@ -164,7 +165,8 @@ def _presence_values(counts: Mapping[str, int], truth: PictureTruth) -> dict[str
 
 
 def _count_values(counts: Mapping[str, int], truth: PictureTruth) -> dict[str, float]:
-    there = {category: count for category, count in truth.counts.items() if category not in truth.crowds}
+    known = truth.counts if truth.counts_known else {}
+    there = {category: count for category, count in known.items() if category not in truth.crowds}
     named = {category: count for category, count in counts.items() if category not in truth.crowds}
     return {
         "instances_named": sum(named.values()),

@@ -242,7 +242,10 @@ def _with_number(tokens: list[_Token], position: int, count: int | None, colour:
         return _Opened(position - 1, count, colour, "definite")
     if position > 1 and tokens[position - 1].form == "of" and tokens[position - 2].form in ("one", "all"):
         return _Opened(position - 2, 1, colour, "definite")
-    before = [token.form for token in tokens[max(0, position - 2) : position]]
+    before = [token.form for token in tokens[max(0, position - 5) : position]]
+    if before[-1:] in (["be"], ["being"]) and "there" not in before:
+        return _Opened(position, count, colour, "definite")  # it seems to be a dog
+    before = before[-2:]
     denied = any(form in NOT or form.endswith(("n't", "n’t")) for form in before) and "only" not in before
     return _Opened(position, 0 if denied else count, colour, "number", denied or count == 0)
 

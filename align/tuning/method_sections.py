@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from align.config import StageRecipe, Strict
+from align.dev_check.recipe import DevSection, KeepSection
 from align.families import Blocks, Component
 from align.trainer_args import PEFT_STAGE_OWNS, section
 from align.tuning.lora import LoraSection
@@ -127,6 +128,18 @@ class TrainingRecipe(StageRecipe):
     calibration: CalibrationSection = Field(
         default=CalibrationSection(), description="rows for lora.init_lora_weights: eva, corda, lora_ga"
     )
+    dev: DevSection | None = Field(
+        default=None, description="the policy answers dev pictures while it trains; null: it does not"
+    )
+    keep: KeepSection | None = Field(
+        default=None, description="which of the checked steps becomes the result; null: the last step"
+    )
+
+    @model_validator(mode="after")
+    def _kept_by_dev(self) -> TrainingRecipe:
+        if self.keep is not None and self.dev is None:
+            raise ValueError("keep chooses among the checks of `dev`, which is not given")
+        return self
 
     @model_validator(mode="after")
     def _one_method(self) -> TrainingRecipe:

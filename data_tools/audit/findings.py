@@ -54,3 +54,53 @@ def interval(values: Sequence[float], seed: int) -> dict[str, float]:
 def shown(measure: dict[str, float], digits: int = 2) -> str:
     """A measure as text: `1.25 [0.90, 1.60]`."""
     return f"{measure['value']:.{digits}f} [{measure['ci_low']:.{digits}f}, {measure['ci_high']:.{digits}f}]"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How chosen and rejected differ in one count.
+
+    Attributes:
+        mean: of chosen minus rejected, with its interval.
+        effect: the mean's size in standard deviations of the count over all answers.
+        larger_wins: accuracy of preferring the answer that has more, ties half.
+        order: places of the pairs, largest difference first.
+    """
+
+    mean: dict[str, float]
+    effect: float
+    larger_wins: float
+    mean_chosen: float
+    mean_rejected: float
+    values: list[float]
+    order: list[int]
+
+    @property
+    def state(self) -> State:
+        """Bad from half a standard deviation on, worth a look from a fifth."""
+        return "bad" if self.effect >= 0.5 else "look" if self.effect >= 0.2 else "good"
+
+    def numbers(self, larger_wins: str) -> dict[str, Any]:
+        """For `audit.json`; `larger_wins` names that share."""
+        return {
+            "gap": self.mean,
+            "standard_deviations": round(self.effect, 4),
+            larger_wins: round(self.larger_wins, 4),
+            "mean_chosen": round(self.mean_chosen, 3),
+            "mean_rejected": round(self.mean_rejected, 3),
+        }
+
+
+def gap_of(pairs: Sequence[tuple[float, float]], seed: int) -> Gap:
+    """The difference of a count between chosen and rejected, given as pairs of it."""
+    values = [chosen - rejected for chosen, rejected in pairs]
+    mean, spread = interval(values, seed), float(np.std([count for pair in pairs for count in pair]))
+    return Gap(
+        mean,
+        effect=abs(mean["value"]) / spread if spread else 0.0,
+        larger_wins=sum((value > 0) + (value == 0) / 2 for value in values) / len(values),
+        mean_chosen=sum(pair[0] for pair in pairs) / len(pairs),
+        mean_rejected=sum(pair[1] for pair in pairs) / len(pairs),
+        values=values,
+        order=[int(place) for place in np.argsort([-abs(value) for value in values], kind="stable")],
+    )

@@ -23,6 +23,8 @@ def check_judge(judge: Mapping[str, Any] | None) -> Finding:
         said += f"; {bias['inconsistent']:.0%} of the couples change their winner with the order"
         if bias["inconsistent"] > 0.3 and state == "good":
             state = "look"
+    if left_out := judge.get("left_out"):
+        said += f"; not trusted with {' and '.join(left_out)}"
     between = judge.get("between_judges") or {}
     for names, found in between.items():
         if found.get("kappa") is not None:

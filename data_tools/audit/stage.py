@@ -3,10 +3,11 @@
   align audit my/pairs.parquet --image_root my/images
   align audit my/pairs.parquet --image_root my/images --model my/sft_checkpoint
 
-Checks lengths, shared beginnings, duplicates and contradictions, whether words alone tell chosen from
-rejected (a classifier that sees no picture), label noise (by `truth`, or estimated from the judge's own
-errors), and the judge. With a reference checkpoint: how far chosen is from what it would write, and whether
-its preference needs the picture at all. Each check says what decides it, and shows the pairs to look at.
+Checks lengths, mentions of objects, number words and repetition, shared beginnings, duplicates and
+contradictions, whether words alone tell chosen from rejected (a classifier that sees no picture), label noise
+(by `truth`, or estimated from the judge's own errors), and the judge. With a reference checkpoint: how far
+chosen is from what it would write, and whether its preference needs the picture at all. Each check says what
+decides it, and shows the pairs to look at.
 
 Writes `audit.json` and `audit.html`, a page with pictures that needs nothing else. Next: `align dpo`.
 """
@@ -29,6 +30,7 @@ from align.objects import Mode
 from align.progress import say
 from align.run import RunFolder
 from align.schema import PreferenceRow, read_rows
+from data_tools.audit.count_checks import check_counts
 from data_tools.audit.findings import Finding
 from data_tools.audit.judge_check import check_judge
 from data_tools.audit.label_noise import check_noise
@@ -137,6 +139,7 @@ def check_all(recipe: Recipe, rows: Sequence[PreferenceRow]) -> list[Finding]:
     truth = load_truth(recipe.truth, recipe.objects_mode)
     findings = [
         check_length(rows, recipe.seed),
+        *check_counts(rows, recipe.seed),
         check_style(rows, recipe.seed),
         check_noise(rows, truth, judge, recipe.objects_mode, recipe.seed),
         check_judge(judge),

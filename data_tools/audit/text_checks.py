@@ -9,7 +9,7 @@ from itertools import takewhile
 import numpy as np
 
 from align.schema import PreferenceRow
-from data_tools.audit.findings import Finding, interval, shown
+from data_tools.audit.findings import Finding, gap_of, shown
 from data_tools.shingles import words_of
 
 _MOST_ROWS = 12
@@ -34,30 +34,20 @@ def check_length(rows: Sequence[PreferenceRow], seed: int) -> Finding:
     The gap counts in standard deviations of the answers' lengths: bad from 0.5 on, worth a look from 0.2.
     `longer_wins` is the accuracy of preferring the longer answer, ties half.
     """
-    pairs = [lengths_of(row) for row in rows]
-    gaps = [chosen - rejected for chosen, rejected in pairs]
-    gap, spread = interval(gaps, seed), float(np.std([length for pair in pairs for length in pair]))
-    effect = abs(gap["value"]) / spread if spread else 0.0
-    longer = sum((g > 0) + (g == 0) / 2 for g in gaps) / len(gaps)
-    state = "bad" if effect >= 0.5 else "look" if effect >= 0.2 else "good"
-    order = np.argsort([-abs(g) for g in gaps], kind="stable")[:_MOST_ROWS]
-    side = "longer" if gap["value"] > 0 else "shorter"
+    gap = gap_of([lengths_of(row) for row in rows], seed)
+    side = "longer" if gap.mean["value"] > 0 else "shorter"
     return Finding(
         key="length",
         title="Length",
-        state=state,
-        said=f"chosen minus rejected {shown(gap, 1)} (words, or tokens where known): {effect:.2f} standard "
-        f"deviations; preferring the longer answer would be right in {longer:.0%}",
-        advice="" if state == "good" else f"chosen answers are {side}: balance them (pairs.length_tolerance)",
-        numbers={
-            "gap": gap,
-            "standard_deviations": round(effect, 4),
-            "longer_wins": round(longer, 4),
-            "mean_chosen": round(sum(pair[0] for pair in pairs) / len(pairs), 3),
-            "mean_rejected": round(sum(pair[1] for pair in pairs) / len(pairs), 3),
-        },
-        rows=[rows[place].id for place in order],
-        values=gaps,
+        state=gap.state,
+        said=f"chosen minus rejected {shown(gap.mean, 1)} (words, or tokens where known): {gap.effect:.2f} "
+        f"standard deviations; preferring the longer answer would be right in {gap.larger_wins:.0%}",
+        advice=""
+        if gap.state == "good"
+        else f"chosen answers are {side}: balance them (pairs.length_tolerance)",
+        numbers=gap.numbers("longer_wins"),
+        rows=[rows[place].id for place in gap.order[:_MOST_ROWS]],
+        values=gap.values,
         unit="chosen minus rejected",
     )
 

@@ -12,6 +12,7 @@ from evals.report.captions import Described, read_described
 from evals.report.examples import STRATA, Example, choose_examples, stratum_name
 from evals.report.flips import count_flips
 from evals.report.load import Results, load_results, read_manifest_if_any, read_training_log
+from evals.report.margins import Margins
 from evals.report.markdown import render_markdown
 from evals.report.metric import GUARDS, shown_name, task_label
 from evals.report.page import render_page
@@ -28,20 +29,30 @@ from evals.report.plots import (
 )
 from evals.report.source import read_json
 from evals.report.svg import Figure
-from evals.report.verdict import Margins, Verdict, judge_results
+from evals.report.unasked import Unasked, find_unasked
+from evals.report.verdict import Verdict, judge_results
 
 if TYPE_CHECKING:
     from evals.report.stage import Recipe
 
 _GATES = {
     "fewer_inventions": "fewer invented objects",
+    "fewer_by_object": "fewer by distinct object",
     "not_only_shorter": "not just shorter",
+    "not_longer": "not longer",
     "recall_kept": "recall kept",
+    "instances_named": "instances named",
+    "not_repeating": "no more repetition",
+    "counting_kept": "counting kept",
+    "captions_not_worse": "few captions worse",
+    "grammar_kept": "grammar kept",
     "vqa_not_inferior": "question answering kept",
     "not_fooled_more": "not fooled more when asked",
+    "judge_agrees": "a judge does not object",
     "answers_healthy": "answers usable",
 }
-_QUIET_GATES = ("answers_healthy", "not_fooled_more")
+_ALWAYS_SHOWN = ("fewer_inventions", "not_only_shorter", "recall_kept", "vqa_not_inferior")
+"""Gates that are shown though the scores have nothing to decide them by."""
 _GATE_LOOKS = {True: ("✓", "yes", ""), False: ("✕", "no", "no"), None: ("?", "open", "not shown")}
 
 
@@ -58,9 +69,11 @@ def build_report(recipe: Recipe) -> Report:
     """Read everything, decide, draw, write nothing."""
     results = load_results(recipe.scores)
     described = read_described(results, recipe.seed)
-    margins = Margins(vqa=recipe.vqa_margin_points, recall=recipe.recall_margin_points)
+    margins = recipe.margins
     verdict = judge_results(results, described[0] if described else None, margins)
-    examples = choose_examples(results, recipe.num_examples, recipe.seed, _roots(recipe, results))
+    roots = _roots(recipe, results)
+    examples = choose_examples(results, recipe.num_examples, recipe.seed, roots)
+    unasked = find_unasked(results, described[0] if described else None, recipe.seed, roots)
     folders = dict.fromkeys([*recipe.stages, *results.source.folders.values(), recipe.scores])
     stages = provenance.read_stages(list(folders))
     record = provenance.collect(
@@ -70,25 +83,26 @@ def build_report(recipe: Recipe) -> Report:
     context = {
         **_head(recipe, results, verdict),
         "figures": figures,
+        "unasked": _unasked(results, unasked),
         **_examples(results, examples),
         "provenance": provenance.blocks(record, stages),
         "next_steps": _next_steps(results, verdict),
-        "sections": _sections(bool(figures), bool(examples)),
+        "sections": _sections(bool(unasked), bool(figures), bool(examples)),
     }
     from evals.report.stage import dump_json
 
     return Report(
         files={
-            "report.json": dump_json(_json(results, verdict, record)),
+            "report.json": dump_json(_json(results, verdict, unasked, record)),
             "report.html": render_page(context),
-            "report.md": render_markdown(recipe.title, results, verdict),
+            "report.md": render_markdown(recipe.title, results, verdict, unasked),
         },
         verdict=verdict,
         num_examples=len(examples),
     )
 
 
-def _json(results: Results, verdict: Verdict, record: Mapping[str, Any]) -> dict[str, Any]:
+def _json(results: Results, verdict: Verdict, unasked: Unasked, record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **({"not_comparable": dict(results.apart)} if results.apart else {}),
         **({"pairwise": list(results.preferences)} if results.preferences else {}),
@@ -97,6 +111,7 @@ def _json(results: Results, verdict: Verdict, record: Mapping[str, Any]) -> dict
         "metrics": [dict(line) for line in results.raw_metrics],
         "health": results.raw_health,
         "verdict": verdict.to_json(),
+        "unasked": unasked.to_json(),
         "provenance": dict(record),
     }
 
@@ -109,23 +124,16 @@ def _head(recipe: Recipe, results: Results, verdict: Verdict) -> dict[str, Any]:
     tasks = ", ".join(names) if len(names) <= 6 else f"{len(names)} tasks"
     path = " → ".join(map(shown_name, results.checkpoints))
     asked = sum(int(item.get("n") or 0) for item in results.health if item["checkpoint"] == results.after)
-    gates = [
-        (*_GATE_LOOKS[passed][:2], _GATES[key], _GATE_LOOKS[passed][2])
-        for key, passed in verdict.gates.items()
-    ]
     return {
         "title": recipe.title,
         "subtitle": f"{path} · {asked:,} answers · {tasks}",
         "verdict": verdict,
-        "gates": [
-            gate
-            for gate, key in zip(gates, verdict.gates, strict=True)
-            if key not in _QUIET_GATES or verdict.gates[key] is not None
-        ],
+        "gates": _shown_gates(verdict),
         "tiles": table.tiles(results),
         "checkpoints": [shown_name(name) for name in results.checkpoints],
         "steps": table.step_names(results),
         "table_rows": rows,
+        "caption_sections": table.caption_sections(results),
         "num_secondary": sum(not row.primary for row in rows) if has_primary else 0,
         "before": shown_name(results.before),
         "after": shown_name(results.after),
@@ -138,6 +146,17 @@ def _head(recipe: Recipe, results: Results, verdict: Verdict) -> dict[str, Any]:
         "bad_rows": results.bad_rows,
         "seed": recipe.seed,
     }
+
+
+def _shown_gates(verdict: Verdict) -> list[tuple[str, str, str, str]]:
+    """(mark, css class, words, state) of each gate that was measured or always belongs there."""
+    found = []
+    for key, words in _GATES.items():
+        passed = verdict.gates.get(key)
+        if key in verdict.gates and (passed is not None or key in _ALWAYS_SHOWN or key in verdict.open):
+            mark, css, state = _GATE_LOOKS[passed]
+            found.append((mark, css, words, state))
+    return found
 
 
 def _figures(
@@ -185,6 +204,15 @@ def _examples(results: Results, examples: Sequence[Example]) -> dict[str, Any]:
     return {"examples": examples, "strata": strata, "example_tasks": tasks if len(tasks) > 1 else []}
 
 
+def _unasked(results: Results, unasked: Unasked) -> dict[str, Any] | None:
+    if not unasked:
+        return None
+    found = (table.unasked_measures(results, unasked), table.unasked_words(results, unasked))
+    names = ("Measures", "Words and phrases")
+    tables = [(name, *parts) for name, parts in zip(names, found, strict=True) if parts[1]]
+    return {"about": table.about_unasked(unasked, results), "tables": tables, "cases": unasked.cases}
+
+
 def _roots(recipe: Recipe, results: Results) -> dict[str, Path]:
     roots = dict(results.source.image_roots)
     if recipe.image_root is not None:
@@ -199,6 +227,16 @@ def _next_steps(results: Results, verdict: Verdict) -> list[str]:
         "shorter": "Balance the lengths of chosen and rejected, lower the learning rate, train again.",
         "recall_lost": "Prefer pairs whose chosen answer names as much; lower the learning rate.",
         "answers_worse": "Lower the learning rate or the epochs, or mix question answering into the pairs.",
+        "inventing_by_object": "Score pairs by distinct claims: a true object named twice must not pay.",
+        "repeats": "Leave out pairs whose chosen answer repeats more than its rejected one, or balance them; "
+        "train less hard.",
+        "counts_worse": "Judge numbers too, and count a false number as an invention when pairs are chosen.",
+        "captions_worse": "Look at the captions that got worse; lower the learning rate or the steps.",
+        "longer": "Balance the lengths of chosen and rejected more tightly, or shorten the training.",
+        "grammar_worse": "Lower the learning rate or the steps; add an SFT term on the chosen answers.",
+        "judge_prefers_before": "Read pairs that the judge decided for the earlier checkpoint; "
+        "a measure is missing.",
+        "not_shown": "Take more test pictures: the open guards need narrower intervals (see MDE).",
         "no_effect": "Check the judge's agreement with the truth and the pairs' margins first; "
         "then take more pairs, or more test pictures (see MDE).",
         "worse": "Look at the examples and the judge's agreement before training again: "
@@ -210,8 +248,9 @@ def _next_steps(results: Results, verdict: Verdict) -> list[str]:
     return [steps[verdict.status], "Read some of the examples yourself: no metric sees everything."]
 
 
-def _sections(figures: bool, examples: bool) -> list[tuple[str, str]]:
+def _sections(unasked: bool, figures: bool, examples: bool) -> list[tuple[str, str]]:
     found = [("verdict", "Verdict"), ("results", "Results")]
+    found += [("unasked", "Unasked")] if unasked else []
     found += [("plots", "Plots")] if figures else []
     found += [("examples", "Examples")] if examples else []
     return [*found, ("health", "Health"), ("provenance", "Provenance")]

@@ -55,6 +55,21 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture as a data URI, empty where there is none, and what stands for it."""
+
+    uri: str
+    alt: str
+    width: int
+    height: int
+
+    @property
+    def pixel(self) -> bool:
+        """Whether the picture is so small that it is shown pixel by pixel."""
+        return max(self.width, self.height) < _PIXELATED_BELOW
+
+
+@dataclass(frozen=True)
 class Example:
     """A sample with its picture as a data URI and every checkpoint's answer."""
 
@@ -64,16 +79,8 @@ class Example:
     sample_id: str
     prompt: str
     truth: str
-    image: str
-    alt: str
-    width: int
-    height: int
+    picture: Picture
     answers: Sequence[Answer]
-
-    @property
-    def pixel(self) -> bool:
-        """Whether the picture is so small that it is shown pixel by pixel."""
-        return max(self.width, self.height) < _PIXELATED_BELOW
 
 
 def choose_examples(results: Results, count: int, seed: int, roots: Mapping[str, Path]) -> list[Example]:
@@ -129,6 +136,19 @@ def embed_image(path: Path) -> tuple[str, int, int]:
     return f"data:image/{kind.lower()};base64,{data}", image.width, image.height
 
 
+def picture_of(sample_id: str, meta: Mapping[str, Any], root: Path | None) -> Picture:
+    """The picture that a row's `meta` names, or why there is none to show."""
+    if root is None or not meta.get("image"):
+        return Picture("", "no picture", 0, 0)
+    try:
+        from align.images import resolve_image
+
+        image, width, height = embed_image(resolve_image(root, str(meta["image"])))
+    except AlignError as error:
+        return Picture("", error.what, 0, 0)
+    return Picture(image, _alt(sample_id, meta), width, height)
+
+
 def _spread(groups: Groups, count: int, rng: random.Random) -> list[tuple[str, str, str]]:
     """Up to `count` (stratum, task, sample), one a stratum in turn, its tasks in turn, else at random."""
     by_stratum = {
@@ -169,21 +189,13 @@ def _example(results: Results, stratum: str, task: str, sample_id: str, root: Pa
     series = all_series(results.checkpoints)
     rows = [(item, _row(results, task, item.key, sample_id)) for item in series]
     meta = next(row.meta for _, row in reversed(rows) if row)
-    answers = [_answer(results, task, item, row) for item, row in rows if row]
-    image, width, height, problem = "", 0, 0, "no picture"
-    if root is not None and meta.get("image"):
-        try:
-            from align.images import resolve_image
-
-            image, width, height = embed_image(resolve_image(root, str(meta["image"])))
-        except AlignError as error:
-            problem = error.what
+    answers = [shown_answer(results, task, item, row) for item, row in rows if row]
+    picture = picture_of(sample_id, meta, root)
     question = short(str(meta.get("question") or ""))
     label = task_label(task, results.tasks.get(task, task))
     prompt = f"{label} · {question}" if question else label
     name = stratum_name(stratum, results)
-    alt = _alt(sample_id, meta) if image else problem
-    return Example(stratum, name, label, sample_id, prompt, _truth(meta), image, alt, width, height, answers)
+    return Example(stratum, name, label, sample_id, prompt, _truth(meta), picture, answers)
 
 
 def _alt(sample_id: str, meta: Mapping[str, Any]) -> str:
@@ -193,7 +205,8 @@ def _alt(sample_id: str, meta: Mapping[str, Any]) -> str:
     return f"{name}, which shows {short(there, 120)}" if there else name
 
 
-def _answer(results: Results, task: str, series: Series, row: Score) -> Answer:
+def shown_answer(results: Results, task: str, series: Series, row: Score) -> Answer:
+    """A checkpoint's answer to a sample, its objects marked, and what came of it."""
     answer, mode = str(row.meta.get("text") or ""), results.mode_of(task)
     invented = invented_in(row, mode)
     if invented is None:

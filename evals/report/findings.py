@@ -27,13 +27,18 @@ _MAX_TASKS = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """A titled sentence, its tone, and the numbers it rests on (shares in percent)."""
+    """A titled sentence, its tone, and the numbers it rests on (shares in percent).
+
+    Attributes:
+        brief: the change in a few words, for a summary that names several.
+    """
 
     key: str
     tone: Tone
     title: str
     text: str
     numbers: Mapping[str, Any]
+    brief: str = ""
 
 
 def main_lines(results: Results, measures: str) -> list[Metric]:
@@ -62,7 +67,7 @@ def invention(results: Results) -> Finding | None:
     effects = {line.effect for line in lines}
     passed = "better" in effects and "worse" not in effects
     tone: Tone = "good" if passed else ("bad" if "worse" in effects else "warn")
-    text = _changes(lines, results) + "."
+    text = told_changes(lines, results) + "."
     text += {
         "good": "",
         "warn": " Zero lies within the intervals: no reliable difference.",
@@ -77,7 +82,7 @@ def invention(results: Results) -> Finding | None:
     if worse := list(dict.fromkeys(line.task_label for line in elsewhere if line.effect == "worse")):
         text += f" But more is invented in {join_words(worse)}."
         tone = "warn" if passed else tone
-    numbers = {line.base_name: _numbers(line, results) for line in lines}
+    numbers = {line.base_name: change_numbers(line, results) for line in lines}
     return Finding("invention", tone, "Invented objects", text, {"passed": passed, **numbers})
 
 
@@ -95,7 +100,8 @@ def length(results: Results, described: Described | None) -> Finding | None:
     numbers = {"words_before": before, "words_after": after, "matched": [asdict(item) for item in matched]}
 
     def found(tone: Tone, text: str, passed: bool | None) -> Finding:
-        return Finding("length", tone, "Length", text, {"passed": passed, **numbers})
+        brief = signed(f"words {100 * (ratio - 1):+.0f}%")
+        return Finding("length", tone, "Length", text, {"passed": passed, **numbers}, brief)
 
     text = signed(f"Captions have {before:.1f} → {after:.1f} words ({100 * (ratio - 1):+.0f}%)")
     if ratio >= _SHORTER:
@@ -138,12 +144,13 @@ def probing(results: Results, margin: float) -> Finding | None:
     ruled_out = all((line.change.ci_low or 0.0) > -margin for line in shares) and len(shares) == len(lines)
     passed = False if worse else (True if ruled_out else None)
     better = any(line.effect == "better" for line in lines)
-    text = _changes(one_a_task(results, lines), results) + "."
+    text = told_changes(one_a_task(results, lines), results) + "."
     if worse:
         text += f" More often wrong than before: {join_words([line.task_label for line in worse])}."
     tone: Tone = "bad" if worse else ("good" if better else "neutral")
-    numbers = {f"{line.task}/{line.split}": _numbers(line, results) for line in lines}
-    return Finding("probing", tone, "Asked about what is there", text, {"passed": passed, **numbers})
+    numbers = {f"{line.task}/{line.split}": change_numbers(line, results) for line in lines}
+    brief = brief_change(worse, results)
+    return Finding("probing", tone, "Asked about what is there", text, {"passed": passed, **numbers}, brief)
 
 
 def yes_ratio(results: Results) -> Finding | None:
@@ -162,7 +169,7 @@ def yes_ratio(results: Results) -> Finding | None:
     tone: Tone = {"better": "good", "worse": "bad"}.get(accuracy.effect, "neutral")  # type: ignore[assignment]
     if drift > _LEANING:
         tone, text = "warn", text + " The model leans more to one answer."
-    numbers = {"accuracy": _numbers(accuracy, results), "yes_ratio": _numbers(ratio, results)}
+    numbers = {"accuracy": change_numbers(accuracy, results), "yes_ratio": change_numbers(ratio, results)}
     return Finding("yes_ratio", tone, f"Is it there? ({accuracy.task_label})", text, numbers)
 
 
@@ -222,11 +229,13 @@ def _kept(key: str, title: str, lines: Sequence[Metric], margin: float, results:
     outcome = {line.task_label: _is_kept(line, margin) for line in lines}
     passed = False if False in outcome.values() else (None if None in outcome.values() else True)
     tones: dict[bool | None, Tone] = {True: "good", False: "bad", None: "warn"}
-    numbers = {"passed": passed, "margin_points": margin, **_numbers(lines[0], results)}
+    numbers = {"passed": passed, "margin_points": margin, **change_numbers(lines[0], results)}
     if len(lines) > 1:
-        numbers["tasks"] = {line.task: _numbers(line, results) for line in lines}
-    text = f"{_changes(lines, results)}; {_outcome_words(outcome, points(margin))}."
-    return Finding(key, tones[passed], title, text, numbers)
+        numbers["tasks"] = {line.task: change_numbers(line, results) for line in lines}
+    numbers["any_worse"] = any(line.effect == "worse" for line in lines)
+    text = f"{told_changes(lines, results)}; {_outcome_words(outcome, points(margin))}."
+    brief = brief_change([line for line in lines if _is_kept(line, margin) is False] or lines, results)
+    return Finding(key, tones[passed], title, text, numbers, brief)
 
 
 def _outcome_words(outcome: Mapping[str, bool | None], margin: str) -> str:
@@ -254,7 +263,18 @@ def _clearly_worse(line: Metric) -> bool:
     return line.effect == "worse" and (line.change.p_holm is None or line.change.p_holm <= 0.05)
 
 
-def _changes(lines: Sequence[Metric], results: Results) -> str:
+def brief_change(lines: Sequence[Metric], results: Results) -> str:
+    """`recall 80.1% → 73.0%`, several with commas."""
+    sides = (results.before, results.after)
+    parts = []
+    for line in lines:
+        name = _name(line, results)
+        name = name.lower() if name.capitalize() == name else name  # but CHAIRs and F1
+        parts.append(f"{name} {' → '.join(shown(line, line.values[side]) for side in sides)}")
+    return ", ".join(parts)
+
+
+def told_changes(lines: Sequence[Metric], results: Results) -> str:
     """Old and new values with their differences; several metrics of a task in one go."""
     tasks = list(dict.fromkeys(line.task_label for line in lines))
     parts = []
@@ -283,7 +303,8 @@ def _interval(line: Metric) -> str:
     return interval(line.change.delta, line.change.ci_low, line.change.ci_high, line.digits)
 
 
-def _numbers(line: Metric, results: Results) -> dict[str, Any]:
+def change_numbers(line: Metric, results: Results) -> dict[str, Any]:
+    """Old and new value, the difference, its interval and p."""
     keys = ("delta", "ci_low", "ci_high", "p", "p_holm")
     sides = {"before": line.values[results.before], "after": line.values[results.after]}
     return sides | {key: getattr(line.change, key) for key in keys}

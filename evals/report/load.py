@@ -15,6 +15,7 @@ from align.schema import Score, read_rows
 from evals.comparison import step_key, steps_of
 from evals.report.metric import Change, Metric, part_of
 from evals.report.source import Source, read_json, read_source
+from evals.task import CAPTION_AIMS
 
 _CHANGE = ("delta", "ci_low", "ci_high", "p")
 _REQUIRED = ("task", "metric", "split", "higher_is_better", "measures", *_CHANGE, "n", "clusters")
@@ -35,6 +36,7 @@ class Results:
         preferences: a judge's, a line a task, see `evals.pairwise`.
         apart: task -> why it cannot be compared; only of several runs.
         remarks: what else a reader must know of a comparison of runs.
+        definitions: task -> its metrics as ratios of sums over the rows' values; empty in older scores.
         raw_metrics: the lines of `metrics.json` as they are; `metrics` lacks those of parts not asked.
     """
 
@@ -51,6 +53,7 @@ class Results:
     apart: Mapping[str, Sequence[str]] = field(default_factory=dict)
     remarks: Sequence[str] = ()
     source: Source = field(default_factory=Source)
+    definitions: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     @cached_property
     def index(self) -> Mapping[tuple[str, str], Mapping[str, Score]]:
@@ -121,6 +124,17 @@ class Results:
         """The name of the task's first metric."""
         return next((line.base_name for line in self.metrics if line.task == task), "")
 
+    def sums_in(self, row: Score, metric: str) -> tuple[float, float] | None:
+        """(numerator, denominator) that one answer adds to a metric of its task; None where the scores do not
+        tell, or the row lacks a value."""
+        found = next((item for item in self.definitions.get(row.task, ()) if item["name"] == metric), None)
+        if found is None or not {*found["numerator"], *found["denominator"]} <= row.values.keys():
+            return None
+        return (
+            sum(weight * row.values[name] for name, weight in found["numerator"].items()),
+            sum(weight * row.values[name] for name, weight in found["denominator"].items()),
+        )
+
     def true_share(self, task: str) -> float | None:
         """Percent of a task's questions whose answer is yes, in each part that they belong to; None where the
         rows do not tell."""
@@ -167,6 +181,7 @@ def load_results(folder: Path) -> Results:
         runs.get("apart", {}),
         runs.get("remarks", ()),
         read_source(folder),
+        _json_if_any(folder / "definitions.json"),
     )
 
 
@@ -210,14 +225,20 @@ def _metrics(
     for item in raw:
         if kinds[item["task"]] == "custom" and item["metric"] in _ALIKE:
             kinds[item["task"]] = _ALIKE[item["metric"]]
-    asked = [item for item in raw if item["n"]]
+    asked = [item for item in raw if item["n"] and not is_unmeasured(item, checkpoints)]
     return [_metric(item, cards.get(item["task"], {}), kinds[item["task"]], checkpoints) for item in asked]
+
+
+def is_unmeasured(item: Mapping[str, Any], checkpoints: Sequence[str]) -> bool:
+    """Whether a measure of captions has nothing to measure in any checkpoint: nobody said a colour."""
+    return item["measures"] in CAPTION_AIMS and set(checkpoints) <= set(item.get("undefined") or ())
 
 
 def _metric(
     item: Mapping[str, Any], card: Mapping[str, Any], kind: str, checkpoints: Sequence[str]
 ) -> Metric:
-    steps = {step: item.get(step_key(*step)) for step in steps_of(checkpoints)}
+    lacking = set(item.get("undefined") or ()) if item["measures"] in CAPTION_AIMS else set()
+    steps = {step: None if lacking & {*step} else item.get(step_key(*step)) for step in steps_of(checkpoints)}
     return Metric(
         task=item["task"],
         type=kind,
@@ -230,11 +251,11 @@ def _metric(
         description=str(item.get("description") or ""),
         higher_is_better=item["higher_is_better"],
         primary=bool(item.get("primary")),
-        values={name: item[name] for name in checkpoints},
-        ci={name: (ends[0], ends[1]) for name, ends in (item.get("ci") or {}).items()},
+        values={name: None if name in lacking else item[name] for name in checkpoints},
+        ci={name: (ends[0], ends[1]) for name, ends in (item.get("ci") or {}).items() if name not in lacking},
         n=item["n"],
         clusters=item["clusters"],
-        change=_change(item),
+        change=Change() if lacking & {*checkpoints[-2:]} else _change(item),
         changes={step: _change(found) for step, found in steps.items() if found},
     )
 

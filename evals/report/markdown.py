@@ -8,15 +8,27 @@ from collections.abc import Sequence
 from evals.report.findings import Finding
 from evals.report.load import Results
 from evals.report.metric import shown_name, task_label
-from evals.report.table import Row, health, main_rows, step_names
+from evals.report.table import (
+    Row,
+    about_unasked,
+    caption_sections,
+    health,
+    main_rows,
+    step_names,
+    unasked_measures,
+    unasked_words,
+)
+from evals.report.text import short
+from evals.report.unasked import Unasked
 from evals.report.verdict import Verdict
 
 _ICONS = {"good": "✅", "bad": "❌", "warn": "⚠️", "neutral": "▫️"}
+_MAX_QUOTED = 400
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|&])")
 
 
-def render_markdown(title: str, results: Results, verdict: Verdict) -> str:
-    """Verdict, main table (primary metrics; the others folded away) and health."""
+def render_markdown(title: str, results: Results, verdict: Verdict, unasked: Unasked) -> str:
+    """Verdict, main table (primary metrics; the others folded away), unasked changes and health."""
     parts = [f"## {_plain(title)}", f"**{_plain(verdict.headline)}** {_plain(verdict.summary)}"]
     parts += ["\n".join(_finding(item) for item in verdict.findings)] if verdict.findings else []
     parts += [_apart(task, why, results) for task, why in results.apart.items()]
@@ -40,6 +52,9 @@ def render_markdown(title: str, results: Results, verdict: Verdict) -> str:
         "↑ higher is better, ↓ lower. Shares in percent, differences in points, intervals paired by cluster. "
         "p is Holm-corrected; * is not."
     )
+    for section in caption_sections(results):
+        parts += [f"### {section.title}", _table(section.header, section.rows, num_text=2)]
+    parts += _unasked(results, unasked) if unasked else []
     health_header, health_rows = health(results)
     if health_rows:
         table = _table(health_header, [[text for text, _ in row] for row in health_rows], num_text=2)
@@ -49,6 +64,28 @@ def render_markdown(title: str, results: Results, verdict: Verdict) -> str:
 
 def _finding(item: Finding) -> str:
     return f"- {_ICONS[item.tone]} **{_plain(item.title)}.** {_plain(item.text)}"
+
+
+def _unasked(results: Results, unasked: Unasked) -> list[str]:
+    """The tables of what changed unasked, and the examples folded away."""
+    parts = ["### What changed most that nobody asked for", _plain(about_unasked(unasked, results))]
+    for header, rows in (unasked_measures(results, unasked), unasked_words(results, unasked)):
+        if rows:
+            parts.append(_table(header, rows, num_text=1))
+    names = [shown_name(name) for name in (results.before, results.after)]
+    cases = [
+        f"- {_plain(case.title)}\n"
+        + "\n".join(
+            f"  - {_plain(name)}: {_plain(short(text, _MAX_QUOTED)) or 'nothing'}"
+            for name, text in zip(names, case.texts, strict=True)
+        )
+        for case in unasked.cases
+    ]
+    if cases:
+        parts.append(
+            "<details><summary>Examples, drawn at random</summary>\n\n" + "\n".join(cases) + "\n\n</details>"
+        )
+    return parts
 
 
 def _apart(task: str, why: Sequence[str], results: Results) -> str:

@@ -14,6 +14,19 @@ _METRICS = {
     "chair_i": "CHAIRi", "chair_s": "CHAIRs", "chair_s_refine": "CHAIRs of answers with objects",
     "f1": "F1", "hm": "Harmonic mean", "tnr": "True negatives", "tpr": "True positives",
     "words": "Words per caption", "aAcc": "aAcc", "fAcc": "fAcc", "qAcc": "qAcc",
+    "broken_captions": "Captions with broken grammar",
+    "colour_accuracy": "Colours said that are right",
+    "distinct_2": "Distinct word pairs (distinct-2)",
+    "distinct_invention": "Invented objects, each once",
+    "instance_f1": "Instance F1", "instance_precision": "Instance precision",
+    "instance_recall": "Instance recall",
+    "number_accuracy": "Numbers said that are right",
+    "object_f1": "Object F1", "object_recall": "Objects told, each once",
+    "overcounted": "Objects counted too high",
+    "place_accuracy": "Places said that are right",
+    "relation_accuracy": "Relations said that are right",
+    "repeated_3grams": "Repeated 3-grams",
+    "repeated_captions": "Captions that repeat an object",
 }  # fmt: skip
 _TASKS = {
     "amber": "AMBER", "chair": "CHAIR", "chartqa": "ChartQA", "dash_b": "DASH-B", "docvqa": "DocVQA",
@@ -60,7 +73,7 @@ class Metric:
     Attributes:
         type: the kind of task (`chair`, `pope`, `vqa`); `task` is its name in the recipe.
         part: what part of the task's split the line is about: POPE's variant, VQA's kind; empty for all.
-        measures: `invention`, `probing` or `ability`, see `evals.task.Aim`.
+        measures: `invention`, `probing`, `ability`, `truth` or `form`, see `evals.task.Aim`.
         points: whether values are on the benchmark's own scale instead of percent.
         values: checkpoint -> value, in the order of the checkpoints; None where there is none.
         ci: checkpoint -> its value's own 95% interval.

@@ -23,6 +23,7 @@ from pydantic import Field
 from align.config import StageRecipe, Strict
 from align.progress import say
 from align.run import RunFolder
+from evals.report.margins import Margins
 
 
 class Training(Strict):
@@ -59,11 +60,8 @@ class Recipe(StageRecipe):
     )
     title: str = Field(default="Hallucination report", description="heading of the page")
     num_examples: int = Field(default=12, ge=0, le=200, description="examples with pictures")
-    vqa_margin_points: float = Field(
-        default=1.0, gt=0, description="loss of VQA accuracy that still counts as kept, in points"
-    )
-    recall_margin_points: float = Field(
-        default=3.0, gt=0, description="loss of caption recall that still counts as kept, in points"
+    margins: Margins = Field(
+        default_factory=Margins, description="losses that still count as kept in the verdict's guards"
     )
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from evals.report.findings import UNHEALTHY, shown
-from evals.report.load import Results
+from evals.report.guards import GUARDED_MEASURES, guarded_tasks
+from evals.report.load import Results, whole_of
 from evals.report.metric import Change, Metric, shown_name, task_label
 from evals.report.plots.series import all_series
-from evals.report.wording import digits_of, interval, shown_p
+from evals.report.unasked import Unasked
+from evals.report.wording import digits_of, interval, join_words, shown_p, signed
 
 _TILES = [
     ("chair", "chair_s", "captions with at least one invented object"),
@@ -17,7 +19,24 @@ _TILES = [
     ("chair", "recall", "objects in the picture that are named"),
     ("vqa", "accuracy", "visual questions answered right"),
 ]
+_GUARD_TILES = [
+    ("instance_precision", "named instances that are there: of two dogs one, where one is"),
+    ("repeated_captions", "captions that name an object behind more than one number"),
+]
 _COUNTS = ("failed", "empty", "truncated", "unparsed")
+
+
+SECTIONS = {"truth": "How much of what is said is true", "form": "Repetition, grammar and length"}
+"""Aim of measures (see `evals.task.Aim`) -> the title of their table."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of its own under the results."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -54,15 +73,38 @@ class Row:
 
 
 def main_rows(results: Results) -> list[Row]:
-    """All metrics, primary ones of a task before its others."""
+    """All published metrics, primary ones of a task before its others; the rest is in `caption_sections`."""
     places = {task: place for place, task in enumerate(results.tasks)}
-    ordered = sorted(results.metrics, key=lambda line: (places[line.task], not is_key(line, results)))
+    lines = [line for line in results.metrics if line.measures not in SECTIONS]
+    ordered = sorted(lines, key=lambda line: (places[line.task], not is_key(line, results)))
     return [_row(line, results) for line in ordered]
 
 
+def caption_sections(results: Results) -> list[Section]:
+    """The measures of captions that no benchmark publishes, a table a section, tasks in order."""
+    header = ["task", "measure", *map(shown_name, results.checkpoints)]
+    header += [f"{step_names(results)[0]} [95%]"] if results.steps else []
+    found = []
+    for aim, title in SECTIONS.items():
+        lines = [line for line in results.metrics if line.measures == aim]
+        if lines:
+            rows = [_caption_cells(_row(line, results)) for line in lines]
+            found.append(Section(title, [*header, "what it is"], rows))
+    return found
+
+
+def _caption_cells(row: Row) -> list[str]:
+    """The values and the last step's difference; of one checkpoint, the values' own intervals."""
+    values = [f"{value} {ends}".strip() if not row.steps else value for value, ends, _ in row.values]
+    steps = [f"{step.delta} {step.interval}".strip() for step in row.steps[:1]]
+    return [row.task, f"{row.metric} {row.arrow}".strip(), *values, *steps, row.about]
+
+
 def is_key(line: Metric, results: Results) -> bool:
-    """Whether a line is shown at once: primary, or the recall without which CHAIR means little."""
-    return line.primary or (line.is_guard and line.mode == results.mode_of(line.task))
+    """Whether a line is shown at once: primary, or a measure without which fewer inventions mean little."""
+    if line.primary or (line.is_guard and line.mode == results.mode_of(line.task)):
+        return True
+    return line.base_name in GUARDED_MEASURES and line.task in guarded_tasks(results)
 
 
 def step_names(results: Results) -> list[str]:
@@ -71,7 +113,7 @@ def step_names(results: Results) -> list[str]:
 
 
 def tiles(results: Results) -> list[dict[str, Any]]:
-    """The four numbers that most readers come for; where those were not measured, other primary ones."""
+    """The numbers that most readers come for, or other primary ones; and two that they should not miss."""
     found = [(line, about) for kind, name, about in _TILES if (line := results.find(kind, name)) is not None]
     tasks = {line.task for line, _ in found}
     for aim in ("invention", "ability", "probing"):
@@ -79,7 +121,13 @@ def tiles(results: Results) -> list[dict[str, Any]]:
             if line.task not in tasks and line.type not in {item.type for item, _ in found}:
                 tasks.add(line.task)
                 found.append((line, line.description or line.label))
-    return [_tile(line, about, results) for line, about in found[:4]]
+    guarded = [
+        (line, about)
+        for name, about in _GUARD_TILES
+        for task in guarded_tasks(results)[:1]
+        if (line := whole_of(results.lines_of(task, name))) is not None
+    ]
+    return [_tile(line, about, results) for line, about in [*found[:3], *guarded, *found[3:4]]]
 
 
 def health(results: Results) -> tuple[list[str], list[list[tuple[str, bool]]]]:
@@ -101,6 +149,63 @@ def health(results: Results) -> tuple[list[str], list[list[tuple[str, bool]]]]:
         cells.append(("–" if words is None else f"{words:.1f}", False))
         rows.append(cells)
     return header, rows
+
+
+def unasked_measures(results: Results, unasked: Unasked) -> tuple[list[str], list[list[str]]]:
+    """(header, rows) of the measures that changed without being asked to."""
+    sides = (results.before, results.after)
+    has_one_task = len({item.line.task for item in unasked.measures}) == 1
+    first = f"measure ({_task_name(unasked.measures[0].line)})" if has_one_task else "measure"
+    header = [first, *map(shown_name, sides), "change [95%]", "z"]
+    rows = [
+        [
+            _measure_name(item.line, has_one_task),
+            *(shown(item.line, item.line.values[name]) for name in sides),
+            interval(
+                item.line.change.delta, item.line.change.ci_low, item.line.change.ci_high, item.line.digits
+            ),
+            signed(f"{item.z:+.1f}"),
+        ]
+        for item in unasked.measures
+    ]
+    return header, rows
+
+
+def _task_name(line: Metric) -> str:
+    return task_label(line.task, line.type)
+
+
+def _measure_name(line: Metric, has_one_task: bool) -> str:
+    task = line.part if has_one_task else line.task_label
+    return f"{task} · {line.label} {_arrow(line)}".removeprefix(" · ").strip()
+
+
+def unasked_words(results: Results, unasked: Unasked) -> tuple[list[str], list[list[str]]]:
+    """(header, rows) of the phrases, with the share of descriptions that have each."""
+    header = ["phrase", shown_name(results.before), shown_name(results.after), "gained, lost", "z"]
+    rows = [
+        [
+            f"“{item.change.text}”",
+            *(f"{100 * count / item.change.total:.1f}%" for count in (item.change.before, item.change.after)),
+            f"{len(item.change.gained):,}, {len(item.change.lost):,}",
+            signed(f"{item.change.z:+.1f}"),
+        ]
+        for item in unasked.words
+    ]
+    return header, rows
+
+
+def about_unasked(unasked: Unasked, results: Results) -> str:
+    """How the changes were found, in a few sentences."""
+    names = list(dict.fromkeys(line.label for line in results.metrics if line.base_name in unasked.aimed_at))
+    aimed = f" What was aimed at is left out: {join_words(names)}." if names else ""
+    phrases = (
+        f" and {unasked.num_phrases:,} words and phrases of the descriptions" if unasked.num_phrases else ""
+    )
+    return (
+        f"Of {unasked.num_measures:,} measures{phrases}, the greatest changes beyond chance (after Holm's "
+        f"correction for so many), by z: the change over its paired standard error.{aimed}"
+    )
 
 
 def _tile(line: Metric, about: str, results: Results) -> dict[str, Any]:

@@ -1,34 +1,26 @@
 """The verdict in plain words, each sentence resting on numbers that stand beside it.
 
-Fewer invented objects count as better only when other explanations are out: the captions got shorter,
-they leave out what is there, or questions are answered worse.
+Fewer invented objects count as better only when other explanations are out and nothing else is paid: the
+captions got shorter or longer, leave out what is there, repeat themselves, count worse, or questions are
+answered worse. What published numbers do not see is guarded by measures of its own (`evals.report.guards`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from evals.report import findings as find
 from evals.report.captions import Described
 from evals.report.findings import Finding, Tone, main_lines
+from evals.report.guards import guard_measures, judge_agrees, longer
+from evals.report.headline import COSTS, Cost, Status, broken_costs, leaning, say_costs, without_implied
 from evals.report.load import Results
+from evals.report.margins import Margins
 from evals.report.metric import shown_name
 from evals.report.wording import join_words
-
-Status = Literal[
-    "better", "shorter", "recall_lost", "answers_worse", "fooled_more", "no_effect", "worse", "no_captions",
-    "single",
-]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Margins:
-    """How much may be lost, in percentage points, and still count as kept."""
-
-    vqa: float
-    recall: float
+from evals.report.worse_captions import captions_worse, counted_once
 
 
 @dataclass(frozen=True)
@@ -37,6 +29,8 @@ class Verdict:
 
     Attributes:
         gates: question -> True, False, or None when the scores cannot tell.
+        broken: the gates of the guards that broke, the heaviest first.
+        open: the gates that were measured and cannot tell.
     """
 
     status: Status
@@ -45,6 +39,8 @@ class Verdict:
     summary: str
     gates: Mapping[str, bool | None]
     findings: Sequence[Finding]
+    broken: Sequence[str] = ()
+    open: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as it stands in `report.json`."""
@@ -62,10 +58,15 @@ def judge_results(results: Results, described: Described | None, margins: Margin
         return _single(results)
     findings = [
         find.invention(results),
+        counted_once(results, described),
         find.length(results, described),
+        longer(results, margins),
         find.recall_kept(results, margins.recall),
+        *guard_measures(results, margins),
+        captions_worse(results, described, margins),
         find.answers_kept(results, margins.vqa),
         find.probing(results, margins.vqa),
+        judge_agrees(results, margins),
         find.yes_ratio(results),
         *find.earlier_steps(results),
         find.health(results),
@@ -75,25 +76,33 @@ def judge_results(results: Results, described: Described | None, margins: Margin
     asked = {line.type for line in main_lines(results, "probing")}
     if asked == {"pope"} and gates["not_fooled_more"] is not False:
         del found["probing"]  # the sentence about POPE's share of yes says it
-    status = _status(results, gates)
-    headline, summary = _words(status, results, found)
-    tone: Tone = {"better": "good", "worse": "bad"}.get(status, "warn")  # type: ignore[assignment]
-    return Verdict(status, tone, headline, summary, gates, list(found.values()))
+    broken = broken_costs(gates)
+    status = _status(results, gates, broken, leaning(found, gates))
+    headline, summary = _words(status, results, found, broken, leaning(found, gates))
+    shown = [finding for finding in found.values() if not _says_nothing_new(finding, found)]
+    shown.sort(key=lambda finding: _RANKS.get(finding.key, _TONE_RANKS[finding.tone]))
+    undecided = [cost.gate for cost in COSTS if cost.finding in found and gates[cost.gate] is None]
+    names = [cost.gate for cost in broken]
+    return Verdict(status, _tone(status, gates, broken), headline, summary, gates, shown, names, undecided)
 
 
 def _gates(found: Mapping[str, Finding]) -> dict[str, bool | None]:
     keys = {
         "fewer_inventions": "invention",
-        "not_only_shorter": "length",
-        "recall_kept": "recall",
-        "vqa_not_inferior": "vqa",
-        "not_fooled_more": "probing",
+        **{cost.gate: cost.finding for cost in COSTS},
         "answers_healthy": "health",
     }
     return {gate: found[key].numbers.get("passed") if key in found else None for gate, key in keys.items()}
 
 
-def _status(results: Results, gates: Mapping[str, bool | None]) -> Status:
+def _says_nothing_new(finding: Finding, found: Mapping[str, Finding]) -> bool:
+    """The sentence on length says, too, that captions did not grow."""
+    return finding.key == "longer" and "length" in found and finding.numbers["passed"] is True
+
+
+def _status(
+    results: Results, gates: Mapping[str, bool | None], broken: Sequence[Cost], open_ones: Sequence[Cost]
+) -> Status:
     lines, asked = main_lines(results, "invention"), main_lines(results, "probing")
     if not lines and not asked:
         return "no_captions"
@@ -105,67 +114,124 @@ def _status(results: Results, gates: Mapping[str, bool | None]) -> Status:
             return "no_effect"
     elif not gates["fewer_inventions"]:
         return "worse" if any(line.effect == "worse" for line in lines) else "no_effect"
-    costs: Sequence[tuple[str, Status]] = (
-        ("not_only_shorter", "shorter"),
-        ("recall_kept", "recall_lost"),
-        ("vqa_not_inferior", "answers_worse"),
-        ("not_fooled_more", "fooled_more"),
-    )
-    for gate, cost in costs:
-        if gates[gate] is False:
-            return cost
-    return "better"
+    if broken:
+        return broken[0].status
+    return "not_shown" if open_ones else "better"
 
 
-def _words(status: Status, results: Results, found: Mapping[str, Finding]) -> tuple[str, str]:
+def _tone(status: Status, gates: Mapping[str, bool | None], broken: Sequence[Cost]) -> Tone:
+    """Green only where no guard broke; red where more is invented, or what is said is less true."""
+    if status == "worse" or any(gates[gate] is False for gate in _TRUTH):
+        return "bad"
+    return "good" if status == "better" and not broken else "warn"
+
+
+_RANKS: Mapping[str, int] = {"invention": 0, "counted_once": 0}
+_TONE_RANKS: Mapping[Tone, int] = {"bad": 1, "warn": 2, "good": 3, "neutral": 4}
+"""What was asked for stands first; then what is wrong."""
+_TRUTH = ("fewer_by_object", "counting_kept")
+
+
+def _words(
+    status: Status,
+    results: Results,
+    found: Mapping[str, Finding],
+    broken: Sequence[Cost],
+    open_ones: Sequence[Cost],
+) -> tuple[str, str]:
     before, after = shown_name(results.before), shown_name(results.after)
-    if not main_lines(results, "invention") and status != "no_captions":
-        return _words_on_questions(status, before, after)
-    headlines: dict[Status, tuple[str, str]] = {
-        "better": (f"{after} invents fewer objects than {before}.", _better(found)),
-        "shorter": (
-            f"{after} says less; it is not shown to see better.",
-            f"Fewer objects are invented, but {before}'s captions blindly cut to the same length do as well: "
-            "shorter captions explain it.",
-        ),
-        "recall_lost": (
-            f"{after} invents fewer objects, but names fewer that are there.",
-            "Part of the drop may be bought by leaving true objects out.",
-        ),
-        "answers_worse": (
-            f"{after} invents fewer objects, but is not shown to answer questions as well.",
-            "The gain in captions does not rule out a loss in visual question answering beyond the margin.",
-        ),
-        "fooled_more": (
-            f"{after} invents fewer objects by itself, but is fooled more often when asked.",
-            "Descriptions got better and answers to questions about what is there got worse.",
-        ),
-        "no_effect": (
-            f"No reliable difference between {before} and {after} in invented objects.",
-            "The 95% intervals include zero: this test set cannot tell the two apart.",
-        ),
-        "worse": (
-            f"{after} invents more objects than {before}.",
-            "The rise is larger than chance on this test set.",
-        ),
-        "no_captions": (
+    if status == "no_captions" and broken:
+        return (
+            f"What {after} invents was not measured, but {say_costs(broken, found, after, 'none')}.",
+            f"Worse than before: {_briefs(broken, found)}.",
+        )
+    if status == "no_captions":
+        return (
             f"{before} and {after} were not compared on captions.",
-            "Without CHAIR scores this report says nothing about invented objects.",
+            "Without captions' scores this report says nothing about invented objects.",
+        )
+    if not main_lines(results, "invention"):
+        return _words_on_questions(status, before, after, found, broken)
+    trick = f" {found['counted_once'].brief}." if "counted_once" in found else ""
+    if status in ("no_effect", "worse"):
+        return _words_without_gain(status, before, after, found, broken, trick)
+    if status == "better":
+        return f"{after} invents fewer objects than {before}.", _better(found) + trick
+    if status == "not_shown":
+        names = join_words([cost.open_words for cost in open_ones])
+        holds = "holds" if len(open_ones) == 1 else "hold"
+        briefs = "; ".join(found[cost.finding].brief for cost in open_ones)
+        return (
+            f"{after} invents fewer objects than {before}; whether {names} {holds} is open.",
+            f"Measured losses beyond the margin that chance may explain: {briefs}.{trick}",
+        )
+    if status == "shorter":
+        rest = broken[1:]
+        more = f", and {say_costs(rest, found, after, 'model')}" if rest else ""
+        return (
+            f"{after} says less; it is not shown to see better{more}.",
+            f"Fewer objects are invented, but {before}'s captions blindly cut to the same length do as well: "
+            f"shorter captions explain it.{_also(rest, found)}{trick}",
+        )
+    return (
+        f"{after} invents fewer objects, but {say_costs(broken, found, after, 'model')}.",
+        _paid(broken, found) + trick,
+    )
+
+
+def _words_without_gain(
+    status: Status,
+    before: str,
+    after: str,
+    found: Mapping[str, Finding],
+    broken: Sequence[Cost],
+    trick: str,
+) -> tuple[str, str]:
+    if status == "worse":
+        more = f", and {say_costs(broken, found, after, 'model')}" if broken else ""
+        return (
+            f"{after} invents more objects than {before}{more}.",
+            f"The rise is larger than chance on this test set.{_also(broken, found)}{trick}",
+        )
+    more = f", but {say_costs(broken, found, after, 'none')}" if broken else ""
+    return (
+        f"No reliable difference between {before} and {after} in invented objects{more}.",
+        "The 95% intervals include zero: this test set cannot tell the two apart."
+        f"{_also(broken, found)}{trick}",
+    )
+
+
+def _paid(broken: Sequence[Cost], found: Mapping[str, Finding]) -> str:
+    """What the gain stands against, for a headline that names it."""
+    alone: dict[str, str] = {
+        "recall_kept": "Part of the drop may be bought by leaving true objects out.",
+        "not_fooled_more": "Descriptions got better and answers to questions about what is there got worse.",
+        "vqa_not_inferior": (
+            "The gain in captions is paid for with a loss in visual question answering beyond the margin."
+            if "vqa" in found and found["vqa"].numbers.get("any_worse")
+            else "The gain in captions does not rule out a loss in visual question answering beyond the "
+            "margin."
         ),
     }
-    headline, summary = headlines[status]
-    if status == "answers_worse" and any(line.effect == "worse" for line in main_lines(results, "ability")):
-        headline = f"{after} invents fewer objects, but answers questions worse."
-        summary = (
-            "The gain in captions is paid for with a loss in visual question answering beyond the margin."
-        )
-    return headline, summary
+    if len(broken) == 1 and broken[0].gate in alone:
+        return alone[broken[0].gate]
+    return f"The drop stands against losses beyond chance and margin: {_briefs(broken, found)}."
 
 
-def _words_on_questions(status: Status, before: str, after: str) -> tuple[str, str]:
+def _also(broken: Sequence[Cost], found: Mapping[str, Finding]) -> str:
+    return f" Worse beside it: {_briefs(broken, found)}." if broken else ""
+
+
+def _briefs(broken: Sequence[Cost], found: Mapping[str, Finding]) -> str:
+    return ", ".join(found[cost.finding].brief for cost in without_implied(broken))
+
+
+def _words_on_questions(
+    status: Status, before: str, after: str, found: Mapping[str, Finding], broken: Sequence[Cost]
+) -> tuple[str, str]:
     """Where nothing but questions was asked about what is there."""
     open_end = "No captions were compared: this says nothing about what it invents of its own accord."
-    return {
+    headlines = {
         "better": (f"{after} is right more often than {before} about what is there.", open_end),
         "no_effect": (f"No reliable difference between {before} and {after} on what is there.", open_end),
         "worse": (f"{after} is wrong more often than {before} about what is there.", open_end),
@@ -174,13 +240,18 @@ def _words_on_questions(status: Status, before: str, after: str) -> tuple[str, s
             "as well.",
             open_end,
         ),
-    }[status]
+    }
+    if status in headlines:
+        return headlines[status]
+    costs = say_costs(broken, found, after, "model")
+    return f"{after} is right more often than {before} about what is there, but {costs}.", open_end
 
 
 def _better(found: Mapping[str, Finding]) -> str:
     """What is behind a `better`, and what it leaves open."""
-    names = {"recall": "recall", "vqa": "question answering"}
-    known = {key: name for key, name in names.items() if key in found}
+    known = {
+        cost.finding: cost.open_words for cost in COSTS if cost.finding in found and cost.finding in _LOSSES
+    }
     unsure = [name for key, name in known.items() if found[key].numbers.get("passed") is None]
     text = "The drop is larger than chance"
     if "length" not in found:
@@ -192,14 +263,18 @@ def _better(found: Mapping[str, Finding]) -> str:
     else:
         text += ", and shorter captions do not explain it. "
     if unsure:
-        both = " and ".join(unsure)
+        both = join_words(unsure)
         return (
             text
             + f"No loss in {both} beyond the margin was measured, but the interval does not rule one out."
         )
     return text + (
-        f"A loss in {' and '.join(known.values())} beyond the margin is ruled out." if known else ""
+        f"A loss in {join_words(list(known.values()))} beyond the margin is ruled out." if known else ""
     )
+
+
+_LOSSES = ("recall", "instance_recall", "repetition", "counting", "grammar", "vqa")
+"""Findings on something that may be lost, for the summary of a gain."""
 
 
 def _single(results: Results) -> Verdict:

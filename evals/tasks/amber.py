@@ -35,6 +35,7 @@ from align.coco import read_json
 from align.errors import AlignError
 from align.schema import Message, Prediction, Score
 from evals.answers import TEXT_FIELDS, answer_text, is_own, make_prediction, own_predictions, read_answer_rows
+from evals.caption_measures import PRESENCE, caption_meta, caption_metrics, caption_values
 from evals.data_folder import find_file
 from evals.nouns import nltk_nouns, placed_nouns
 from evals.places import describe_places
@@ -101,6 +102,9 @@ class Amber(Task):
     """See the module. Values of a description, plain and with the prefix `strict_`: nouns, invented,
     has_invented, covered, expected_made; truth, expected, descriptions (1). Of a question: right, no_right
     (no answered and true), no_answered; no_true, questions (1); unparsed.
+
+    A description also has the values of `align.claims.measure_answer`, of whose measures those of the text
+    and of presence exist; what is present are AMBER's things, by the strict reading.
 
     A description's `meta.mentions` and `meta.mentions_strict` list the nouns as CHAIR's do its objects."""
 
@@ -219,14 +223,29 @@ class Amber(Task):
                 places["mentions" if mode == "official" else "mentions_strict"] = describe_places(
                     text, marked
                 )
-        meta = {"invented": invented["official"], "invented_strict": invented["strict"], **places}
+            if mode == "strict":  # things of AMBER's own vocabulary, each once
+                told = {noun for noun in nouns if noun not in self._lexicon.safe}
+                values |= {
+                    "kinds_named": float(len(told)),
+                    "kinds_invented": float(len(set(invented[mode]))),
+                    "kinds_right": float(len(covered)),
+                    "kinds_there": float(len(truth)),
+                }
+        values |= caption_values(text, None)
+        meta = {
+            "invented": invented["official"],
+            "invented_strict": invented["strict"],
+            **places,
+            **caption_meta(text, None),
+        }
         return Mark(values, invented["official"], meta, unparsed=not text.strip())
 
     @property
     @override
     def metrics(self) -> Sequence[Metric]:
         order = sorted(MODES, key=lambda mode: mode != self.config.primary_mode)
-        return [metric for mode in order for metric in amber_metrics(mode, mode == self.config.primary_mode)]
+        found = [metric for mode in order for metric in amber_metrics(mode, mode == self.config.primary_mode)]
+        return found + caption_metrics(PRESENCE, "generative", subsets=("generative",))
 
     @override
     def published(self, scores: Sequence[Score]) -> dict[str, dict[str, float]]:

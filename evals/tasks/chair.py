@@ -23,6 +23,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import override
 
+from align.claims import PictureTruth, load_picture_truth
 from align.coco import load_captions, load_instances, read_json
 from align.errors import AlignError
 from align.objects import MODES, Mention, Mode, Singulariser, find_objects
@@ -37,6 +38,7 @@ from evals.answers import (
     read_answer_rows,
     read_whole,
 )
+from evals.caption_measures import caption_meta, caption_metrics, caption_values
 from evals.data_folder import find_file
 from evals.places import count_words, describe_places
 from evals.task import Card, Mark, Metric, Sample, Task, TaskConfig
@@ -107,7 +109,8 @@ class Config(TaskConfig):
 class Chair(Task):
     """See the module. Values of a sample, plain for `official` and with the prefix `strict_`:
     captions (1), mentions, invented (mentions), has_invented (0 or 1), covered and truth (distinct
-    objects); and words, at white space.
+    objects); and words, at white space. Beside them those of `align.claims.measure_answer`: with `instances`
+    what is known of numbers, places and colours is measured too, with `objects` presence alone.
 
     `meta.mentions` lists the official mentions, `meta.mentions_strict` the strict ones, each with
     start and end (characters), text, category, invented, sentence (0 is the first) and word (how many
@@ -158,6 +161,23 @@ class Chair(Task):
             meta={"question": self.config.prompt, "label": truth[self.config.primary_mode]},
         )
 
+    def picture_of(self, sample: Sample) -> PictureTruth:
+        """What is known of a sample's picture, for the measures beside CHAIR's."""
+        if self.config.instances is None:
+            return PictureTruth.of_objects(sample.reference["strict"])
+        return self._pictures[int(sample.id.partition("#")[0])]
+
+    def pictures(self) -> Collection[PictureTruth]:
+        """What is known of all pictures."""
+        known = self._truth.objects if self.config.instances is None else {}
+        return self._pictures.values() or [PictureTruth.of_objects(names) for names in known.values()]
+
+    @cached_property
+    def _pictures(self) -> dict[int, PictureTruth]:
+        """Empty where only `objects` are given."""
+        config = self.config
+        return load_picture_truth(config.instances, config.captions) if config.instances is not None else {}
+
     @cached_property
     def _truth(self) -> Truth:
         config = self.config
@@ -200,9 +220,12 @@ class Chair(Task):
         found = {mode: find_objects(text, mode, self.config.singulariser) for mode in MODES}
         for mode, prefix in (("official", ""), ("strict", "strict_")):
             values |= _count(prefix, found[mode], set(sample.reference[mode]))
+        picture = self.picture_of(sample)
+        values |= caption_values(text, picture)
         meta = {
             "mentions": _describe(text, found["official"], sample.reference["official"]),
             "mentions_strict": _describe(text, found["strict"], sample.reference["strict"]),
+            **caption_meta(text, picture),
         }
         # A caption that names no object can be right; only an empty one cannot be scored in earnest.
         return Mark(
@@ -228,9 +251,10 @@ class Chair(Task):
                     scale=1.0,
                     points=True,
                     description="length control: fewer inventions may be only less text",
+                    measures="form",
                 )
             )
-        return found
+        return found + caption_metrics(self.pictures(), config.split, without=("words",))
 
     @property
     @override

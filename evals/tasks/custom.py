@@ -1,8 +1,10 @@
 """Your own questions: JSON lines of `{id, image, question, answer | answers | objects}` and a metric by name.
 
 `answers` are all right (or all annotators, for vqa_accuracy and textvqa_accuracy), `answer` is the only one;
-`objects` are what is in the picture, for `chair`, whose question may be left out. `image` may be left out
-too. The metrics are those of `evals.graders`, `yes_no` (F1 and its company) and `chair`.
+`objects` are what is in the picture, for `chair`, whose question may be left out: names, or names with how
+many there are (`{"dog": 2}`). `image` may be left out too. The metrics are those of `evals.graders`, `yes_no`
+(F1 and its company), `chair`, and `captions`: the form of captions (repetition, grammar, length) of pictures
+about which nothing is known; a file of captions can be its own file of questions.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import override
 
+from align.claims import PictureTruth
 from align.config import nearest
 from align.errors import AlignError
 from align.objects import MODES, find_objects
 from align.schema import Message, Prediction
 from evals.answers import Row, answer_text, is_own, make_prediction, own_predictions, read_answer_rows
+from evals.caption_measures import caption_meta, caption_metrics, caption_values
 from evals.data_folder import find_file
 from evals.graders import GRADERS
 from evals.question_task import (
@@ -37,7 +41,7 @@ from evals.tasks import chair
 from evals.yes_no import parse_official, parse_strict, yes_no_metrics, yes_no_values
 
 ANSWER_FORMAT = answers_as("[{id, answer}] or the same as JSON lines")
-METRICS = (*GRADERS, "chair", "yes_no")
+METRICS = (*GRADERS, "captions", "chair", "yes_no")
 _SHAPE = "JSON lines of {id, image, question, answer | answers | objects}, and perhaps kind"
 
 
@@ -49,7 +53,7 @@ class Config(QuestionConfig):
         default=SHORT_ANSWER,
         description="what is asked; {question} stands for the question, which chair asks as it is",
     )
-    max_tokens: int = Field(default=0, ge=0, description="longest answer in tokens; 0: 16, for chair 512")
+    max_tokens: int = Field(default=0, ge=0, description="longest answer in tokens; 0: 16, of captions 512")
     path: Path = Field(description=f"your questions: {_SHAPE}")
     metric: str = Field(default="exact_match", description=f"one of: {', '.join(METRICS)}")
 
@@ -62,7 +66,7 @@ class Config(QuestionConfig):
 
     @model_validator(mode="after")
     def _longest(self) -> Config:
-        self.max_tokens = self.max_tokens or (512 if self.metric == "chair" else 16)
+        self.max_tokens = self.max_tokens or (512 if self.metric in ("captions", "chair") else 16)
         return self
 
 
@@ -138,6 +142,7 @@ class CustomCaptions(chair.Chair):
 
     type = "custom"
     answer_format = ANSWER_FORMAT
+    id_fields: tuple[str, ...] = ID_FIELDS
 
     def __init__(self, name: str, config: Config) -> None:
         shared = {key: getattr(config, key) for key in ("image_root", "max_tokens", "split", "primary_mode")}
@@ -153,9 +158,9 @@ class CustomCaptions(chair.Chair):
         return [self._asked(row) for row in read_answer_rows(self._custom.path, _SHAPE)]
 
     def _asked(self, row: Row) -> Sample:
-        name, image = _name(row), row.fields.get("image")
+        name, image = self._name(row), row.fields.get("image")
         question = str(row.fields.get("question") or self.config.prompt)
-        truth = _objects(row)
+        truth = self.reference_of(row)
         return Sample(
             id=name,
             images=[str(image)] if image else [],
@@ -172,16 +177,31 @@ class CustomCaptions(chair.Chair):
         return [sample for sample in self.samples() if sample.id in ids]
 
     @override
+    def picture_of(self, sample: Sample) -> PictureTruth:
+        return _picture(sample.reference)
+
+    @override
+    def pictures(self) -> Collection[PictureTruth]:
+        return [_picture(sample.reference) for sample in self.samples()]
+
+    @override
     def read_answers(self, path: Path) -> list[Prediction]:
         rows = read_answer_rows(path, ANSWER_FORMAT)
         if is_own(rows):
             return own_predictions(rows, self.name)
         return [
             make_prediction(
-                self.name, _name(row), answer_text(row.need(TEXT_FIELDS, ANSWER_FORMAT), row.where)
+                self.name, self._name(row), answer_text(row.need(TEXT_FIELDS, ANSWER_FORMAT), row.where)
             )
             for row in rows
         ]
+
+    def reference_of(self, row: Row) -> dict[str, Any]:
+        """What a row says of its picture: objects a mode and, under `counts`, how many of each."""
+        return _objects(row)
+
+    def _name(self, row: Row) -> str:
+        return row.need_id(self.id_fields, ANSWER_FORMAT)
 
     @property
     @override
@@ -189,10 +209,38 @@ class CustomCaptions(chair.Chair):
         return _card(self.name, self._custom, super().card.parser)
 
 
+class PlainCaptions(CustomCaptions):
+    """Captions of pictures about which nothing is known: repetition, grammar and length."""
+
+    measures = "form"
+    id_fields = (*ID_FIELDS, "image_id", "image", "file_name")
+
+    @override
+    def reference_of(self, row: Row) -> dict[str, Any]:
+        return {mode: [] for mode in MODES}
+
+    @override
+    def mark(self, sample: Sample, text: str) -> Mark:
+        meta = caption_meta(text, None)
+        return Mark(caption_values(text, None), meta["repeated"], meta, unparsed=not text.strip())
+
+    @property
+    @override
+    def metrics(self) -> Sequence[Metric]:
+        return caption_metrics(None, self.config.split)
+
+    @property
+    @override
+    def card(self) -> Card:
+        return _card(self.name, self._custom, "noun phrases and words by rules, see align/claims")
+
+
 def build(name: str, config: Config) -> Task:
     """The task of a recipe's section, by its metric."""
     if config.metric == "chair":
         return CustomCaptions(name, config)
+    if config.metric == "captions":
+        return PlainCaptions(name, config)
     return CustomYesNo(name, config) if config.metric == "yes_no" else Custom(name, config)
 
 
@@ -220,14 +268,15 @@ def _question(row: Row) -> Question:
     )
 
 
-def _objects(row: Row) -> dict[str, list[str]]:
-    """The picture's objects by COCO's names, for each mode of the extraction.
+def _objects(row: Row) -> dict[str, Any]:
+    """The picture's objects by COCO's names, for each mode of the extraction, and their `counts` where told.
 
     Raises:
         AlignError: no list of objects, or one that the extraction does not know and so could never find.
     """
     names = row.need(("objects",), _SHAPE)
-    if not isinstance(names, list):
+    counts = names.values() if isinstance(names, dict) else ()
+    if not isinstance(names, list | dict) or not all(type(count) is int and count > 0 for count in counts):
         raise AlignError("objects is not a list", where=row.where, fix=f"expected {_SHAPE}")
     # The strict extraction for both modes: the official one cannot read `bus`.
     known = {str(name): {item.category for item in find_objects(str(name), "strict")} for name in names}
@@ -238,7 +287,18 @@ def _objects(row: Row) -> dict[str, list[str]]:
             where=row.where,
             fix="name COCO's categories or their synonyms, and leave out what has none",
         )
-    return dict.fromkeys(MODES, sorted(set().union(*known.values())))
+    found: dict[str, Any] = dict.fromkeys(MODES, sorted(set().union(*known.values())))
+    if isinstance(names, dict):
+        total: Counter[str] = Counter()
+        for name, count in names.items():
+            total.update(dict.fromkeys(known[str(name)], count))
+        found["counts"] = dict(total)
+    return found
+
+
+def _picture(reference: Mapping[str, Any]) -> PictureTruth:
+    counts = reference.get("counts")
+    return PictureTruth(counts) if counts else PictureTruth.of_objects(reference["strict"])
 
 
 def _name(row: Row) -> str:

@@ -16,9 +16,9 @@ from typing_extensions import override
 
 from align.coco import read_json
 from align.errors import AlignError
+from align.normalise import clean
 from evals.data_folder import find_file
 from evals.graders import grade_vqa
-from evals.normalise import clean
 from evals.question_task import Grade, Question, QuestionConfig, QuestionTask, answers_as
 from evals.task import Card
 

@@ -76,7 +76,7 @@ def test_a_plural_without_a_number_names_two() -> None:
 def test_presence_alone_gives_no_counts() -> None:
     values = measure_answer("Two dogs and a cat.", PictureTruth.of_objects(["dog"]))
     assert (values["kinds_named"], values["kinds_invented"], values["number_claims"]) == (2, 1, 0)
-    assert "instances_named" not in values
+    assert (values["instances_named"], values["instances_there"], values["kinds_counted"]) == (0, 0, 0)
 
 
 def test_what_is_known_decides_what_is_measured() -> None:

@@ -8,9 +8,13 @@ with ten annotators 0, 30, 60, 90, 100 % for 0, 1, 2, 3 and more matches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-from evals.normalise import clean, normalise, normalise_evalai
-from evals.task import Mode
+from align.normalise import clean, normalise, normalise_evalai
+
+Mode = Literal["official", "strict"]
+SHORT_ANSWER = "{question}\nAnswer the question using a single word or phrase."
+"""LLaVA-1.5's prompt for short answers (arXiv:2310.03744, table 1)."""
 
 
 def vqa_accuracy(answer: str, annotators: Sequence[str], mode: Mode = "official") -> float:

@@ -1,0 +1,36 @@
+"""A look at dev pictures while a model trains, and what is kept of the training because of it.
+
+`dev:` in a training recipe lets the policy answer dev pictures at step 0, at the end and in between, in the
+training's own process; the answers are measured as everywhere (`align.claims`), each change since step 0
+with its paired interval. `keep:` says in words what there should be most of and what must not be lost;
+the step that the rule keeps becomes the stage's result. Test data takes no part in it.
+
+    dev:
+      prompts: ${run_dir}/instructions/prompts.parquet
+      instances: ${run_dir}/scenes/annotations/instances_dev.json
+    keep: {most: invention_drop, while: {recall: -1.0, instance_precision: 0, repetition: +0}, patience: 3}
+
+Whoever trains calls `open_dev_check`; recipes hold `DevSection` and `KeepSection`; the rule itself is in
+`rule.py`, by hand-made log lines if need be.
+"""
+
+from __future__ import annotations
+
+from align.dev_check.open import open_dev_check
+from align.dev_check.recipe import DevSection, KeepSection
+from align.dev_check.rule import Judged, KeepRule, Kept
+from align.dev_check.state import DEV_LOG, DEV_SAMPLES
+from align.dev_check.words import GAINS, LIMITS
+
+__all__ = [
+    "DEV_LOG",
+    "DEV_SAMPLES",
+    "GAINS",
+    "LIMITS",
+    "DevSection",
+    "Judged",
+    "KeepRule",
+    "KeepSection",
+    "Kept",
+    "open_dev_check",
+]

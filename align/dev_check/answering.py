@@ -1,0 +1,163 @@
+"""The policy's greedy answers in the middle of its training, which then goes on as if nobody had asked."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from align.chat import render, tokenizer_of
+from align.dev_check.asked import Asked
+from align.errors import AlignError
+from align.images import open_image, resolve_image
+
+_KEPT_BYTES = 1 << 29
+"""Inputs up to half a GiB are kept between checks; beyond that pictures are decoded again at each."""
+
+
+class Answerer:
+    """Asks the same questions at every check.
+
+    Args:
+        asked: what is asked.
+        processor: or the tokenizer of a text-only model.
+        root: folder of the pictures.
+        batch_size: questions answered at a time, those with answers of one length limit together.
+    """
+
+    def __init__(self, asked: Sequence[Asked], processor: Any, root: Path | None, batch_size: int) -> None:
+        self._asked, self._processor, self._root = asked, processor, root
+        self._batches = _batches(asked, batch_size)
+        self._kept: dict[int, dict[str, torch.Tensor]] = {}
+        self._free = _KEPT_BYTES
+
+    @property
+    def num_batches(self) -> int:
+        """Batches a check, each of which is decoded token by token."""
+        return len(self._batches)
+
+    def answers(self, model: Any, accelerator: Any) -> list[str]:
+        """One answer a question, in order: greedy, cut at the question's limit, special tokens left out.
+
+        Args:
+            model: as it trains, its adapter on; of its state nothing is changed.
+            accelerator: the trainer's, for the arithmetic that it trains in.
+        """
+        found = [""] * len(self._asked)
+        with undisturbed(model), torch.no_grad(), accelerator.autocast():
+            for number, places in enumerate(self._batches):
+                batch = self._inputs(number, model)
+                longest = self._asked[places[0]].max_new_tokens
+                ids = model.generate(**batch, **_greedy(model, self._processor, longest))
+                new = ids[:, batch["input_ids"].shape[1] :]
+                texts = tokenizer_of(self._processor).batch_decode(new, skip_special_tokens=True)
+                for place, text in zip(places, texts, strict=True):
+                    found[place] = text.strip()
+        return found
+
+    def _inputs(self, number: int, model: Any) -> dict[str, torch.Tensor]:
+        batch = self._kept.get(number)
+        if batch is None:
+            batch = self._collated([self._asked[place] for place in self._batches[number]])
+            size = sum(tensor.nbytes for tensor in batch.values())
+            if size <= self._free:
+                self._kept[number] = batch
+                self._free -= size
+        device = next(model.parameters()).device
+        moved = {name: tensor.to(device) for name, tensor in batch.items()}
+        dtype = _float_dtype(model)
+        return {name: t.to(dtype) if t.is_floating_point() else t for name, t in moved.items()}
+
+    def _collated(self, items: Sequence[Asked]) -> dict[str, torch.Tensor]:
+        """Inputs of the model, `[B, L]` padded on the left, so that every answer begins at L."""
+        texts = [
+            render(self._processor, list(item.messages), len(item.images), add_generation_prompt=True)
+            for item in items
+        ]
+        seen: dict[str, Any] = {}
+        if self._root is not None and any(item.images for item in items):
+            files = ([resolve_image(self._root, name) for name in item.images] for item in items)
+            seen["images"] = [[open_image(file) for file in own] for own in files]
+        tokenizer = tokenizer_of(self._processor)
+        padding_side, tokenizer.padding_side = tokenizer.padding_side, "left"
+        try:
+            batch = self._processor(
+                text=texts, padding=True, return_tensors="pt", add_special_tokens=False, **seen
+            )
+        except (ValueError, TypeError, IndexError, RuntimeError) as error:
+            raise AlignError(
+                f"the processor refuses a batch of {len(items)} questions: {error}",
+                where="dev.batch_size",
+                fix="set dev.batch_size: 1",
+            ) from error
+        finally:
+            tokenizer.padding_side = padding_side
+        return dict(batch)
+
+
+def _batches(asked: Sequence[Asked], batch_size: int) -> list[list[int]]:
+    """Places in `asked`: one length limit a batch, and either pictures or none."""
+    kinds: dict[tuple[int, int], list[int]] = {}
+    for place, item in enumerate(asked):
+        kinds.setdefault((item.max_new_tokens, len(item.images)), []).append(place)
+    return [
+        places[start : start + batch_size]
+        for _, places in sorted(kinds.items())
+        for start in range(0, len(places), batch_size)
+    ]
+
+
+def _greedy(model: Any, processor: Any, longest: int) -> dict[str, Any]:
+    """Greedy decoding as `align generate` asks of the server: nothing of the checkpoint's generation config
+    but its ends of turn."""
+    from transformers import GenerationConfig
+
+    tokenizer = tokenizer_of(processor)
+    own = getattr(model.generation_config, "eos_token_id", None)
+    ends = set(own) if isinstance(own, list) else {own}
+    ends = sorted(end for end in ends | {tokenizer.eos_token_id} if end is not None)
+    pad = tokenizer.pad_token_id
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=longest,
+        use_cache=True,
+        eos_token_id=ends,
+        pad_token_id=ends[0] if pad is None else pad,
+    )
+    return {"generation_config": config}
+
+
+def _float_dtype(model: Any) -> torch.dtype:
+    """What pictures are given in: the dtype of the base's own weights, an adapter's may be float32."""
+    frozen = (p for p in model.parameters() if not p.requires_grad and p.is_floating_point())
+    return next(frozen, next(model.parameters())).dtype
+
+
+@contextmanager
+def undisturbed(model: Any) -> Iterator[None]:
+    """The model in evaluation mode; afterwards everything that training reads is as it was.
+
+    Modules' modes (gradient checkpointing and dropout follow them), every random generator, and the offsets
+    that Qwen's models keep of the last prompt they read.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    offsets = [(m, m.rope_deltas) for m, _ in modes if hasattr(m, "rope_deltas")]
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            model.eval()
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for module, offset in offsets:
+            module.rope_deltas = offset
+        random.setstate(python)
+        np.random.set_state(numpy)

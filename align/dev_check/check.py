@@ -1,0 +1,255 @@
+"""The dev check of a training run: when it asks, what it writes, what is kept, and what it costs.
+
+    dev = open_dev_check(recipe, folder, processor, ...)     # None without a `dev` section
+    train(trainer, folder, "DPO", dev)                       # asks at step 0, in between and at the end
+    following = save_trained(...)                            # of the kept step's weights
+    metrics |= dev.metrics()
+
+With several processes the main one answers and the others wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from align.dev_check.asked import Asked
+from align.dev_check.cost import Cost, check_steps
+from align.dev_check.recipe import DevSection
+from align.dev_check.rule import KeepRule, Kept
+from align.dev_check.scores import Scorer, values_of
+from align.dev_check.state import DevState
+from align.errors import AlignError
+from align.progress import say
+
+if TYPE_CHECKING:
+    from align.dev_check.answering import Answerer
+    from align.run import RunFolder
+
+_TIMED_STEPS = 3
+
+
+class DevCheck:
+    """One run's dev check.
+
+    Args:
+        section: the recipe's.
+        rule: what is kept; None keeps the last step.
+        asked: what every check asks.
+        answerer: gets the policy's answers.
+        cost: what training and checks take, by an estimate in tokens.
+
+    Attributes:
+        stopped_at: the step at which the rule ended the run; None where it did not.
+        seconds: that this process spent on checks.
+    """
+
+    def __init__(
+        self,
+        section: DevSection,
+        rule: KeepRule | None,
+        asked: Sequence[Asked],
+        answerer: Answerer,
+        cost: Cost,
+        folder: RunFolder,
+    ) -> None:
+        self._section, self._rule, self._asked, self._cost = section, rule, asked, cost
+        self._answerer = answerer
+        self._state = DevState(folder) if folder.is_main else None
+        self._scorer: Scorer | None = None
+        self._steps: frozenset[int] = frozenset()
+        self._kept: Kept | None = None
+        self._train_seconds = 0.0
+        self._took: list[float] = []
+        self.stopped_at: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """That this process spent on checks."""
+        return sum(self._took)
+
+    def attach(self, trainer: Any, resumed: int | None) -> None:
+        """Ask during the trainer's `train`.
+
+        Args:
+            resumed: the step of the checkpoint that training goes on from; None where it starts anew.
+
+        Raises:
+            AlignError: the weights are sharded over processes.
+        """
+        from accelerate.utils import DistributedType
+
+        if trainer.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            raise AlignError(
+                "the dev check needs the whole model in one process, and the weights are sharded",
+                where="dev",
+                fix="leave dev and keep out, or train with recipes/accelerate/ddp.yaml",
+            )
+        if self._state is not None:
+            self._state.resume(resumed)
+            if self._state.lines:
+                self._scorer = Scorer(self._asked, self._section.level, self._state.start())
+        trainer.add_callback(_callback(self, trainer))
+
+    def plan(self, max_steps: int, rows_a_step: int) -> None:
+        """Fix the steps of the checks, from recipe and data alone; says what they will cost."""
+        self._steps = frozenset(check_steps(self._section, self._cost, max_steps, rows_a_step))
+        share = self._cost.share(len(self._steps), max_steps, rows_a_step)
+        say(
+            f"  dev check: {len(self._steps)} checks of {len(self._asked)} questions, by an estimate "
+            f"{share:.0%} of the run"
+        )
+
+    def at(self, step: int, trainer: Any) -> None:
+        """Ask at this step if it is time to, and see whether the run goes on."""
+        if self.stopped_at is None and step in self._steps:
+            if self._state is not None and all(line["step"] != step for line in self._state.lines):
+                began = time.perf_counter()
+                self._ask(step, trainer)
+                self._took.append(time.perf_counter() - began)
+            trainer.accelerator.wait_for_everyone()
+        self.stopped_at = self._agreed(trainer)
+
+    def saved(self) -> None:
+        """A checkpoint has been sealed: weights that no resume can want are deleted."""
+        if self._state is not None and self._rule is not None:
+            self._state.drop_losers(self._best_at())
+
+    def step_took(self, seconds: float, done: int, max_steps: int) -> None:
+        """A training step's time; after the first ones the measured cost is said."""
+        self._train_seconds += seconds
+        if done != min(_TIMED_STEPS, max_steps) or not self._took:
+            return
+        each, step = self._took[0], self._train_seconds / done
+        share = len(self._steps) * each / (len(self._steps) * each + step * max_steps)
+        words = f"  dev check: about {each:.1f} s each, {share:.0%} of the run's time"
+        if share > self._section.share_of_time:
+            words += (
+                f", more than dev.share_of_time = {self._section.share_of_time:.0%}: "
+                "fewer checks, dev.num_pictures or shorter answers take less"
+            )
+        say(words)
+
+    def finish(self, trainer: Any) -> None:
+        """Give the model the weights that the rule keeps; without a rule it keeps the last step's."""
+        if self._state is None or self._rule is None:
+            return
+        self._kept = kept = self._rule.decide(self._state.lines)
+        self._state.restore_weights(trainer.accelerator.unwrap_model(trainer.model), kept.step)
+        if kept.nothing:
+            say(f"  nothing of this training is kept, the result is the start: {kept.why}")
+        else:
+            say(f"  kept: step {kept.step}, {kept.why}")
+
+    def metrics(self) -> dict[str, Any]:
+        """For the manifest: what the checks took, and what was kept and why."""
+        if self._state is None:
+            return {}
+        whole = self.seconds + self._train_seconds
+        found: dict[str, Any] = {
+            "dev_check": {
+                "checks": len(self._state.lines),
+                "questions": len(self._asked),
+                "seconds_each": round(self.seconds / len(self._took), 2) if self._took else None,
+                "share_of_time": round(self.seconds / whole, 4) if whole else None,
+                "stopped_at": self.stopped_at,
+            }
+        }
+        if self._kept is not None:
+            found["kept"] = self._kept.to_json()
+        return found
+
+    def _ask(self, step: int, trainer: Any) -> None:
+        assert self._state is not None
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        began = time.perf_counter()
+        answers = self._answerer.answers(model, trainer.accelerator)
+        values = [values_of(item, answer) for item, answer in zip(self._asked, answers, strict=True)]
+        if self._scorer is None:
+            self._state.keep_start(values)
+            self._scorer = Scorer(self._asked, self._section.level, values)
+        assert self._scorer is not None
+        views = self._scorer.changes(values)
+        line: dict[str, Any] = {"step": step}
+        for view, changes in views.items():
+            line[view] = {name: change.to_json() for name, change in changes.items()}
+        if self._rule is not None:
+            judged = self._rule.judge(line)
+            if step:
+                line |= {"gain": judged.gain, "refused": list(judged.reasons)}
+            self._state.save_weights(model, step)
+        replies = [_reply(step, item, answer) for item, answer in zip(self._asked, answers, strict=True)]
+        self._state.add(line, replies[: self._section.samples], replies, time.perf_counter() - began)
+        if self._rule is not None:
+            self._state.drop_losers(self._best_at())
+        say(f"  dev check at step {step}: {_said(line, self._rule)}")
+
+    def _best_at(self) -> dict[int, int]:
+        """Step of each check -> the step that the rule would keep if the run had ended there."""
+        assert self._state is not None and self._rule is not None
+        lines = self._state.lines
+        return {line["step"]: self._rule.decide(lines[: n + 1]).step for n, line in enumerate(lines)}
+
+    def _agreed(self, trainer: Any) -> int | None:
+        """Where the run ends, told to every process by the main one."""
+        found = None
+        if self._state is not None and self._rule is not None:
+            found = self._rule.stops(self._state.lines)
+        if trainer.accelerator.num_processes == 1 or self._rule is None:
+            return found
+        from accelerate.utils import broadcast_object_list
+
+        told = [found]
+        broadcast_object_list(told)
+        return told[0]
+
+
+def _reply(step: int, item: Asked, answer: str) -> dict[str, Any]:
+    return {
+        "step": step,
+        "id": item.id,
+        "kind": item.kind,
+        "images": list(item.images),
+        "prompt": item.messages[-1].content,
+        "answer": answer,
+    }
+
+
+def _said(line: dict[str, Any], rule: KeepRule | None) -> str:
+    """The measures that the rule speaks of, or a few; then what speaks against the check."""
+    names = list(line["all"]) if rule is None else rule.measures
+    shown = [name for name in names if name in line["all"]][:6]
+    words = [f"{name} {line['all'][name]['value']:.1f} ({line['all'][name]['delta']:+.1f})" for name in shown]
+    refused = line.get("refused")
+    return ", ".join(words) + (f"; not kept: {refused[0]}" if refused else "")
+
+
+def _callback(dev: DevCheck, trainer: Any) -> Any:
+    from transformers import TrainerCallback
+
+    class DevCallback(TrainerCallback):
+        """Asks at step 0 and at the ends of steps; ends the run where the rule does."""
+
+        began = 0.0
+        done = 0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            dev.plan(state.max_steps, rows)
+            dev.at(state.global_step, trainer)
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.began = time.perf_counter()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.done += 1
+            dev.step_took(time.perf_counter() - self.began, self.done, state.max_steps)
+            dev.at(state.global_step, trainer)
+            if dev.stopped_at is not None:
+                control.should_training_stop = True
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            dev.saved()
+
+    return DevCallback()

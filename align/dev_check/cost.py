@@ -1,0 +1,80 @@
+"""What checks cost, by an estimate in tokens: the same on every machine and in every resumed run.
+
+A check whose number depended on a clock would make two runs of one recipe keep different steps. So the
+number of checks comes from recipe and rows alone, and the measured cost is only said. One unit is a token
+read once through the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from align.budget import TokenBudget
+from align.chat import render
+from align.dev_check.asked import Asked
+from align.dev_check.recipe import DevSection
+from align.images import image_size, resolve_image
+
+DECODE_STEP = 512
+"""Tokens that could be read in the time of one decoding step of a batch, which waits for memory or for
+the interpreter. Between 300 and 700 on what it was measured on: a 7M model on two cores, 7B ones on paper."""
+ANSWER_SHARE = 0.4
+"""Of the longest allowed answer, how long the longest of a batch is."""
+_FEWEST = 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Units of work.
+
+    Attributes:
+        row: of training on one row.
+        check: of one check.
+    """
+
+    row: float
+    check: float
+
+    def share(self, num_checks: int, max_steps: int, rows_a_step: int) -> float:
+        """Of the whole run, checks included, from 0 to 1."""
+        checks = num_checks * self.check
+        return checks / (checks + self.row * rows_a_step * max_steps)
+
+
+def cost_of(
+    asked: Sequence[Asked],
+    num_batches: int,
+    processor: Any,
+    root: Path | None,
+    lengths: Sequence[int],
+    passes: float,
+) -> Cost:
+    """The cost of a run's rows and of one check.
+
+    Args:
+        lengths: tokens of the training rows.
+        passes: what training on a row costs, in forwards.
+    """
+    sequences = []
+    for item in asked:
+        text = render(processor, list(item.messages), len(item.images), add_generation_prompt=True)
+        sizes = [image_size(resolve_image(root, name)) for name in item.images] if root is not None else []
+        sequences.append(((text,), sizes))
+    read = sum(TokenBudget(processor).lengths(sequences))
+    steps = num_batches * ANSWER_SHARE * sum(item.max_new_tokens for item in asked) / len(asked)
+    return Cost(passes * sum(lengths) / len(lengths), read + DECODE_STEP * steps)
+
+
+def check_steps(section: DevSection, cost: Cost, max_steps: int, rows_a_step: int) -> list[int]:
+    """The steps of the checks: step 0, the last one, and evenly in between, or `every` so many."""
+    if section.every is not None:
+        return sorted({*range(0, max_steps, section.every), max_steps})
+    count = section.checks
+    while count > min(_FEWEST, section.checks):
+        if cost.share(count, max_steps, rows_a_step) <= section.share_of_time:
+            break
+        count -= 1
+    return sorted({round(number * max_steps / (count - 1)) for number in range(count)})

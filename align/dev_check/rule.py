@@ -1,0 +1,203 @@
+"""Which of a run's checks is kept, and when a run ends early: a rule that noise does not move.
+
+    keep: {most: invention_drop, while: {recall: -1.0, instance_precision: 0, repetition: +0}}
+
+A gain must be proven: its paired interval against step 0 (`dev.level`, 95%) lies off zero. A loss is
+believed sooner: a limit is broken when a measure has moved past it by more than `DOUBT` standard errors
+of the move, which an even checkpoint does once in ten looks.
+
+Choosing the best of many checks on the pictures it is judged by picks noise, so dev pictures are drawn
+into two halves:
+
+1. the first half chooses: checks with a gain and no broken limit there, the largest gain first;
+2. the second half has the last word on the first of them: its gain must be there too and be real over both
+   halves, or nothing is kept, since the others are only second best by the same luck; no limit may be broken
+   there or over both halves, or the next one is asked.
+
+Where nothing is kept the result is step 0: rather nothing than noise. Early stopping looks at the first half
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from align.dev_check.scores import VIEWS, Change, changes_from_json
+from align.dev_check.words import LIMITS, direction, gain_of
+from align.errors import AlignError
+
+DOUBT = 1.28
+"""Standard errors; one-sided 10%."""
+Line = Mapping[str, Any]
+"""A line of `dev_log.jsonl`."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One check under the rule.
+
+    Attributes:
+        gain: on the half that chooses, in points; positive is better.
+        reasons: why it cannot be kept, in words; empty where it can.
+        is_chosen: whether the half that chooses has nothing against it.
+        is_confirmed: whether its gain is there on the second half, and real over both.
+    """
+
+    step: int
+    gain: float
+    is_chosen: bool
+    is_confirmed: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the rule keeps.
+
+    Attributes:
+        step: 0 where no check is kept.
+        nothing: whether nothing of the training is kept.
+        why: in words.
+        measures: of the kept check, measure -> change over all pictures.
+        judged: every check after step 0, in order.
+    """
+
+    step: int
+    nothing: bool
+    why: str
+    measures: Mapping[str, Mapping[str, float]]
+    judged: Sequence[Judged] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """For the manifest."""
+        refused = {str(one.step): list(one.reasons) for one in self.judged if one.reasons}
+        return {
+            "step": self.step,
+            "nothing": self.nothing,
+            "why": self.why,
+            "measures": dict(self.measures),
+            "refused": refused,
+        }
+
+
+class KeepRule:
+    """A recipe's `keep` section, as a judge of log lines.
+
+    Args:
+        most: a word of `GAINS`.
+        limits: words of `LIMITS` -> the change that is still allowed.
+        patience: checks without a gain after which a run ends; None never.
+    """
+
+    def __init__(self, most: str, limits: Mapping[str, float], patience: int | None = None) -> None:
+        self.most, self.limits, self.patience = most, dict(limits), patience
+        self.gain = gain_of(most)
+
+    @property
+    def measures(self) -> list[str]:
+        """The measures that it speaks of, the gain's first."""
+        return list(dict.fromkeys([self.gain.measure, *(LIMITS[word] for word in self.limits)]))
+
+    def check(self, measures: Sequence[str]) -> None:
+        """Refuse a rule over what is not measured.
+
+        Raises:
+            AlignError: names the word, and what it would need.
+        """
+        words = {f"keep.most = {self.most}": self.gain.measure}
+        words |= {f"keep.while.{word}": LIMITS[word] for word in self.limits}
+        for where, name in words.items():
+            if name not in measures:
+                raise AlignError(
+                    f"the dev check does not measure {name}",
+                    where=where,
+                    fix="give dev.instances for what is in the pictures, dev.questions for vqa, dev.own for "
+                    f"own; measured are: {', '.join(measures)}",
+                )
+
+    def judge(self, line: Line) -> Judged:
+        """One check, by its line alone."""
+        views = {view: changes_from_json(line, view) for view in VIEWS}
+        gains = {view: self._gain(changes) for view, changes in views.items()}
+        against = self._broken(views["first_half"], "the first half")
+        if gains["first_half"] <= 0:
+            against.insert(0, f"no {self._said()} on the first half")
+        reasons = list(against)
+        doubt = ""
+        if gains["second_half"] <= 0:
+            doubt = f"no {self._said()} on the second half"
+        elif not self._is_real(views["all"]):
+            doubt = f"{self._said()} is within noise: {_shown(views['all'][self.gain.measure])}"
+        reasons += [doubt] if doubt and not against else []
+        reasons += self._broken(views["second_half"], "the second half")
+        reasons += self._broken(views["all"], "both halves")
+        return Judged(int(line["step"]), gains["first_half"], not against, not doubt, tuple(reasons))
+
+    def decide(self, lines: Sequence[Line]) -> Kept:
+        """What is kept of the checks so far; lines in the order of their steps, step 0 first."""
+        judged = [self.judge(line) for line in lines if line["step"]]
+        order = sorted((one for one in judged if one.is_chosen), key=lambda one: (-one.gain, one.step))
+        best = next((one for one in order if not one.is_confirmed or not one.reasons), None)
+        if best is None or best.reasons:
+            return Kept(0, True, self._nothing(judged), {}, judged)
+        line = next(line for line in lines if line["step"] == best.step)
+        change = changes_from_json(line, "all")[self.gain.measure]
+        why = f"most {self._said()} with every limit held: {_shown(change)}"
+        return Kept(best.step, False, why, line["all"], judged)
+
+    def stops(self, lines: Sequence[Line]) -> int | None:
+        """The step at which `patience` ends the run; None where it does not."""
+        if self.patience is None:
+            return None
+        best, waited = 0.0, 0
+        for one in map(self.judge, (line for line in lines if line["step"])):
+            if one.is_chosen and one.gain > best:
+                best, waited = one.gain, 0
+                continue
+            waited += 1
+            if waited >= self.patience:
+                return one.step
+        return None
+
+    def _gain(self, changes: Mapping[str, Change]) -> float:
+        change = changes.get(self.gain.measure)
+        return 0.0 if change is None else self.gain.sign * change.delta
+
+    def _is_real(self, changes: Mapping[str, Change]) -> bool:
+        change = changes[self.gain.measure]
+        return change.ci_low > 0 if self.gain.sign > 0 else change.ci_high < 0
+
+    def _broken(self, changes: Mapping[str, Change], where: str) -> list[str]:
+        found = []
+        for word, limit in self.limits.items():
+            change = changes.get(LIMITS[word])
+            if change is not None and _is_broken(word, limit, change):
+                unit = "%" if word == "length" else ""
+                found.append(f"{word} {_shown(change)} on {where}, limit {limit:+g}{unit}")
+        return found
+
+    def _said(self) -> str:
+        return self.most.replace("_", " ")
+
+    def _nothing(self, judged: Sequence[Judged]) -> str:
+        if not judged:
+            return "no check after step 0"
+        last = max(judged, key=lambda one: one.gain)
+        return f"no check can be kept; step {last.step}, best on the first half: {'; '.join(last.reasons)}"
+
+
+def _is_broken(word: str, limit: float, change: Change) -> bool:
+    """Whether the measure is past the limit, by a change that is hardly noise."""
+    if abs(change.delta) <= DOUBT * change.se:
+        return False
+    sign = direction(word)
+    if sign:
+        return sign * change.delta < sign * limit
+    start = change.value - change.delta
+    return abs(change.delta) > abs(start) * limit / 100
+
+
+def _shown(change: Change) -> str:
+    return f"{change.delta:+.1f} [{change.ci_low:+.1f}, {change.ci_high:+.1f}]"
