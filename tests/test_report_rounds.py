@@ -120,8 +120,8 @@ def test_the_report_shows_the_path_and_what_ended_it(scored: Path, tmp_path: Pat
         in html
     )
     figure = html[html.index('id="rounds"') :].split("</figure>")[0]
-    # CHAIRs and recall have SFT and two rounds, the judge three: a marker each, with its numbers in a tip.
-    assert figure.count("<polygon") == 3 + 3 + 3
+    # Five measures have SFT and two rounds, the judge three: a marker each, with its numbers in a tip.
+    assert figure.count("<polygon") == 5 * 3 + 3
     assert "90.0 [85.0, 94.0]" in figure and "judge&#39;s balanced accuracy" in figure.replace("'", "&#39;")
     assert "judge on number" in figure and "70.0 [60.0, 80.0]" in figure and "judge on place" in figure
     assert "yes" in figure and "the most of those that keep recall" in figure and "round 3" in figure
