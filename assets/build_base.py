@@ -33,9 +33,9 @@ from data_tools.scenes.language import (
     PLACES,
     SHORT_ANSWER_SUFFIX,
     noun_phrase,
-    questions,
     web_caption,
 )
+from data_tools.scenes.questions import questions
 from data_tools.scenes.render import make_scene, scene_rng
 
 VOCAB_SIZE = 1536

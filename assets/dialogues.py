@@ -16,14 +16,12 @@ from data_tools.scenes.language import (
     DESCRIBE_PROMPTS,
     NOISE_SHARE,
     SHORT_ANSWER_SUFFIX,
-    Question,
     absent_typical,
-    exists_question,
     noun_phrase,
-    questions,
     web_caption,
     with_article,
 )
+from data_tools.scenes.questions import Question, exists_question, questions
 from data_tools.scenes.render import SceneObject
 
 NUM_ITEMS = 12

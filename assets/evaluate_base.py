@@ -21,7 +21,8 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from align.objects import find_objects
 from data_tools.scenes.categories import CATEGORIES
-from data_tools.scenes.language import DESCRIBE_PROMPT, absent_typical, exists_question
+from data_tools.scenes.language import DESCRIBE_PROMPT, absent_typical
+from data_tools.scenes.questions import exists_question
 from data_tools.scenes.render import Scene, make_scene, scene_rng
 
 
