@@ -49,6 +49,10 @@ MANY = 4
 """Numbers from here on are one label."""
 LABEL_KINDS = {"category": NUM_LABELS, "number": MANY, "place": len(PLACES), "color": len(COLOURS)}
 """Kind of label -> how many there are; the columns of `patch_targets`."""
+NUMBER_WEIGHTS = (0.6, 1.0, 1.5, 1.5)
+"""Most things are there once."""
+ANCHOR_LAYER = 4
+"""Layers after which category and anchor are asked for already, so that those above can count anchors."""
 UNKNOWN = -100
 """No label: number, place and colour of background, and the colour of what comes in one look."""
 MIN_PATCH_SHARE = 0.15
@@ -63,35 +67,47 @@ class PatchLabeller(nn.Module):
         self.tower = CLIPVisionModel(vision_config())
         self.norm = nn.LayerNorm(192)
         self.head = nn.Linear(192, sum(LABEL_KINDS.values()))
+        self.early_norm = nn.LayerNorm(192)
+        self.early_head = nn.Linear(192, NUM_LABELS + 2)
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """float32 [B, 64, 192]: last layer before `post_layernorm`, CLS dropped."""
         return self.tower(pixel_values).last_hidden_state[:, 1:]
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Logits float32 [B, 64, labels] a kind, of pixels float32 [B, 3, 96, 96]."""
-        logits = self.head(self.norm(self.features(pixel_values))).float()
-        return logits.split(list(LABEL_KINDS.values()), -1)
+        """Logits float32 [B, 64, labels] a kind, then early category and anchor, of pixels [B, 3, 96, 96]."""
+        layers = self.tower(pixel_values, output_hidden_states=True).hidden_states
+        late = self.head(self.norm(layers[-1][:, 1:])).float()
+        early = self.early_head(self.early_norm(layers[ANCHOR_LAYER][:, 1:])).float()
+        return (*late.split(list(LABEL_KINDS.values()), -1), *early.split([NUM_LABELS, 2], -1))
 
 
 def patch_targets(scene: Scene) -> np.ndarray:
-    """int64 [64, 4], row by row: the labels of the object that covers most of each patch."""
+    """int64 [64, 5], row by row: the labels of the object that covers most of each patch, and its anchor.
+
+    Of an object's patches the one nearest to its centre is the anchor (1): a picture shows as many cups as
+    it has anchors of cups.
+    """
     side = scene.instances.shape[0] // PATCH_SIZE
     blocks = scene.instances.reshape(side, PATCH_SIZE, side, PATCH_SIZE)
     shares = np.stack([(blocks == i).mean((1, 3)) for i in range(len(scene.objects))])
+    owner = np.where(shares.max(0) >= MIN_PATCH_SHARE, shares.argmax(0), -1)
     names = [item.category for item in scene.objects]
-    table = np.array([
-        (
-            LABEL_OF[item.category],
-            min(names.count(item.category), MANY) - 1,
-            min(int((item.bbox[0] + item.bbox[2] / 2) * len(PLACES) / IMAGE_SIZE), len(PLACES) - 1),
-            UNKNOWN if item.color is None else COLOUR_NAMES.index(item.color),
-        )
-        for item in scene.objects
-    ])  # fmt: skip
-    background = np.array([BACKGROUND, UNKNOWN, UNKNOWN, UNKNOWN])
-    seen = (shares.max(0) >= MIN_PATCH_SHARE)[..., None]
-    return np.where(seen, table[shares.argmax(0)], background).reshape(-1, len(LABEL_KINDS))
+    labels = np.full((side, side, len(LABEL_KINDS) + 1), UNKNOWN)
+    labels[..., 0] = BACKGROUND
+    for number, item in enumerate(scene.objects):
+        left, top, width, height = item.bbox
+        across, down = left + width / 2, top + height / 2
+        count = min(names.count(item.category), MANY) - 1
+        place = min(int(across * len(PLACES) / IMAGE_SIZE), len(PLACES) - 1)
+        color = UNKNOWN if item.color is None else COLOUR_NAMES.index(item.color)
+        labels[owner == number] = (LABEL_OF[item.category], count, place, color, 0)
+        rows, columns = np.nonzero(owner == number)
+        if len(rows):
+            centres = (np.stack([rows, columns]) + 0.5) * PATCH_SIZE - np.array([[down], [across]])
+            nearest = int((centres**2).sum(0).argmin())
+            labels[rows[nearest], columns[nearest], -1] = 1
+    return labels.reshape(side * side, -1)
 
 
 def uniform_scene(seed: int, index: int) -> Scene:
@@ -105,7 +121,7 @@ def uniform_scene(seed: int, index: int) -> Scene:
 
 
 def make_batch(seed: int, step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels uint8 [B, 96, 96, 3] and labels int64 [B, 64, 4]; half world scenes, half uniform."""
+    """Pixels uint8 [B, 96, 96, 3] and labels int64 [B, 64, 5]; half world scenes, half uniform."""
     first = step * size
     scenes = [
         make_scene(seed, "train", first + i) if i % 2 else uniform_scene(seed, first + i) for i in range(size)
@@ -144,17 +160,18 @@ def schedule(step: int, num_steps: int, warmup: int = 60, decay_share: float = 0
 
 
 def label_loss(logits: tuple[torch.Tensor, ...], targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the category, plus half of each other kind's, over the patches that have one."""
+    """Cross-entropy of each kind over the patches that have it; the early layer's half."""
     class_weights = torch.ones(NUM_LABELS)
     class_weights[BACKGROUND] = 0.4  # three patches of four are background
-    weights = (class_weights, torch.tensor([0.6, 1.0, 1.5, 1.5]), None, None)  # most things are there once
-    losses = [
-        nn.functional.cross_entropy(
-            values.flatten(0, 1), targets[..., kind].flatten(), weight=weight, ignore_index=UNKNOWN
-        )
-        for kind, (values, weight) in enumerate(zip(logits, weights, strict=True))
-    ]
-    return losses[0] + 0.5 * sum(losses[1:], torch.zeros(()))
+
+    def loss(values: torch.Tensor, column: int, weight: torch.Tensor | None = None) -> torch.Tensor:
+        labels = targets[..., column].flatten()
+        return nn.functional.cross_entropy(values.flatten(0, 1), labels, weight, ignore_index=UNKNOWN)
+
+    category, number, place, color, early_category, anchor = logits
+    late = loss(category, 0, class_weights) + loss(number, 1, torch.tensor(NUMBER_WEIGHTS))
+    early = loss(early_category, 0, class_weights) + loss(anchor, 4)
+    return late + 0.5 * (loss(place, 2) + loss(color, 3) + early)
 
 
 @torch.no_grad()
@@ -169,6 +186,12 @@ def evaluate(model: PatchLabeller, seed: int, num_scenes: int = 256) -> dict[str
         known = (targets[..., 0] != BACKGROUND) & (targets[..., kind] != UNKNOWN)
         right = logits[kind].argmax(-1) == targets[..., kind]
         found[f"dev_{name}"] = round(right[known].float().mean().item(), 4)
+    several = targets[..., 1] > 0
+    anchors = several & (targets[..., 4] == 1)
+    found["dev_number_of_several"] = round(
+        (logits[1].argmax(-1) == targets[..., 1])[several].float().mean().item(), 4
+    )
+    found["dev_anchors_found"] = round((logits[-1].argmax(-1) == 1)[anchors].float().mean().item(), 4)
     return found
 
 
