@@ -1,4 +1,4 @@
-"""Steps 2-9 of the base: the decoder learns to match words, to list, to look, and to speak.
+"""Steps 2-8 of the base: the decoder learns to match words, to list, to look, and to speak.
 
     python -m assets.train_language WORK_DIR
 
@@ -14,9 +14,9 @@ Needs ``vision.pt`` from `assets.train_vision`, or takes the tower of a finished
    image looks to the decoder like the slots that it already reads.
 4. *look*: dense items on real features.
 5. *speak*: web captions by the thousand, and existence dialogues, in chat form; dense items kept in.
-6. *settle*: the same at half the learning rate. 7. *clean*: the same with fewer noisy captions.
-8. *ask*: questions of every kind, answered in phrases (``Two dogs.``, ``Left side.``) or in bare words; to
+6. *ask*: questions of every kind, answered in phrases (``Two dogs.``, ``Left side.``) or in bare words; to
    answer VQAv2's prompt as VQAv2 does (``2``, ``left``) throughout is left to SFT.
+7. *settle*: the same at half the learning rate, with fewer noisy captions.
 
 Features are computed once (the tower is frozen). ``language.pt`` is resumed stage by stage.
 """
@@ -63,9 +63,8 @@ class SpeakStage:
 
 SPEAK_STAGES = (
     SpeakStage("speak", 1e-3, NOISE_SHARE, 5),
-    SpeakStage("settle", 5e-4, NOISE_SHARE, 6),
-    SpeakStage("clean", 5e-4, 0.45, 7),
-    SpeakStage("ask", 7e-4, 0.45, 8, asks=True),
+    SpeakStage("ask", 8e-4, 0.5, 6, asks=True),
+    SpeakStage("settle", 4e-4, 0.45, 7, asks=True),
 )
 
 
@@ -111,7 +110,7 @@ class Trainer:
             log.write(json.dumps(entry) + "\n")
 
     def slot_embeddings(self, labels: torch.Tensor) -> torch.Tensor:
-        """float32 [N, 256]: what a slot holds, in words; `labels` int64 [N, 4] as the first four columns of `patch_targets`.
+        """float32 [N, 256]: what slots hold, in words; `labels` int64 [N, 4 or more] as of `patch_targets`.
 
         The mean of a category's token embeddings (the filler's for background), plus the embeddings of
         its number, place and colour.
@@ -303,22 +302,22 @@ class Trainer:
         self.fit("look", num_steps, 5e-4, 2e-3, False, batch)
 
     def speak(self, bank: ImageBank, stage: SpeakStage, num_steps: int) -> None:
-        """Stages 5 to 8: captions, existence dialogues and dense items, one micro-batch of each.
+        """Stages 5 to 7: captions, existence dialogues and dense items, one micro-batch of each.
 
         Captions of one image share its prefix in one row, each blind to the others, which halves the
         cost of a caption.
         """
         rng = np.random.default_rng([self.seed, stage.stream])
         maker = self.maker
-        if stage.asks:
+        if stage.name == "ask":
             self.begin_with_words()
         maker.noise_share = stage.noise_share
 
         def batch(step: int) -> list:
             del step
             captions = rng.integers(bank.num_world, size=8 if stage.asks else 12)
-            asked = rng.integers(bank.num_world, size=16 if stage.asks else 8)
-            dense = rng.integers(len(bank.contexts), size=4)
+            asked = rng.integers(bank.num_world, size=12 if stage.asks else 8)
+            dense = rng.integers(len(bank.contexts), size=8)
             caption_rows = [maker.captions(bank.contexts[i], bank.objects[i], 5, rng) for i in captions]
             dialogues = []
             for number, i in enumerate(asked):
@@ -345,10 +344,9 @@ def main() -> None:
     parser.add_argument("--induction_steps", type=int, default=200)
     parser.add_argument("--listing_steps", type=int, default=200)
     parser.add_argument("--look_steps", type=int, default=80)
-    parser.add_argument("--speak_steps", type=int, default=400)
-    parser.add_argument("--settle_steps", type=int, default=240)
-    parser.add_argument("--clean_steps", type=int, default=100)
-    parser.add_argument("--ask_steps", type=int, default=300)
+    parser.add_argument("--speak_steps", type=int, default=300)
+    parser.add_argument("--ask_steps", type=int, default=260)
+    parser.add_argument("--settle_steps", type=int, default=140)
     parser.add_argument("--tower", type=Path, help="take the vision tower of this checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_threads", type=int, default=2)
@@ -370,7 +368,7 @@ def main() -> None:
     if "look" not in trainer.done:
         trainer.look(bank, args.look_steps)
     for stage, num_steps in zip(
-        SPEAK_STAGES, (args.speak_steps, args.settle_steps, args.clean_steps, args.ask_steps), strict=True
+        SPEAK_STAGES, (args.speak_steps, args.ask_steps, args.settle_steps), strict=True
     ):
         if stage.name not in trainer.done:
             trainer.speak(bank, stage, num_steps)
