@@ -152,12 +152,51 @@ class RowMaker:
         self.image_id: int = tokenizer.encode("<image>", add_special_tokens=False)[0]
         self.pad_id: int = tokenizer.encode("<pad>", add_special_tokens=False)[0]
         self._cache: dict[str, list[int]] = {}
+        self._begins: dict[int, tuple[int, ...]] = {}
 
     def encode(self, text: str) -> list[int]:
         """Token ids; short texts repeat all the time, so they are kept."""
         if text not in self._cache:
             self._cache[text] = self.tokenizer.encode(text, add_special_tokens=False)
         return self._cache[text]
+
+    def words_of_category(self, token: int) -> tuple[int, ...]:
+        """The tokens that begin a category's singular and plural, if `token` is one of them; else none."""
+        if not self._begins:
+            for category in CATEGORIES:
+                plural = category.plural.rsplit(" of ", 1)[-1]
+                both = tuple({self.encode(f" {name}")[0] for name in (category.name, plural)})
+                self._begins |= dict.fromkeys(both, both)
+        return self._begins.get(token, ())
+
+    def said_again(self, rows: Sequence[Row], logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """float32 [N]: -log(1 - mass on words of categories that the caption has named), a learnt token.
+
+        Unlikelihood (Welleck et al. 2019, arXiv 1908.04319). Captions name a category once, but what not to
+        say is learnt slowly from what is said.
+
+        Args:
+            logits: float32 [N, V] of the learnt tokens, row by row.
+            targets: int64 [N], the learnt tokens.
+        """
+        places: list[int] = []
+        words: list[int] = []
+        place = 0
+        for row in rows:
+            said: list[int] = []
+            for i, (token, learnt) in enumerate(zip(row.ids, row.learnt, strict=True)):
+                if i in row.branches:
+                    said = []
+                if learnt:
+                    places += [place] * len(said)
+                    words += said
+                    place += 1
+                    said = said + list(self.words_of_category(token))
+        mask = torch.zeros_like(logits, dtype=torch.bool)
+        mask[places, words] = True
+        mask.scatter_(1, targets[:, None], False)  # a teddy bear may follow a bear
+        mass = logits.softmax(-1).masked_fill(~mask, 0.0).sum(-1)
+        return -torch.log1p(-mass.clamp(max=0.999))
 
     def _with_image(self, text: str) -> list[int]:
         return self.tokenizer.encode(

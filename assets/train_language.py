@@ -1,4 +1,4 @@
-"""Steps 2-8 of the base: the decoder learns to match words, to list, to look, and to speak.
+"""Steps 2-9 of the base: the decoder learns to match words, to list, to look, and to speak.
 
     python -m assets.train_language WORK_DIR
 
@@ -16,7 +16,8 @@ Needs ``vision.pt`` from `assets.train_vision`, or takes the tower of a finished
 5. *speak*: web captions by the thousand, and existence dialogues, in chat form; dense items kept in.
 6. *ask*: questions of every kind, answered in phrases (``Two dogs.``, ``Left side.``) or in bare words; to
    answer VQAv2's prompt as VQAv2 does (``2``, ``left``) throughout is left to SFT.
-7. *settle*: the same at half the learning rate, with fewer noisy captions.
+7. *settle*: more captions, fewer of them noisy. 8. *once*: the same, with more weight against naming a
+   category again.
 
 Features are computed once (the tower is frozen). ``language.pt`` is resumed stage by stage.
 """
@@ -58,13 +59,18 @@ class SpeakStage:
     noise_share: float
     stream: int
     asks: bool = False
-    """Dialogues are twice as many and of every kind of question, not of existence alone."""
+    """Dialogues hold every kind of question, not existence alone."""
+    num_images: tuple[int, int, int] = (12, 8, 4)
+    """Images a step for captions, for dialogues and for dense items."""
+    again_weight: float = 0.0
+    """Weight of the unlikelihood of naming a category again, against a token's cross-entropy."""
 
 
 SPEAK_STAGES = (
-    SpeakStage("speak", 1e-3, NOISE_SHARE, 5),
-    SpeakStage("ask", 8e-4, 0.5, 6, asks=True),
-    SpeakStage("settle", 4e-4, 0.45, 7, asks=True),
+    SpeakStage("speak", 1e-3, NOISE_SHARE, 5, num_images=(12, 8, 8)),
+    SpeakStage("ask", 1e-3, 0.5, 6, asks=True, again_weight=2.0),
+    SpeakStage("settle", 8e-4, 0.3, 7, asks=True, num_images=(16, 6, 2), again_weight=6.0),
+    SpeakStage("once", 5e-4, 0.3, 8, asks=True, num_images=(16, 6, 2), again_weight=25.0),
 )
 
 
@@ -77,6 +83,7 @@ class Trainer:
         tokenizer = build_tokenizer()
         self.maker = RowMaker(tokenizer)
         self.model: LlavaForConditionalGeneration = build_model(tokenizer)
+        self.again_weight = 0.0
         self.done: list[str] = []
         self.path = work_dir / "language.pt"
         if self.path.exists():
@@ -165,6 +172,8 @@ class Trainer:
         targets = labels[:, 1:][chosen]
         losses = nn.functional.cross_entropy(logits, targets, reduction="none")
         right = (logits.argmax(-1) == targets).float()
+        if rows[0].branches and self.again_weight:
+            losses = losses + self.again_weight * self.maker.said_again(rows, logits, targets)
         if balance:
             yes, no = (targets == self.maker.encode(f" {word}")[0] for word in ("yes", "no"))
             half = (yes | no).sum() / 2
@@ -302,7 +311,7 @@ class Trainer:
         self.fit("look", num_steps, 5e-4, 2e-3, False, batch)
 
     def speak(self, bank: ImageBank, stage: SpeakStage, num_steps: int) -> None:
-        """Stages 5 to 7: captions, existence dialogues and dense items, one micro-batch of each.
+        """Stages 5 to 8: captions, existence dialogues and dense items, one micro-batch of each.
 
         Captions of one image share its prefix in one row, each blind to the others, which halves the
         cost of a caption.
@@ -311,13 +320,14 @@ class Trainer:
         maker = self.maker
         if stage.name == "ask":
             self.begin_with_words()
-        maker.noise_share = stage.noise_share
+        maker.noise_share, self.again_weight = stage.noise_share, stage.again_weight
 
         def batch(step: int) -> list:
             del step
-            captions = rng.integers(bank.num_world, size=8 if stage.asks else 12)
-            asked = rng.integers(bank.num_world, size=12 if stage.asks else 8)
-            dense = rng.integers(len(bank.contexts), size=8)
+            num_captions, num_asked, num_dense = stage.num_images
+            captions = rng.integers(bank.num_world, size=num_captions)
+            asked = rng.integers(bank.num_world, size=num_asked)
+            dense = rng.integers(len(bank.contexts), size=num_dense)
             caption_rows = [maker.captions(bank.contexts[i], bank.objects[i], 5, rng) for i in captions]
             dialogues = []
             for number, i in enumerate(asked):
@@ -345,8 +355,9 @@ def main() -> None:
     parser.add_argument("--listing_steps", type=int, default=200)
     parser.add_argument("--look_steps", type=int, default=80)
     parser.add_argument("--speak_steps", type=int, default=300)
-    parser.add_argument("--ask_steps", type=int, default=260)
-    parser.add_argument("--settle_steps", type=int, default=140)
+    parser.add_argument("--ask_steps", type=int, default=330)
+    parser.add_argument("--settle_steps", type=int, default=340)
+    parser.add_argument("--once_steps", type=int, default=120)
     parser.add_argument("--tower", type=Path, help="take the vision tower of this checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_threads", type=int, default=2)
@@ -368,7 +379,7 @@ def main() -> None:
     if "look" not in trainer.done:
         trainer.look(bank, args.look_steps)
     for stage, num_steps in zip(
-        SPEAK_STAGES, (args.speak_steps, args.ask_steps, args.settle_steps), strict=True
+        SPEAK_STAGES, (args.speak_steps, args.ask_steps, args.settle_steps, args.once_steps), strict=True
     ):
         if stage.name not in trainer.done:
             trainer.speak(bank, stage, num_steps)
