@@ -219,7 +219,8 @@ def _serve(words: list[str]) -> int:
 def _describe_fields(cls: type[BaseModel], prefix: str = "") -> list[str]:
     """One line a recipe key: dotted name, type, default and what it is for."""
     lines = []
-    for name, field in cls.model_fields.items():
+    for own, field in cls.model_fields.items():
+        name = field.alias or own
         section = _section(field.annotation)
         if section is not None:
             lines.append(f"  {prefix}{name}: {field.description or 'section'}")

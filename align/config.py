@@ -38,10 +38,13 @@ class StageRecipe(Strict):
             finished folder stays finished and a partial one is resumed.
         limit_keys: dotted keys that only decide whether the result is accepted; a partial folder is resumed
             whatever they are.
+        shown_keys: dotted keys that name folders of other stages only to show what they left; `align run`
+            leaves them out, and says so, where those stages are not selected and have never run.
     """
 
     how_keys: ClassVar[frozenset[str]] = frozenset()
     limit_keys: ClassVar[frozenset[str]] = frozenset()
+    shown_keys: ClassVar[frozenset[str]] = frozenset()
 
     run_dir: Path = Field(description="folder of the run; the stage writes to run_dir/name")
     name: str = Field(description="the stage's folder inside run_dir")
@@ -173,7 +176,7 @@ def _fields_at(cls: type[BaseModel], location: Sequence[Any]) -> list[str]:
             if isinstance(option, type) and issubclass(option, BaseModel):
                 current = option
                 break
-    return list(current.model_fields)
+    return [field.alias or name for name, field in current.model_fields.items()]
 
 
 def _options(annotation: Any) -> list[Any]:

@@ -13,6 +13,10 @@ The loss is TRL's (`trainer.loss_type`), or an `objective` of several terms: ima
 token weights, quality, likelihood, beta by score gap. With `reference_store.enabled: true` the reference's
 log-probs are kept in `run_dir/reference_store`: later epochs, and later runs of a sweep, find them there.
 
+With a `dev` section the policy answers dev pictures while it trains (`dev_log.jsonl`); `keep` says in words
+what there should be most of and what must not be lost, and the step that it keeps becomes the result. A rule
+that keeps nothing leaves the start, and `kept.nothing` in the manifest.
+
   align dpo recipes/qwen2_5_vl_7b/dpo.yaml trainer.beta=0.2
   accelerate launch -m align.dpo recipes/qwen2_5_vl_7b/dpo.yaml      # several GPUs
 

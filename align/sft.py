@@ -10,6 +10,10 @@ once: the same loss for a fraction of the work when an image has several questio
 TRL's way; where a model or a setting does not allow sharing, the stage says why and takes that way too.
 A batch then shows fewer different images: give it more rows (trainer.per_device_train_batch_size).
 
+With a `dev` section the policy answers dev pictures while it trains (`dev_log.jsonl`); `keep` says in words
+what there should be most of and what must not be lost, and the step that it keeps becomes the result. A rule
+that keeps nothing leaves the start, and `kept.nothing` in the manifest.
+
   align sft recipes/qwen2_5_vl_7b/sft.yaml trainer.learning_rate=1e-4
   accelerate launch -m align.sft recipes/qwen2_5_vl_7b/sft.yaml      # several GPUs
 

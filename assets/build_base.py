@@ -27,15 +27,16 @@ from transformers import (
 
 from assets.architecture import IMAGE_MEAN, IMAGE_SIZE, IMAGE_STD, PATCH_SIZE, base_config
 from data_tools.scenes.categories import CATEGORIES, CONTEXTS
+from data_tools.scenes.colours import COLOURED, COLOURS
 from data_tools.scenes.language import (
     DESCRIBE_PROMPTS,
     NUMBERS,
     PLACES,
     SHORT_ANSWER_SUFFIX,
     noun_phrase,
-    questions,
     web_caption,
 )
+from data_tools.scenes.questions import questions
 from data_tools.scenes.render import make_scene, scene_rng
 
 VOCAB_SIZE = 1536
@@ -97,7 +98,10 @@ def training_texts(num_scenes: int, seed: int = 0) -> Iterator[str]:
             lower = f"{noun_phrase(category.name, 1)} {noun_phrase(category.name, 2)}"
             yield f"{category.name} {lower} {category.name.capitalize()}"
             yield category.name
-        for word in (*NUMBERS, *PLACES, *(c.name for c in CONTEXTS), "yes", "no"):
+            if category.name in COLOURED:
+                for color in COLOURS:
+                    yield f"{noun_phrase(category.name, 1, color)} {noun_phrase(category.name, 2, color)}"
+        for word in (*NUMBERS, *PLACES, *COLOURS, *(c.name for c in CONTEXTS), "yes", "no"):
             yield f"{word} {word} {word.capitalize()}"
             yield word.capitalize()
         yield _PLAIN_ENGLISH

@@ -11,25 +11,32 @@ from transformers import PreTrainedTokenizerFast
 
 from assets.architecture import NUM_PATCHES
 from data_tools.scenes.categories import BY_NAME, CATEGORIES
+from data_tools.scenes.colours import COLOURS
 from data_tools.scenes.language import (
     DESCRIBE_PROMPT,
     DESCRIBE_PROMPTS,
     NOISE_SHARE,
+    NUMBERS,
+    PLACES,
     SHORT_ANSWER_SUFFIX,
-    Question,
+    Mention,
     absent_typical,
-    exists_question,
+    mentions,
     noun_phrase,
-    questions,
     web_caption,
     with_article,
 )
+from data_tools.scenes.questions import Question, exists_question, questions, verify_questions
 from data_tools.scenes.render import SceneObject
 
 NUM_ITEMS = 12
 BRIEF_SUFFIX = " Answer briefly."
-"""Asks the base for bare words; VQAv2's own suffix gets phrases, so that SFT has something to teach."""
+"""Asks the base for bare words."""
 SAME_CONTEXT_SHARE = 0.7
+NUM_CLAIMS = 2
+"""Claims of number, place, colour or relation that a dialogue asks about, beside the world's own question."""
+FALSE_CLAIM_SHARE = 0.4
+"""Share of dense items about what is there that make a claim of it (`` cup two no``) instead of telling."""
 Turn = tuple[str, str]
 
 
@@ -78,14 +85,38 @@ def phrased(question: Question) -> str:
         said = f"{question.answer} side"
     elif question.kind == "what":
         said = with_article(question.answer)
+    elif question.kind == "color":
+        said = with_article(question.category, question.answer)
     else:
         return question.answer.capitalize()
     return f"{said.capitalize()}."
 
 
 def bare(question: Question) -> str:
-    """The answer as VQAv2 writes it, but for existence, where the base always says Yes or No."""
-    return question.answer.capitalize() if question.kind == "exists" else question.answer
+    """The answer as VQAv2 writes it, but for yes and no, which the base always writes Yes and No."""
+    return question.answer.capitalize() if question.kind in ("exists", "verify") else question.answer
+
+
+def half_taught(question: Question) -> str:
+    """The answer to VQAv2's prompt: bare words for every other category, phrases for the rest.
+
+    So the base scores at what it sees without having learnt the form, and SFT has something to teach.
+    """
+    return bare(question) if BY_NAME[question.category].id % 2 else phrased(question)
+
+
+def attributes(mention: Mention) -> list[str]:
+    """What dense items tell of a category, in this order: its number, its place, its colour."""
+    return [word for word in (NUMBERS[mention.count], mention.place, mention.color) if word is not None]
+
+
+def false_attribute(word: str, rng: np.random.Generator) -> str:
+    """Another word of the same kind; of numbers a neighbour."""
+    if word in NUMBERS:
+        near = [n for n in (NUMBERS.index(word) - 1, NUMBERS.index(word) + 1) if 0 < n < len(NUMBERS)]
+        return NUMBERS[near[int(rng.integers(len(near)))]]
+    others = [other for other in (PLACES if word in PLACES else tuple(COLOURS)) if other != word]
+    return others[int(rng.integers(len(others)))]
 
 
 def branch_inputs(rows: Sequence[Row], length: int) -> dict[str, torch.Tensor]:
@@ -121,12 +152,51 @@ class RowMaker:
         self.image_id: int = tokenizer.encode("<image>", add_special_tokens=False)[0]
         self.pad_id: int = tokenizer.encode("<pad>", add_special_tokens=False)[0]
         self._cache: dict[str, list[int]] = {}
+        self._begins: dict[int, tuple[int, ...]] = {}
 
     def encode(self, text: str) -> list[int]:
         """Token ids; short texts repeat all the time, so they are kept."""
         if text not in self._cache:
             self._cache[text] = self.tokenizer.encode(text, add_special_tokens=False)
         return self._cache[text]
+
+    def words_of_category(self, token: int) -> tuple[int, ...]:
+        """The tokens that begin a category's singular and plural, if `token` is one of them; else none."""
+        if not self._begins:
+            for category in CATEGORIES:
+                plural = category.plural.rsplit(" of ", 1)[-1]
+                both = tuple({self.encode(f" {name}")[0] for name in (category.name, plural)})
+                self._begins |= dict.fromkeys(both, both)
+        return self._begins.get(token, ())
+
+    def said_again(self, rows: Sequence[Row], logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """float32 [N]: -log(1 - mass on words of categories that the caption has named), a learnt token.
+
+        Unlikelihood (Welleck et al. 2019, arXiv 1908.04319). Captions name a category once, but what not to
+        say is learnt slowly from what is said.
+
+        Args:
+            logits: float32 [N, V] of the learnt tokens, row by row.
+            targets: int64 [N], the learnt tokens.
+        """
+        places: list[int] = []
+        words: list[int] = []
+        place = 0
+        for row in rows:
+            said: list[int] = []
+            for i, (token, learnt) in enumerate(zip(row.ids, row.learnt, strict=True)):
+                if i in row.branches:
+                    said = []
+                if learnt:
+                    places += [place] * len(said)
+                    words += said
+                    place += 1
+                    said = said + list(self.words_of_category(token))
+        mask = torch.zeros_like(logits, dtype=torch.bool)
+        mask[places, words] = True
+        mask.scatter_(1, targets[:, None], False)  # a teddy bear may follow a bear
+        mass = logits.softmax(-1).masked_fill(~mask, 0.0).sum(-1)
+        return -torch.log1p(-mass.clamp(max=0.999))
 
     def _with_image(self, text: str) -> list[int]:
         return self.tokenizer.encode(
@@ -162,26 +232,50 @@ class RowMaker:
         return Row(ids, learnt, tuple(starts))
 
     def dense(
-        self, prefix: list[int], present: list[str], absent: list[str], rng: np.random.Generator
+        self, prefix: list[int], present: Sequence[Mention], absent: Sequence[str], rng: np.random.Generator
     ) -> Row:
-        """`prefix`, then `` dog yes cat no ...`` in random order; only yes and no are learnt."""
-        items = [(name, " yes") for name in present] + [(name, " no") for name in absent]
+        """`prefix`, then items in random order, of which only the words after a name are learnt.
+
+        An item is `` dog yes one left``, `` cat no``, or a claim of what is there: `` cup two no``.
+        """
+        items: list[tuple[Mention | None, str]] = [(mention, mention.category) for mention in present]
+        items += [(None, name) for name in absent]
         ids, learnt = list(prefix), [False] * len(prefix)
+
+        def add(word: str, is_learnt: bool) -> None:
+            tokens = self.encode(f" {word}")
+            ids.extend(tokens)
+            learnt.extend([is_learnt] * len(tokens))
+
         for i in rng.permutation(len(items)):
-            name, verdict = self.encode(f" {items[i][0]}"), self.encode(items[i][1])
-            ids += name + verdict
-            learnt += [False] * len(name) + [True] * len(verdict)
+            mention, name = items[i]
+            add(name, False)
+            if mention is None:
+                add("no", True)
+            elif rng.random() < FALSE_CLAIM_SHARE:
+                told = attributes(mention)
+                word, true = told[int(rng.integers(len(told)))], rng.random() < 0.5
+                add(word if true else false_attribute(word, rng), False)
+                add("yes" if true else "no", True)
+            else:
+                for word in ("yes", *attributes(mention)):
+                    add(word, True)
         return Row(ids, learnt)
 
-    def listing(self, prefix: list[int], names: Sequence[str]) -> Row:
-        """`prefix`, then ``a dog, a cat, a car.`` as captions name things; all but the prefix is learnt."""
-        said = ",".join(f" {with_article(name)}" for name in names)
-        answer = self.tokenizer.encode(f"{said}.</s>", add_special_tokens=False)
+    def listing(self, prefix: list[int], told: Sequence[Mention]) -> Row:
+        """`prefix`, then ``a dog on the left, two red cars.`` as captions name things; that is learnt."""
+        parts = []
+        for mention in told:
+            phrase = noun_phrase(mention.category, mention.count, mention.color)
+            if mention.place is not None:
+                phrase += f" {'in' if mention.place == 'middle' else 'on'} the {mention.place}"
+            parts.append(f" {phrase}")
+        answer = self.tokenizer.encode(f"{','.join(parts)}.</s>", add_special_tokens=False)
         return Row([*prefix, *answer], [False] * len(prefix) + [True] * len(answer))
 
     def dense_on_image(self, context: str, objects: Sequence[SceneObject], rng: np.random.Generator) -> Row:
-        """Twelve yes/no items on one image."""
-        present = sorted({item.category for item in objects})
+        """Twelve dense items on one image."""
+        present = mentions(objects)
         absent = negatives(context, objects, NUM_ITEMS - len(present), rng)
         return self.dense(self._with_image("<s>USER: <image>\n"), present, absent, rng)
 
@@ -202,17 +296,23 @@ class RowMaker:
         return [(exists_wording(name, rng) + suffix, answer) for name, answer in order]
 
     def asked(self, context: str, objects: Sequence[SceneObject], rng: np.random.Generator) -> list[Turn]:
-        """Questions of every kind, answered in phrases (``Two dogs.``, ``Left side.``, ``A zebra.``).
+        """Questions of every kind: phrases without a prompt for short ones (``Two dogs.``, ``Left side.``).
 
-        After `BRIEF_SUFFIX` in bare words (``2``, ``left``, ``zebra``): LoRA trains no embeddings, so SFT can
-        only begin an answer with words that the base has begun one with.
+        After `BRIEF_SUFFIX` bare words (``2``, ``left``, ``zebra``), after VQAv2's `half_taught`. LoRA trains
+        no embeddings, so SFT can only begin an answer with words that the base has begun one with.
         """
         way = rng.random()
-        brief = way < 0.4
-        suffix = BRIEF_SUFFIX if brief else SHORT_ANSWER_SUFFIX if way < 0.7 else ""
+        suffix, answer = (
+            (BRIEF_SUFFIX, bare)
+            if way < 0.25
+            else (SHORT_ANSWER_SUFFIX, half_taught)
+            if way < 0.75
+            else ("", phrased)
+        )
         found = questions(context, objects, rng)
-        order = [found[i] for i in rng.permutation(len(found))]
-        return [(q.text + suffix, bare(q) if brief else phrased(q)) for q in order]
+        claims = verify_questions(mentions(objects), rng)
+        found += [claims[i] for i in rng.permutation(len(claims))[:NUM_CLAIMS]]
+        return [(found[i].text + suffix, answer(found[i])) for i in rng.permutation(len(found))]
 
     def described(self, context: str, objects: Sequence[SceneObject], rng: np.random.Generator) -> list[Turn]:
         """One description prompt with a web caption, noise included."""

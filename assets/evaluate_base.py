@@ -3,14 +3,17 @@
     python -m assets.evaluate_base assets/base --split dev --num_images 300
 
 Existence: Yes against No in the chat form, balanced, negatives of the same context apart.
-Captions: greedy answers to the evaluated prompt against the objects that are there.
+Questions: greedy answers to VQAv2's prompt, by kind; and right ones among those that take the bare form.
+Captions: greedy and sampled answers to the evaluated prompt, CHAIR's numbers and `align.claims`' measures.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,15 @@ import torch
 from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from align.claims import MEASURES, Box, PictureTruth, measure_answer
+from align.claims.truth import places_of
 from align.objects import find_objects
 from data_tools.scenes.categories import CATEGORIES
-from data_tools.scenes.language import DESCRIBE_PROMPT, absent_typical, exists_question
-from data_tools.scenes.render import Scene, make_scene, scene_rng
+from data_tools.scenes.language import DESCRIBE_PROMPT, SHORT_ANSWER_SUFFIX, absent_typical
+from data_tools.scenes.questions import exists_question, questions
+from data_tools.scenes.render import IMAGE_SIZE, Scene, make_scene, scene_rng
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def prompt_text(processor: LlavaProcessor, question: str) -> str:
@@ -88,27 +96,86 @@ def existence(model: LlavaForConditionalGeneration, processor: LlavaProcessor, s
 
 
 @torch.no_grad()
-def describe(
+def answer(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
     scenes: list[Scene],
+    prompts: list[str],
     temperature: float = 0.0,
+    max_new_tokens: int = 96,
     batch_size: int = 50,
 ) -> list[str]:
-    """Answers to the evaluated prompt; greedy at temperature 0."""
+    """One answer a scene and prompt; greedy at temperature 0."""
     texts = []
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
+    generator: Any = model
     for first in range(0, len(scenes), batch_size):
-        part = scenes[first : first + batch_size]
-        inputs = encode(processor, part, [DESCRIBE_PROMPT] * len(part))
-        generator: Any = model
-        output = generator.generate(**inputs, max_new_tokens=64, **sampling)
+        part = slice(first, first + batch_size)
+        inputs = encode(processor, scenes[part], prompts[part])
+        output = generator.generate(**inputs, max_new_tokens=max_new_tokens, **sampling)
         texts += processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return texts
 
 
-def caption_scores(scenes: list[Scene], texts: list[str]) -> dict[str, float]:
-    """CHAIRs, CHAIRi, recall of categories, and mean length in words."""
+def plain(text: str) -> str:
+    """An answer without case, full stop and articles, as VQAv2 compares them."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().rstrip(".")).split())
+
+
+def question_scores(
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, scenes: list[Scene]
+) -> dict[str, dict[str, float]]:
+    """By kind of question: number, accuracy, and accuracy among the answers that are no phrase."""
+    shown, asked = [], []
+    for index, scene in enumerate(scenes):
+        for question in questions(scene.context, scene.objects, scene_rng(0, "evaluate_base/vqa", index)):
+            shown.append(scene)
+            asked.append(question)
+    prompts = [question.text + SHORT_ANSWER_SUFFIX for question in asked]
+    texts = answer(model, processor, shown, prompts, max_new_tokens=10)
+    totals, right, bare, bare_right = (Counter[str]() for _ in range(4))
+    for question, text in zip(asked, texts, strict=True):
+        totals[question.kind] += 1
+        is_right, is_bare = plain(text) == question.answer, not text.endswith(".")
+        right[question.kind] += is_right
+        bare[question.kind] += is_bare
+        bare_right[question.kind] += is_bare and is_right
+    return {
+        kind: {
+            "questions": total,
+            "accuracy": right[kind] / total,
+            "accuracy_of_bare": bare_right[kind] / max(bare[kind], 1),
+        }
+        for kind, total in totals.items()
+    }
+
+
+def truth_of(scene: Scene) -> PictureTruth:
+    """What `align.claims` compares captions with."""
+    grouped = {
+        name: [item for item in scene.objects if item.category == name]
+        for name in dict.fromkeys(item.category for item in scene.objects)
+    }
+    boxes = {name: tuple(Box(*item.bbox) for item in items) for name, items in grouped.items()}
+    return PictureTruth(
+        counts={name: len(items) for name, items in grouped.items()},
+        places={
+            name: frozenset[str]().union(*(places_of(box, IMAGE_SIZE, IMAGE_SIZE) for box in found))
+            for name, found in boxes.items()
+        },
+        colours={
+            name: frozenset(str(item.color) for item in items)
+            for name, items in grouped.items()
+            if items[0].color is not None
+        },
+        boxes=boxes,
+        width=IMAGE_SIZE,
+        height=IMAGE_SIZE,
+    )
+
+
+def caption_scores(scenes: list[Scene], texts: list[str]) -> dict[str, float | None]:
+    """CHAIRs, CHAIRi and recall of categories, and all measures of claims, in percent but `words`."""
     invented_captions = invented = mentioned = recalled = shown_total = 0
     for scene, text in zip(scenes, texts, strict=True):
         shown = {item.category for item in scene.objects}
@@ -117,12 +184,22 @@ def caption_scores(scenes: list[Scene], texts: list[str]) -> dict[str, float]:
         invented_captions += bool(wrong)
         invented, mentioned = invented + len(wrong), mentioned + len(said)
         recalled, shown_total = recalled + len(shown & set(said)), shown_total + len(shown)
-    return {
-        "chair_s": invented_captions / len(texts),
-        "chair_i": invented / max(mentioned, 1),
-        "recall": recalled / shown_total,
-        "words": float(np.mean([len(text.split()) for text in texts])),
+    values = [measure_answer(text, truth_of(scene)) for scene, text in zip(scenes, texts, strict=True)]
+    published = {
+        "chair_s": 100 * invented_captions / len(texts),
+        "chair_i": 100 * invented / max(mentioned, 1),
+        "recall": 100 * recalled / shown_total,
     }
+    claims = {f"{kind}_claims": sum(v[f"{kind}_claims"] for v in values) / len(values)
+              for kind in ("number", "place", "colour", "relation")}  # fmt: skip
+    return published | {measure.name: measure.of(values) for measure in MEASURES} | claims
+
+
+def rounded(value: object) -> object:
+    """The report with four digits behind the point."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return round(float(value), 4) if isinstance(value, float | np.floating) else value
 
 
 def main() -> None:
@@ -141,17 +218,19 @@ def main() -> None:
     start = time.time()
     report: dict[str, object] = {"split": args.split, "num_images": len(scenes)}
     report["existence"] = existence(model, processor, scenes)
-    suffix = "\nAnswer the question using a single word or phrase."
-    report["existence_short"] = existence(model, processor, scenes, suffix)
-    greedy = describe(model, processor, scenes)
+    report["existence_short"] = existence(model, processor, scenes, SHORT_ANSWER_SUFFIX)
+    report["questions"] = question_scores(model, processor, scenes)
+    prompts = [DESCRIBE_PROMPT] * len(scenes)
+    greedy = answer(model, processor, scenes, prompts)
     report["greedy"] = caption_scores(scenes, greedy)
     for temperature in (0.7, 1.0):
-        texts = describe(model, processor, scenes, temperature)
+        texts = answer(model, processor, scenes, prompts, temperature)
         report[f"sampled_t{temperature}"] = caption_scores(scenes, texts)
     report["seconds"] = round(time.time() - start)
     for scene, text in list(zip(scenes, greedy, strict=True))[: args.show]:
-        print(f"{text}   [there: {', '.join(item.category for item in scene.objects)}]")
-    print(json.dumps(report, indent=1, default=float))
+        there = ", ".join(f"{item.color or ''} {item.category}".strip() for item in scene.objects)
+        print(f"{text}   [there: {there}]")
+    print(json.dumps(rounded(report), indent=1, default=float))
 
 
 if __name__ == "__main__":

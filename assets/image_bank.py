@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import LlavaForConditionalGeneration
 
-from assets.train_vision import PatchLabeller, patch_labels, to_pixel_values, uniform_scene
+from assets.train_vision import PatchLabeller, load_tower, patch_targets, to_pixel_values, uniform_scene
 from data_tools.scenes.render import SceneObject, make_scene
 
 FIRST_INDEX = 2_000_000
@@ -25,7 +24,7 @@ class ImageBank:
     features: torch.Tensor
     """float16 [N, 64, 192]."""
     labels: torch.Tensor
-    """int64 [N, 64]."""
+    """int64 [N, 64, 4], of `patch_targets`."""
     num_world: int
     """The first `num_world` are world scenes; the others are uniform ones."""
 
@@ -44,19 +43,19 @@ def build_bank(labeller: PatchLabeller, num_world: int, num_uniform: int, seed: 
             for i in range(first, min(first + chunk, total))
         ]
         pixels = to_pixel_values(np.stack([s.pixels for s in scenes]))
-        features.append(labeller.features(pixels).half())
-        labels.append(torch.from_numpy(np.stack([patch_labels(s) for s in scenes])))
+        with torch.autocast("cpu", torch.bfloat16):
+            features.append(labeller.features(pixels).half())
+        labels.append(torch.from_numpy(np.stack([patch_targets(s) for s in scenes])))
         contexts += [s.context for s in scenes]
         objects += [s.objects for s in scenes]
     return ImageBank(contexts, objects, torch.cat(features), torch.cat(labels), num_world)
 
 
-def load_tower(work_dir: Path, checkpoint: Path | None) -> PatchLabeller:
+def trained_labeller(work_dir: Path, checkpoint: Path | None) -> PatchLabeller:
     """The trained tower, from `vision.pt` or from a finished checkpoint (whose label head is not kept)."""
     labeller = PatchLabeller()
     if checkpoint is None:
         labeller.load_state_dict(torch.load(work_dir / "vision.pt", weights_only=True)["model"])
     else:
-        model = LlavaForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
-        labeller.tower.load_state_dict(model.model.vision_tower.state_dict())
+        load_tower(labeller, checkpoint)
     return labeller

@@ -1,7 +1,7 @@
-"""Muon for the hidden matrices of a small ViT, in fp32.
+"""Muon for the hidden matrices of a small model.
 
-`torch.optim.Muon` orthogonalises in bfloat16, which costs more than the whole step on a CPU
-without bf16 matrix units; this one keeps fp32 and treats matrices of one shape as a batch.
+Unlike `torch.optim.Muon` it treats matrices of one shape as a batch. It orthogonalises in bfloat16, three
+times as fast as float32 on a CPU with bf16 matrix units, and slower than the rest of the step without.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ def orthogonalise(matrices: torch.Tensor, num_iterations: int = 5) -> torch.Tens
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     transposed = matrices.size(-2) > matrices.size(-1)
-    x = matrices.mT if transposed else matrices
+    x = (matrices.mT if transposed else matrices).bfloat16()
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(num_iterations):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if transposed else x
+    return (x.mT if transposed else x).float()
 
 
 class Muon(torch.optim.Optimizer):

@@ -5,17 +5,19 @@
 Needs ``vision.pt`` from `assets.train_vision`, or takes the tower of a finished checkpoint with
 ``--tower CHECKPOINT``. The stages are
 
-1. *induction*: text only. A few slots with objects' words, then ``dog yes cat no ...``; with tied
-   embeddings this teaches in minutes what captions alone never do: to look a word up.
+1. *induction*: text only. A few slots with objects' words, then ``dog yes one left cat no ...``; with tied
+   embeddings this teaches in minutes what captions alone never do: to look a word up. A slot is the sum of
+   the words for a category, its number, its place and its colour.
 2. *listing*: text only. Slots again, then what they hold, in the order in which captions name things.
    Without it captions repeat an object ("a vase, a vase and a vase") for a thousand steps.
-3. *connector*: regression from patch features to the word embedding of each patch's label, so
-   that an image looks to the decoder like the slots that it already reads.
-4. *look*: dense yes/no on real features.
-5. *speak*: web captions by the thousand, and existence dialogues, in chat form; dense yes/no kept in.
-6. *settle*: the same at half the learning rate. 7. *clean*: the same with fewer noisy captions.
-8. *ask*: how many, where and what as well, answered in phrases (``Two dogs.``, ``Left side.``), and in bare
-   words where asked to be brief. To answer VQAv2's prompt as VQAv2 does (``2``, ``left``) is left to SFT.
+3. *connector*: regression from patch features to the slot that says each patch's labels, so that an
+   image looks to the decoder like the slots that it already reads.
+4. *look*: dense items on real features.
+5. *speak*: web captions by the thousand, and existence dialogues, in chat form; dense items kept in.
+6. *ask*: questions of every kind, answered in phrases (``Two dogs.``, ``Left side.``) or in bare words; to
+   answer VQAv2's prompt as VQAv2 does (``2``, ``left``) throughout is left to SFT.
+7. *settle*: more captions, fewer of them noisy. 8. *once*: the same, with more weight against naming a
+   category again.
 
 Features are computed once (the tower is frozen). ``language.pt`` is resumed stage by stage.
 """
@@ -36,14 +38,16 @@ from transformers import LlavaForConditionalGeneration
 
 from assets.build_base import build_model, build_tokenizer
 from assets.dialogues import Row, RowMaker, branch_inputs
-from assets.image_bank import ImageBank, build_bank, load_tower
+from assets.image_bank import ImageBank, build_bank, trained_labeller
+from assets.imagined import NUM_SLOTS, imagine, spread
 from assets.muon import Muon
-from assets.train_vision import BACKGROUND, PatchLabeller
+from assets.train_vision import COLOUR_NAMES, MANY, UNKNOWN, PatchLabeller
 from data_tools.scenes.categories import CATEGORIES
-from data_tools.scenes.language import NOISE_SHARE, PLACES
+from data_tools.scenes.language import NOISE_SHARE, NUMBERS, PLACES
 
 FILLER = "."
-NUM_LISTING_SLOTS = 14
+ATTRIBUTE_WEIGHT = 0.7
+"""Weight of the words for number, place and colour in a slot, against the category's 1."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,18 @@ class SpeakStage:
     noise_share: float
     stream: int
     asks: bool = False
-    """Dialogues are twice as many and of every kind of question, not of existence alone."""
+    """Dialogues hold every kind of question, not existence alone."""
+    num_images: tuple[int, int, int] = (12, 8, 4)
+    """Images a step for captions, for dialogues and for dense items."""
+    again_weight: float = 0.0
+    """Weight of the unlikelihood of naming a category again, against a token's cross-entropy."""
 
 
 SPEAK_STAGES = (
-    SpeakStage("speak", 1e-3, NOISE_SHARE, 5),
-    SpeakStage("settle", 5e-4, NOISE_SHARE, 6),
-    SpeakStage("clean", 5e-4, 0.45, 7),
-    SpeakStage("ask", 7e-4, 0.45, 8, asks=True),
+    SpeakStage("speak", 1e-3, NOISE_SHARE, 5, num_images=(12, 8, 8)),
+    SpeakStage("ask", 1e-3, 0.5, 6, asks=True, again_weight=2.0),
+    SpeakStage("settle", 8e-4, 0.3, 7, asks=True, num_images=(16, 6, 2), again_weight=6.0),
+    SpeakStage("once", 5e-4, 0.3, 8, asks=True, num_images=(16, 6, 2), again_weight=25.0),
 )
 
 
@@ -75,6 +83,7 @@ class Trainer:
         tokenizer = build_tokenizer()
         self.maker = RowMaker(tokenizer)
         self.model: LlavaForConditionalGeneration = build_model(tokenizer)
+        self.again_weight = 0.0
         self.done: list[str] = []
         self.path = work_dir / "language.pt"
         if self.path.exists():
@@ -107,22 +116,39 @@ class Trainer:
         with (self.work_dir / "log.jsonl").open("a") as log:
             log.write(json.dumps(entry) + "\n")
 
-    def slot_embeddings(self) -> torch.Tensor:
-        """float32 [NUM_LABELS, 256]: mean of each category's token embeddings, filler last."""
+    def slot_embeddings(self, labels: torch.Tensor) -> torch.Tensor:
+        """float32 [N, 256]: what slots hold, in words; `labels` int64 [N, 4 or more] as of `patch_targets`.
+
+        The mean of a category's token embeddings (the filler's for background), plus the embeddings of
+        its number, place and colour.
+        """
         table = self.embedding.weight
-        names = [f" {category.name}" for category in CATEGORIES] + [FILLER]
-        return torch.stack([table[self.maker.encode(name)].mean(0) for name in names])
+        groups = ([f" {category.name}" for category in CATEGORIES] + [FILLER],
+                  [f" {word}" for word in NUMBERS[1 : MANY + 1]],
+                  [f" {word}" for word in PLACES], [f" {word}" for word in COLOUR_NAMES])  # fmt: skip
+        total = torch.zeros(len(labels), table.shape[1])
+        for kind, words in enumerate(groups):
+            rows = torch.stack([table[self.maker.encode(word)].mean(0) for word in words])
+            rows = torch.cat([rows, torch.zeros(1, rows.shape[1])])  # the last one stands for UNKNOWN
+            picked = labels[:, kind].masked_fill(labels[:, kind] == UNKNOWN, len(words))
+            total = total + (ATTRIBUTE_WEIGHT if kind else 1.0) * rows[picked]
+        return total
 
     def begin_with_words(self) -> None:
         """Give words at the start of an answer the embedding that they have behind a space.
 
-        ``zebra`` and `` zebra`` are two tokens, and captions only ever teach the second.
+        ``zebra`` and `` zebra`` are two tokens, and captions only ever teach the second. A digit begins as
+        its word, and a capital as its small letter.
         """
+        words = [category.name.split()[0] for category in CATEGORIES] + list(PLACES) + list(COLOUR_NAMES)
+        pairs = [(word, f" {word}") for word in words]
+        pairs += [(str(n), f" {word}") for n, word in enumerate(NUMBERS) if n]
+        pairs += [(word.capitalize(), f" {word}") for word in (*NUMBERS[1:], *PLACES)]
         with torch.no_grad():
-            for word in [category.name.split()[0] for category in CATEGORIES] + list(PLACES):
-                first, spaced = self.maker.encode(word), self.maker.encode(f" {word}")
-                if len(first) == len(spaced):
-                    self.embedding.weight[first] = self.embedding.weight[spaced]
+            for start, spaced in pairs:
+                first, known = self.maker.encode(start), self.maker.encode(spaced)
+                if len(first) == len(known):
+                    self.embedding.weight[first] = self.embedding.weight[known]
 
     def logits(self, ids: torch.Tensor, slots: torch.Tensor, rows: list[Row]) -> torch.Tensor:
         """Logits [B, L, V]; `slots` [B * I, 256] go where `ids` has the image token."""
@@ -130,24 +156,30 @@ class Trainer:
         mask = ids.eq(self.maker.image_id).unsqueeze(-1)
         embeds = embeds.masked_scatter(mask, slots)
         shared = branch_inputs(rows, ids.shape[1]) if rows[0].branches else {}
-        hidden = self.model.model.language_model(inputs_embeds=embeds, **shared).last_hidden_state
-        return self.model.lm_head(hidden)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = self.model.model.language_model(inputs_embeds=embeds, **shared).last_hidden_state
+            return self.model.lm_head(hidden)
 
     def loss(self, rows: list[Row], slots: torch.Tensor, balance: bool) -> tuple:
         """Mean cross-entropy of the learnt tokens, and the share of them that is right.
 
-        With `balance`, yes and no weigh the same in sum (for dense items, where no is frequent).
+        With `balance`, yes and no weigh the same in sum (for dense items, where no is frequent); what
+        is told of number, place and colour keeps its weight.
         """
         ids, labels = self.maker.collate(rows)
         chosen = labels[:, 1:] != -100
-        logits = self.logits(ids, slots, rows)[:, :-1][chosen]  # [N, V]
+        logits = self.logits(ids, slots, rows)[:, :-1][chosen].float()  # [N, V]
         targets = labels[:, 1:][chosen]
         losses = nn.functional.cross_entropy(logits, targets, reduction="none")
         right = (logits.argmax(-1) == targets).float()
+        if rows[0].branches and self.again_weight:
+            losses = losses + self.again_weight * self.maker.said_again(rows, logits, targets)
         if balance:
-            yes = targets == self.maker.encode(" yes")[0]
-            share = yes.float().mean().clamp(0.05, 0.95)
-            weights = torch.where(yes, 0.5 / share, 0.5 / (1 - share))
+            yes, no = (targets == self.maker.encode(f" {word}")[0] for word in ("yes", "no"))
+            half = (yes | no).sum() / 2
+            weights = torch.ones(len(targets))
+            for verdict in (yes, no):
+                weights[verdict] = half / verdict.sum().clamp(min=1)
             return (losses * weights).mean(), (right * weights).mean().item()
         return losses.mean(), right.mean().item()
 
@@ -205,49 +237,32 @@ class Trainer:
     def induction(self, num_steps: int, batch_size: int = 64) -> None:
         """Stage 1: slots of words instead of an image; one or two objects first, then six."""
         rng = np.random.default_rng([self.seed, 1])
-        names = [category.name for category in CATEGORIES]
+        prefix = [self.maker.image_id] * NUM_SLOTS
 
         def batch(step: int) -> list:
-            most = 2 if step < num_steps // 4 else 6
-            rows, slot_labels = [], []
+            rows, labels = [], []
             for _ in range(batch_size):
-                order = rng.permutation(len(names))
-                count = int(rng.integers(1, most + 1))
-                labels = np.full(8, BACKGROUND)
-                labels[rng.permutation(8)[:count]] = order[:count]
-                slot_labels.append(labels)
-                present = [names[i] for i in order[:count]]
-                absent = [names[i] for i in order[count : count + 12 - count]]
-                prefix = [self.maker.image_id] * 8
-                rows.append(self.maker.dense(prefix, present, absent, rng))
-            slots = self.slot_embeddings()[torch.from_numpy(np.concatenate(slot_labels))]
-            return [(rows, slots, True)]
+                scene = imagine(2 if step < num_steps // 4 else 6, rng)
+                labels.append(spread(scene.objects, rng))
+                rows.append(self.maker.dense(prefix, scene.told, scene.absent, rng))
+            return [(rows, self.slot_embeddings(torch.from_numpy(np.concatenate(labels))), True)]
 
         self.fit("induction", num_steps, 2e-3, 1e-3, False, batch)
 
-    def listing(self, num_steps: int, batch_size: int = 64, num_items: int = 16) -> None:
-        """Stage 2: up to six objects in one or two slots each, named in the order of captions."""
+    def listing(self, num_steps: int, batch_size: int = 64, num_items: int = 24) -> None:
+        """Stage 2: what the slots hold, in the order of captions."""
         rng = np.random.default_rng([self.seed, 2])
-        names = [category.name for category in CATEGORIES]
-        prefix = [self.maker.image_id] * NUM_LISTING_SLOTS
+        prefix = [self.maker.image_id] * NUM_SLOTS
         asked = [*prefix, *self.maker.encode("ASSISTANT:\n")]
 
         def batch(step: int) -> list:
             del step
-            lists, items = [], []
-            labels = []
-            for number in range(batch_size + num_items):
-                order = rng.permutation(len(names))
-                count = int(rng.integers(1, 7))
-                labels.append(spread(order[:count], rng))
-                present = [names[i] for i in sorted(order[:count])]
-                if number < batch_size:
-                    lists.append(self.maker.listing(asked, present))
-                else:
-                    absent = [names[i] for i in order[count:12]]
-                    items.append(self.maker.dense(prefix, present, absent, rng))
-            listed = self.slot_embeddings()[torch.from_numpy(np.concatenate(labels[:batch_size]))]
-            dense = self.slot_embeddings()[torch.from_numpy(np.concatenate(labels[batch_size:]))]
+            scenes = [imagine(6, rng) for _ in range(batch_size + num_items)]
+            labels = [torch.from_numpy(spread(scene.objects, rng)) for scene in scenes]
+            lists = [self.maker.listing(asked, scene.told) for scene in scenes[:batch_size]]
+            items = [self.maker.dense(prefix, scene.told, scene.absent, rng) for scene in scenes[batch_size:]]
+            listed = self.slot_embeddings(torch.cat(labels[:batch_size]))
+            dense = self.slot_embeddings(torch.cat(labels[batch_size:]))
             return [(lists, listed, False), (items, dense, True)]
 
         self.fit("listing", num_steps, 2e-3, 1e-3, True, batch)
@@ -255,21 +270,21 @@ class Trainer:
     def fit_connector(self, bank: ImageBank, num_steps: int = 600, batch_size: int = 2048) -> None:
         """Stage 3: least squares from features to slot embeddings, after whitening the input."""
         connector = self.model.model.multi_modal_projector
-        flat, labels = bank.features.flatten(0, 1), bank.labels.flatten()
+        flat, labels = bank.features.flatten(0, 1), bank.labels.flatten(0, 1)
         sample = flat[:: max(1, len(flat) // 200_000)].float()
         mean, std = sample.mean(0), sample.std(0) + 1e-4
         with torch.no_grad():
             nn.init.normal_(connector.linear_1.weight, std=192**-0.5)
             connector.linear_1.weight /= std
             connector.linear_1.bias.copy_(-connector.linear_1.weight @ mean)
-        targets = self.slot_embeddings().detach()
-        scale = targets.var().item()
+        scale = self.slot_embeddings(labels[:50_000]).var().item()
         optimiser = torch.optim.Adam(connector.parameters(), lr=2e-3)
         generator = torch.Generator().manual_seed(self.seed)
         start, loss = time.time(), torch.zeros(())
         for step in range(num_steps):
             pick = torch.randint(len(flat), (batch_size,), generator=generator)
-            loss = (connector(flat[pick].float()) - targets[labels[pick]]).pow(2).mean() / scale
+            target = self.slot_embeddings(labels[pick]).detach()
+            loss = (connector(flat[pick].float()) - target).pow(2).mean() / scale
             loss.backward()
             optimiser.param_groups[0]["lr"] = 2e-3 * (1 - step / num_steps)
             optimiser.step()
@@ -303,15 +318,16 @@ class Trainer:
         """
         rng = np.random.default_rng([self.seed, stage.stream])
         maker = self.maker
-        if stage.asks:
+        if stage.name == "ask":
             self.begin_with_words()
-        maker.noise_share = stage.noise_share
+        maker.noise_share, self.again_weight = stage.noise_share, stage.again_weight
 
         def batch(step: int) -> list:
             del step
-            captions = rng.integers(bank.num_world, size=8 if stage.asks else 12)
-            asked = rng.integers(bank.num_world, size=16 if stage.asks else 8)
-            dense = rng.integers(len(bank.contexts), size=4)
+            num_captions, num_asked, num_dense = stage.num_images
+            captions = rng.integers(bank.num_world, size=num_captions)
+            asked = rng.integers(bank.num_world, size=num_asked)
+            dense = rng.integers(len(bank.contexts), size=num_dense)
             caption_rows = [maker.captions(bank.contexts[i], bank.objects[i], 5, rng) for i in captions]
             dialogues = []
             for number, i in enumerate(asked):
@@ -329,16 +345,6 @@ class Trainer:
         self.fit(stage.name, num_steps, stage.lr, stage.lr, True, batch)
 
 
-def spread(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Slot labels int64 [NUM_LISTING_SLOTS]: each label in one or two random slots, fillers elsewhere."""
-    slots, cells, filled = np.full(NUM_LISTING_SLOTS, BACKGROUND), rng.permutation(NUM_LISTING_SLOTS), 0
-    for label in labels:
-        copies = int(rng.integers(1, 3))
-        slots[cells[filled : filled + copies]] = label
-        filled += copies
-    return slots
-
-
 def main() -> None:
     """Run the stages that are not done yet."""
     parser = argparse.ArgumentParser(description="Train the base's decoder and connector.")
@@ -348,10 +354,10 @@ def main() -> None:
     parser.add_argument("--induction_steps", type=int, default=200)
     parser.add_argument("--listing_steps", type=int, default=200)
     parser.add_argument("--look_steps", type=int, default=80)
-    parser.add_argument("--speak_steps", type=int, default=400)
-    parser.add_argument("--settle_steps", type=int, default=240)
-    parser.add_argument("--clean_steps", type=int, default=100)
-    parser.add_argument("--ask_steps", type=int, default=300)
+    parser.add_argument("--speak_steps", type=int, default=300)
+    parser.add_argument("--ask_steps", type=int, default=330)
+    parser.add_argument("--settle_steps", type=int, default=340)
+    parser.add_argument("--once_steps", type=int, default=120)
     parser.add_argument("--tower", type=Path, help="take the vision tower of this checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_threads", type=int, default=2)
@@ -359,7 +365,7 @@ def main() -> None:
     torch.set_num_threads(args.num_threads)
     args.work_dir.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(args.work_dir, args.seed)
-    labeller = load_tower(args.work_dir, args.tower)
+    labeller = trained_labeller(args.work_dir, args.tower)
     trainer.load_tower(labeller)
     if "induction" not in trainer.done:
         trainer.induction(args.induction_steps)
@@ -373,7 +379,7 @@ def main() -> None:
     if "look" not in trainer.done:
         trainer.look(bank, args.look_steps)
     for stage, num_steps in zip(
-        SPEAK_STAGES, (args.speak_steps, args.settle_steps, args.clean_steps, args.ask_steps), strict=True
+        SPEAK_STAGES, (args.speak_steps, args.ask_steps, args.settle_steps, args.once_steps), strict=True
     ):
         if stage.name not in trainer.done:
             trainer.speak(bank, stage, num_steps)

@@ -3,8 +3,11 @@
 Writes `verdicts.jsonl` (one an answer: score or the reason why there is none, the raw reply, the judge's id
 and the digest of its prompt) and `agreement.json` (how often the judge is right).
 
-  kind: claims    every object that an answer names is put to the judge as a yes/no question; the score is
-                  minus the number that it denies. The judge may be the policy itself.
+  kind: claims    what an answer says of an object is put to the judge as short questions: is it there, how
+                  many, where, in which colour, beside what (`kinds`). True claims earn, denied ones and
+                  objects named again cost (`claim_scores`; `score: denied` is RLAIF-V's minus the denied
+                  ones). Kinds at which the judge is near chance on dev are left out, and named. The judge
+                  may be the policy itself.
   kind: rating    a rubric, 1 to 5: accuracy, completeness, relevance. With `rows`, instruction rows rated
                   4 or 5 are kept, in `instructions.parquet`.
   kind: pairwise  two answers side by side, in both orders; disagreement is a tie. Also writes

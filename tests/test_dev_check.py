@@ -247,6 +247,20 @@ def test_keep_needs_dev_and_dev_needs_questions() -> None:
         )
 
 
+def test_help_and_errors_speak_of_while(capsys: pytest.CaptureFixture[str]) -> None:
+    from align.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["dpo", "--help"])
+    told = capsys.readouterr().out
+    assert "keep.while (default {})" in told and "keep.most (required)" in told
+    assert "dev.questions.num_questions (default 100)" in told and "instance_precision" in told
+    keep = {"most": "invention_drop", "whilst": {}}
+    base = {"run_dir": "runs", "model": {"path": "base"}, "data": {"path": "rows.jsonl"}}
+    with pytest.raises(RecipeError, match=r"unknown key 'keep\.whilst'.*did you mean 'while'"):
+        validate(sft.Recipe, base | {"dev": {"instances": "x.json"}, "keep": keep}, where="recipe")
+
+
 def test_fewer_checks_where_they_would_take_too_much() -> None:
     from align.dev_check.cost import Cost, check_steps
     from align.dev_check.recipe import DevSection

@@ -13,7 +13,10 @@ from align.cli import main
 from align.errors import AlignError, RecipeError
 from align.pipeline import Link, Selection, describe, load_pipeline, run_pipeline
 from align.pipeline.graph import stage_at
+from align.pipeline.reading import check_reads, without_unrun
 from tests.loop_pipeline import write_loop
+
+QUICKSTART = Path(__file__).parent.parent / "recipes" / "quickstart" / "pipeline.yaml"
 
 
 @pytest.fixture
@@ -59,8 +62,7 @@ def test_stages_read_what_their_recipes_name(loop: Path) -> None:
 
 
 def test_every_recipe_of_the_quickstart_is_linked() -> None:
-    pipeline = load_pipeline(Path(__file__).parent.parent / "recipes" / "quickstart" / "pipeline.yaml")
-    reads = {step.name: {link.source for link in step.reads} for step in pipeline}
+    reads = {step.name: {link.source for link in step.reads} for step in load_pipeline(QUICKSTART)}
     assert reads["sft_merged"] == {"sft", "scenes"} and reads["dpo"] >= {"sft_merged", "pairs", "scenes"}
     assert reads["score"] == {"generate_base", "generate_sft", "generate_dpo"}
     assert reads["report"] >= {"score", "judge", "pairs", "dpo"}
@@ -114,6 +116,32 @@ def test_a_stretch_needs_what_it_reads(loop: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     found = {path.name for path in (loop.parent / "run").iterdir() if path.is_dir()}
     assert found == {"world", "judge", "pairs"}
+
+
+def test_a_report_needs_scores_and_shows_what_else_is_there(tmp_path: Path) -> None:
+    """A report of checkpoints that came from elsewhere: no judge, no pairs, no training to show."""
+    mine = [
+        f"run_dir={tmp_path}",
+        "generate_base.model=a/b",
+        "generate_sft.model=a/c",
+        "generate_dpo.model=a/d",
+    ]
+    pipeline = load_pipeline(QUICKSTART, mine)
+    with pytest.raises(AlignError, match=r"report\.scores reads 'score', which has not run"):
+        check_reads(pipeline, ["report"])
+    asked = ["generate_base", "generate_sft", "generate_dpo", "score", "report"]
+    (tmp_path / "scenes").mkdir()
+    check_reads(pipeline, asked)
+    step = next(step for step in pipeline if step.name == "report")
+    settled, keys = without_unrun(step, pipeline, asked)
+    assert keys[:4] == ["judge", "pairs", "training.sft", "training.dpo"]
+    found = settled.recipe.model_dump(mode="json")
+    assert found["judge"] is found["pairs"] is None and found["training"] == {"sft": None, "dpo": None}
+    shown = ("scenes", "generate_base", "generate_sft", "generate_dpo", "score")
+    assert found["stages"] == [f"{tmp_path}/{name}" for name in shown]
+    assert step.recipe.model_dump()["judge"] == tmp_path / "judge"
+    said = describe(pipeline, Selection(only=asked))
+    assert "without training.dpo: that stage has not run" in said
 
 
 def test_before_the_first_run_all_is_to_do(loop: Path) -> None:

@@ -43,7 +43,7 @@ def test_the_walk_finds_the_tree() -> None:
     for model in MODELS:
         found = {path.stem for path in FILES if path.parent.name == model}
         assert found >= {"sft", "dpo", "sft_qlora", "dpo_qlora"}, model
-    assert len(FILES) == 19 + 4 * len(MODELS) - 4
+    assert len(FILES) == 20 + 4 * len(MODELS) - 4
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))
@@ -51,6 +51,9 @@ def test_recipe_loads_and_validates(path: Path) -> None:
     if path.stem == "pipeline":
         names = [step.recipe.name for step in load_pipeline(path)]
         assert names[-2:] == ["score", "report"] and {"sft", "dpo", "sample", "judge", "pairs"} <= set(names)
+        return
+    if path.stem == "best":  # a pipeline of its own, after the quickstart's
+        assert [step.recipe.name for step in load_pipeline(path)] == ["best_sample", "best"]
         return
     kind = "eval" if path.parent.name == "evals" else STAGE_OF.get(path.stem, path.stem)
     assert kind in stage_names(), f"{path} is named after no stage"

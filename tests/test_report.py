@@ -12,7 +12,7 @@ import pytest
 from report_data import THREE, caption_row, hand_made, line, write_scores
 
 from evals.report.captions import match_lengths, read_captions
-from evals.report.sides import judge_panel
+from evals.report.sides import judge_panel, pairs_panel
 from evals.report.stage import Recipe, run
 from evals.report.svg import fit
 from evals.report.text import Span, clean, mark_spans
@@ -358,6 +358,33 @@ def test_curves_judge_and_pairs_are_drawn(scores: Path, tmp_path: Path) -> None:
     assert "1,234 from 600 prompts" in text and "−2.91" in text and "+0.02" in text
 
 
+def test_dev_curves_show_the_kept_step_and_answers_as_text(scores: Path, tmp_path: Path) -> None:
+    def checked(step: int, delta: float) -> dict[str, Any]:
+        one = {"value": 20 + delta, "delta": delta, "ci_low": delta - 2, "ci_high": delta + 2, "se": 1.0}
+        return {"step": step, "all": {"distinct_invention": one, "words": one}, "refused": ["too <b>few</b>"]}
+
+    folder = tmp_path / "dpo"
+    folder.mkdir()
+    log = [checked(0, 0), checked(25, -5), checked(50, -9)]
+    (folder / "dev_log.jsonl").write_text("\n".join(map(json.dumps, log)))
+    answers = [
+        {"step": step, "id": "a", "prompt": "Describe.", "answer": f"<script>alert({step})</script>"}
+        for step in (0, 25, 50)
+    ]
+    (folder / "dev_samples.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    kept = {"step": 25, "nothing": False, "why": "most invention drop with every limit held: -5.0"}
+    (folder / "manifest.json").write_text(json.dumps({"metrics": {"kept": kept}}))
+    _, text, _ = report(scores, tmp_path, training={"dpo": folder})
+    assert "Step 25 was kept: most invention drop with every limit held: -5.0." in text
+    assert "step 25: 15.0 (-5.0), kept" in text and "step 50: 11.0 (-9.0)<" in text
+    assert "&lt;script&gt;alert(25)&lt;/script&gt;" in text and "<script>alert" not in text
+    assert "too &lt;b&gt;few&lt;/b&gt;" in text and ">25, kept<" in text
+    kept |= {"step": 0, "nothing": True}
+    (folder / "manifest.json").write_text(json.dumps({"metrics": {"kept": kept}}))
+    _, text, _ = report(scores, tmp_path / "again", training={"dpo": folder})
+    assert "Nothing of the training was kept, the result is the start" in text
+
+
 @pytest.mark.parametrize(
     ("kind", "more", "words"),
     [
@@ -382,6 +409,20 @@ def test_the_judge_is_told_in_the_words_of_its_kind(kind: str, more: Any, words:
     shown = f"{figure.lead} {figure.svg} " + " ".join(f">{cell}<" for row in figure.rows for cell in row)
     assert all(word in shown for word in words)
     assert ("claims" in shown) is (kind == "claims")
+
+
+def test_kinds_of_claims_and_sides_of_pairs_are_told() -> None:
+    value = {"value": 0.9, "ci_low": 0.8, "ci_high": 0.95}
+    by_kind = {"presence": {"balanced_accuracy": value}, "place": {"balanced_accuracy": value}}
+    by_kind["number"] = {"balanced_accuracy": None}
+    figure = judge_panel({"accuracy": value, "by_kind": by_kind, "left_out": {"number": "too few to tell"}})
+    assert figure is not None
+    assert ["balanced accuracy, place", "0.90 [0.80, 0.95]"] in figure.rows
+    assert ["balanced accuracy, number", "unknown, left out of the score"] in figure.rows
+    sides = {"chosen_repetition": 0.125, "rejected_repetition": 0.25, "chosen_words": 12.04}
+    pairs = pairs_panel({**sides, "rejected_words": 12.0})
+    assert pairs is not None and ["words, chosen and rejected", "12.0 and 12.0"] in pairs.rows
+    assert ["objects named again, chosen and rejected", "0.12 and 0.25"] in pairs.rows
 
 
 def test_length_and_position_of_other_descriptions(tmp_path: Path) -> None:

@@ -41,7 +41,14 @@ def told(ended: bool) -> dict[str, Any]:
     agreement = {"value": 0.9, "ci_low": 0.85, "ci_high": 0.94}
     kept = {"step": 40, "why": "the most of those that keep recall", "nothing": False}
     rounds = [
-        {"round": n, "is_kept": True, "kept": kept, "agreement": agreement, "stages": {"dpo": "dpo"}}
+        {
+            "round": n,
+            "is_kept": True,
+            "kept": kept,
+            "agreement": agreement,
+            "agreement_by_kind": {"number": {"value": 0.7, "ci_low": 0.6, "ci_high": 0.8}, "place": None},
+            "stages": {"dpo": "dpo"},
+        }
         for n in (1, 2)
     ]
     end = {"round": 3, "stage": "dpo", "why": "round3_dpo kept nothing: recall fell"}
@@ -113,9 +120,10 @@ def test_the_report_shows_the_path_and_what_ended_it(scored: Path, tmp_path: Pat
         in html
     )
     figure = html[html.index('id="rounds"') :].split("</figure>")[0]
-    # CHAIRs and recall have SFT and two rounds, the judge three: a marker each, with its numbers in a tip.
-    assert figure.count("<polygon") == 3 + 3 + 3
+    # Five measures have SFT and two rounds, the judge three: a marker each, with its numbers in a tip.
+    assert figure.count("<polygon") == 5 * 3 + 3
     assert "90.0 [85.0, 94.0]" in figure and "judge&#39;s balanced accuracy" in figure.replace("'", "&#39;")
+    assert "judge on number" in figure and "70.0 [60.0, 80.0]" in figure and "judge on place" in figure
     assert "yes" in figure and "the most of those that keep recall" in figure and "round 3" in figure
 
 

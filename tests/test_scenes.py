@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,27 +13,18 @@ from PIL import Image
 
 from data_tools.scenes.categories import BY_ID, BY_NAME, CATEGORIES, CONTEXTS, typical_objects
 from data_tools.scenes.coco_files import write_world
+from data_tools.scenes.colours import COLOURED, COLOURS, dye
 from data_tools.scenes.language import (
     NOISE_SHARE,
-    Mention,
-    absent_typical,
-    caption,
-    mentions,
-    noun_phrase,
-    place_of,
-    questions,
-    web_caption,
-    with_article,
 )
 from data_tools.scenes.render import (
     IMAGE_SIZE,
+    MAX_OBJECTS,
     MIN_VISIBLE,
     SPLITS,
     TRAIN_STYLES,
     UNSEEN_STYLE,
-    SceneObject,
     make_scene,
-    scene_rng,
     sprite,
     sprite_cells,
 )
@@ -51,17 +41,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(world: Path, name: str) -> dict:
     return json.loads((world / "annotations" / f"{name}.json").read_text())
-
-
-def named_in(text: str) -> set[str]:
-    """Categories named in a text; longer names first, so that a hot dog is no dog."""
-    found, text = set(), text.lower()
-    forms = [(form, c.name) for c in CATEGORIES for form in (c.plural, c.name)]
-    for form, name in sorted(forms, key=lambda pair: -len(pair[0])):
-        text, times = re.subn(rf"\b{form}\b", " ", text)
-        if times:
-            found.add(name)
-    return found
 
 
 def test_same_seed_same_bytes(world: Path, tmp_path: Path) -> None:
@@ -113,10 +92,47 @@ def test_instances_are_sound_coco(world: Path, split: str) -> None:
 def test_objects_are_visible() -> None:
     for index in range(60):
         scene = make_scene(0, "train", index)
-        assert 1 <= len(scene.objects) <= 6
+        assert 1 <= len(scene.objects) <= MAX_OBJECTS
         for number, item in enumerate(scene.objects):
             assert item.visible >= MIN_VISIBLE
             assert item.area == (scene.instances == number).sum()
+
+
+def test_pictures_are_hard() -> None:
+    """Small things, hidden things and several of one kind, each often enough to be measured."""
+    objects, counts = [], Counter()
+    for index in range(400):
+        scene = make_scene(0, "train", index)
+        objects += scene.objects
+        counts.update(Counter(item.category for item in scene.objects).values())
+    assert 0.05 < np.mean([item.visible < 0.6 for item in objects]) < 0.15
+    assert 0.10 < np.mean([item.area < 150 for item in objects]) < 0.20
+    several = sum(number for count, number in counts.items() if count > 1)
+    assert 0.25 < several / counts.total() < 0.40 and counts[3] > 50
+
+
+def test_coloured_things_have_the_color_that_is_told(world: Path) -> None:
+    seen: Counter[str] = Counter()
+    for index in range(150):
+        for item in make_scene(0, "train", index).objects:
+            assert (item.color in COLOURS) if item.category in COLOURED else item.color is None
+            seen[str(item.color)] += 1
+    assert set(COLOURS) <= set(seen)
+    for annotation in load(world, "instances_train")["annotations"]:
+        told = annotation.get("attributes")
+        painted = BY_ID[annotation["category_id"]].name in COLOURED
+        assert (told is not None and set(told) == {"color"}) if painted else told is None
+
+
+@pytest.mark.parametrize("style", [*TRAIN_STYLES, UNSEEN_STYLE])
+def test_dye_gives_most_of_a_sprite_the_hue(style: str) -> None:
+    for name in sorted(COLOURED):
+        image = sprite(style, sprite_cells(name)[0])
+        before, visible = np.asarray(image)[..., :3], np.asarray(image)[..., 3] > 96
+        red, blue = (np.asarray(dye(image, color))[..., :3].astype(int) for color in ("red", "blue"))
+        assert np.array_equal(np.asarray(dye(image, "red"))[..., 3], np.asarray(image)[..., 3])
+        redder = (red[..., 0] > red[..., 2] + 40) & (blue[..., 2] > blue[..., 0] + 40)
+        assert redder[visible].mean() > 0.25, (style, name, before.shape)
 
 
 def test_every_category_has_a_sprite_in_every_style() -> None:
@@ -131,95 +147,6 @@ def test_contexts_name_known_categories_and_most_of_them_are_typical_somewhere()
     named = {name for context in CONTEXTS for name in typical_objects(context.name)}
     assert named <= set(BY_NAME)
     assert set(BY_NAME) - named == set()
-
-
-def test_clean_captions_are_true_and_nearly_complete() -> None:
-    said_count = shown_count = 0
-    for index in range(300):
-        scene = make_scene(0, "dev", index)
-        shown = {item.category for item in scene.objects}
-        text = caption(scene.context, scene.objects, scene_rng(0, "test", index))
-        said = named_in(text)
-        assert said and said <= shown, text
-        said_count, shown_count = said_count + len(said), shown_count + len(shown)
-    assert said_count / shown_count > 0.88
-
-
-def test_web_captions_invent_in_the_stated_share() -> None:
-    noisy = total = 0
-    for index in range(1500):
-        scene = make_scene(0, "train", index)
-        shown = {item.category for item in scene.objects}
-        text, invented = web_caption(scene.context, scene.objects, scene_rng(0, "test", index))
-        assert named_in(text) - shown == set(invented), text
-        assert set(invented) <= set(absent_typical(scene.context, scene.objects))
-        noisy, total = noisy + bool(invented), total + 1
-    assert noisy / total == pytest.approx(NOISE_SHARE, abs=0.04)
-
-
-def test_the_extremes_of_noise() -> None:
-    scene = make_scene(0, "train", 0)
-    for share, expected in ((0.0, False), (1.0, True)):
-        texts = [web_caption(scene.context, scene.objects, scene_rng(0, "n", i), share)
-                 for i in range(20)]  # fmt: skip
-        assert all(bool(invented) == expected for _, invented in texts)
-
-
-def test_questions_are_true_and_balanced() -> None:
-    answers: Counter[tuple[str, str]] = Counter()
-    near = 0
-    for index in range(400):
-        scene = make_scene(0, "dev", index)
-        counts = Counter(item.category for item in scene.objects)
-        for question in questions(scene.context, scene.objects, scene_rng(0, "test", index)):
-            answers[question.kind, question.answer] += 1
-            name, category = question.category, BY_NAME[question.category]
-            if question.kind == "exists":
-                assert question.answer == ("yes" if counts[name] else "no")
-                near += question.answer == "no" and name in typical_objects(scene.context)
-            elif question.kind == "how many":
-                assert question.answer == str(counts[name]) and category.plural in question.text
-            elif question.kind == "where":
-                (item,) = (o for o in scene.objects if o.category == name)
-                assert question.answer == place_of(item)
-            else:
-                same = [n for n in counts if BY_NAME[n].supercategory == category.supercategory]
-                assert same == [name] and question.answer == name
-    assert answers["exists", "yes"] == answers["exists", "no"]
-    assert near / answers["exists", "no"] >= 0.5
-    assert {kind for kind, _ in answers} == {"exists", "how many", "where", "what"}
-
-
-def test_places_are_clear_of_the_boundaries() -> None:
-    def at(left: int) -> str | None:
-        return place_of(SceneObject("dog", (left, 0, 20, 20), 400, 1.0))
-
-    # Thirds end at 32 and 64; a centre within 4 pixels of them has no clear place.
-    assert [at(x) for x in (0, 18, 19, 25, 26, 38, 50, 51, 58, 76)] == [
-        "left", "left", None, None, "middle", "middle", "middle", None, "right", "right",
-    ]  # fmt: skip
-
-
-def test_mentions_count_and_place() -> None:
-    objects = [
-        SceneObject("cup", (0, 0, 20, 20), 100, 1.0),
-        SceneObject("cup", (40, 0, 20, 20), 100, 1.0),
-        SceneObject("dog", (70, 0, 20, 20), 300, 1.0),
-    ]
-    assert mentions(objects) == [Mention("dog", 1, "right"), Mention("cup", 2, None)]
-
-
-def test_plurals_and_articles() -> None:
-    assert [noun_phrase(*pair) for pair in (
-        ("cup", 2), ("person", 2), ("sheep", 3), ("knife", 2), ("mouse", 2), ("bus", 4),
-        ("skis", 2), ("wine glass", 2), ("broccoli", 2), ("person", 1),
-    )] == [
-        "two cups", "two people", "three sheep", "two knives", "two mice", "four buses",
-        "two pairs of skis", "two wine glasses", "two heads of broccoli", "a person",
-    ]  # fmt: skip
-    assert with_article("apple") == "an apple"
-    assert with_article("scissors") == "a pair of scissors"
-    assert with_article("broccoli") == "some broccoli"
 
 
 def test_vqa_files_pair_up_with_ten_answers(world: Path) -> None:

@@ -28,18 +28,16 @@ class Answerer:
         processor: or the tokenizer of a text-only model.
         root: folder of the pictures.
         batch_size: questions answered at a time, those with answers of one length limit together.
+
+    Attributes:
+        batches: places in `asked` of each batch.
     """
 
     def __init__(self, asked: Sequence[Asked], processor: Any, root: Path | None, batch_size: int) -> None:
         self._asked, self._processor, self._root = asked, processor, root
-        self._batches = _batches(asked, batch_size)
+        self.batches = _batches(asked, batch_size)
         self._kept: dict[int, dict[str, torch.Tensor]] = {}
         self._free = _KEPT_BYTES
-
-    @property
-    def num_batches(self) -> int:
-        """Batches a check, each of which is decoded token by token."""
-        return len(self._batches)
 
     def answers(self, model: Any, accelerator: Any) -> list[str]:
         """One answer a question, in order: greedy, cut at the question's limit, special tokens left out.
@@ -50,7 +48,7 @@ class Answerer:
         """
         found = [""] * len(self._asked)
         with undisturbed(model), torch.no_grad(), accelerator.autocast():
-            for number, places in enumerate(self._batches):
+            for number, places in enumerate(self.batches):
                 batch = self._inputs(number, model)
                 longest = self._asked[places[0]].max_new_tokens
                 ids = model.generate(**batch, **_greedy(model, self._processor, longest))
@@ -63,7 +61,7 @@ class Answerer:
     def _inputs(self, number: int, model: Any) -> dict[str, torch.Tensor]:
         batch = self._kept.get(number)
         if batch is None:
-            batch = self._collated([self._asked[place] for place in self._batches[number]])
+            batch = self._collated([self._asked[place] for place in self.batches[number]])
             size = sum(tensor.nbytes for tensor in batch.values())
             if size <= self._free:
                 self._kept[number] = batch

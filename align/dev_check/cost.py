@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from align.budget import TokenBudget
 from align.chat import render
 from align.dev_check.asked import Asked
 from align.dev_check.recipe import DevSection
 from align.images import image_size, resolve_image
 
-DECODE_STEP = 512
-"""Tokens that could be read in the time of one decoding step of a batch, which waits for memory or for
-the interpreter. Between 300 and 700 on what it was measured on: a 7M model on two cores, 7B ones on paper."""
-ANSWER_SHARE = 0.4
+DECODE_STEP = {"cpu": 40, "gpu": 512}
+"""Tokens that could be read in the time that a decoding step of a batch takes beyond its own tokens: a step
+waits for the interpreter on a CPU, for memory on a GPU. On the CPU from a 7M model on two cores, on the
+GPU from a 7B model's weights and a card's bandwidth, on paper."""
+ANSWER_SHARE = 0.33
 """Of the longest allowed answer, how long the longest of a batch is."""
 _FEWEST = 3
 
@@ -46,7 +49,7 @@ class Cost:
 
 def cost_of(
     asked: Sequence[Asked],
-    num_batches: int,
+    batches: Sequence[Sequence[int]],
     processor: Any,
     root: Path | None,
     lengths: Sequence[int],
@@ -55,6 +58,7 @@ def cost_of(
     """The cost of a run's rows and of one check.
 
     Args:
+        batches: places in `asked` that are answered together.
         lengths: tokens of the training rows.
         passes: what training on a row costs, in forwards.
     """
@@ -64,8 +68,9 @@ def cost_of(
         sizes = [image_size(resolve_image(root, name)) for name in item.images] if root is not None else []
         sequences.append(((text,), sizes))
     read = sum(TokenBudget(processor).lengths(sequences))
-    steps = num_batches * ANSWER_SHARE * sum(item.max_new_tokens for item in asked) / len(asked)
-    return Cost(passes * sum(lengths) / len(lengths), read + DECODE_STEP * steps)
+    waits = DECODE_STEP["gpu" if torch.cuda.is_available() else "cpu"]
+    written = sum((waits + len(own)) * ANSWER_SHARE * asked[own[0]].max_new_tokens for own in batches)
+    return Cost(passes * sum(lengths) / len(lengths), read + written)
 
 
 def check_steps(section: DevSection, cost: Cost, max_steps: int, rows_a_step: int) -> list[int]:

@@ -60,7 +60,7 @@ def open_dev_check(
         if len({item.cluster for item in asked}) < 2:
             raise AlignError("a rule needs two halves, and dev has one picture", where="dev")
     answerer = Answerer(asked, processor, root, section.batch_size)
-    cost = cost_of(asked, answerer.num_batches, processor, root, lengths, passes)
+    cost = cost_of(asked, answerer.batches, processor, root, lengths, passes)
     return DevCheck(section, rule, asked, answerer, cost, folder)
 
 

@@ -14,8 +14,8 @@ from align.vqa_accuracy import SHORT_ANSWER
 DESCRIBE = "Please describe this image in detail."
 SFT_PASSES = 3.0
 """Forward and backward, in forwards."""
-DPO_PASSES = 4.5
-"""Policy forward and backward, the reference's forward, and the shorter of both answers."""
+DPO_PASSES = 6.0
+"""Policy forward and backward, the reference's forward, the shorter of both answers and the log-probs."""
 
 
 class DevQuestions(Strict):

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from align.folder_state import look
 from align.pipeline.graph import Selection
 from align.pipeline.load import Pipeline, Step
+from align.pipeline.reading import without_unrun
 
 _MOST_REASONS = 8
 _MOST_KEYS = 3
@@ -28,8 +29,10 @@ def describe(pipeline: Pipeline, selection: Selection | None = None) -> str:
         step = pipeline.steps[place]
         if name not in chosen:
             continue
+        step, unrun = without_unrun(step, pipeline, chosen)
         state, reasons = _state(step, redone)
         lines.append(f"  {name:<{width}} {step.stage.name:<13} {state:<9} {step.recipe.stage_dir}")
+        lines += [f"      without {key}: that stage has not run" for key in unrun]
         lines += [f"      {why}" for why in reasons[:_MOST_REASONS]]
         if len(reasons) > _MOST_REASONS:
             lines.append(f"      and {len(reasons) - _MOST_REASONS} more")

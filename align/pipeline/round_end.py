@@ -34,10 +34,11 @@ def read_end(loop: Loop, believed: Collection[str]) -> Ended | None:
     return None
 
 
-def read_agreement(folder: Path) -> dict[str, Any] | None:
+def read_agreement(folder: Path, kind: str | None = None) -> dict[str, Any] | None:
     """A judge stage's balanced accuracy: `value`, `ci_low`, `ci_high`; None where it was not measured."""
     try:
-        found = json.loads((folder / "agreement.json").read_text())["balanced_accuracy"]
+        found = json.loads((folder / "agreement.json").read_text())
+        found = (found if kind is None else found["by_kind"][kind])["balanced_accuracy"]
         return {key: float(found[key]) for key in ("value", "ci_low", "ci_high")}
     except (OSError, ValueError, LookupError, TypeError):
         return None
@@ -67,17 +68,28 @@ def write_rounds(loop: Loop) -> Path:
 def _told(loop: Loop, number: int) -> dict[str, Any]:
     stages = {stage: loop.name(stage, number) for stage in loop.section.stages if loop.came(stage, number)}
     agreement = kept = None
+    by_kind: dict[str, Any] = {}
     for name in stages.values():
         folder = loop.run_dir / name
         agreement = read_agreement(folder) or agreement
+        by_kind |= {kind: read_agreement(folder, kind) for kind in _kinds(folder)}
         kept = _kept(folder) or kept
     return {
         "round": number,
         "is_kept": number <= loop.kept,
         "kept": kept,
         "agreement": agreement,
+        "agreement_by_kind": by_kind,
         "stages": stages,
     }
+
+
+def _kinds(folder: Path) -> list[str]:
+    """The kinds of claims that a judge stage was measured on one by one."""
+    try:
+        return list(json.loads((folder / "agreement.json").read_text())["by_kind"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def _nothing_kept(folder: Path) -> str:

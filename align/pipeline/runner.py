@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-from align.errors import AlignError
 from align.pipeline.graph import Selection
 from align.pipeline.load import Pipeline, Step
+from align.pipeline.reading import check_reads, without_unrun
 from align.pipeline.round_end import write_rounds
 from align.progress import say
 from align.run import RunFolder
@@ -28,7 +28,7 @@ def run_pipeline(pipeline: Pipeline, selection: Selection | None = None) -> list
     chosen = (selection or Selection()).of(pipeline.names)
     believed = set(pipeline.names) - set(chosen)
     pipeline = pipeline.knowing(believed)
-    _check_reads(pipeline, chosen)
+    check_reads(pipeline, chosen)
     clock = _Clock([step for step in pipeline if step.name in chosen])
     folders: list[RunFolder] = []
     told = False
@@ -43,34 +43,24 @@ def run_pipeline(pipeline: Pipeline, selection: Selection | None = None) -> list
             if step.left_out:
                 say(f"{where}left out, {step.left_out}")
                 continue
-            folders.append(_run_step(step, where, clock))
+            step, unrun = without_unrun(step, pipeline, chosen)
+            folders.append(_run_step(step, where, clock, unrun))
             believed.add(name)
             pipeline = pipeline.knowing(believed)
     say(f"\nall {len(folders)} stages complete in {clock.total()}")
     return folders
 
 
-def _run_step(step: Step, where: str, clock: _Clock) -> RunFolder:
+def _run_step(step: Step, where: str, clock: _Clock, unrun: Sequence[str]) -> RunFolder:
     say(f"{where}{step.about or _first_line(step.stage.help)}{clock.left()}")
+    if unrun:
+        say(f"  without {', '.join(unrun)}: those stages have not run")
     if step.stage.name in _TRAINING:
         stop_servers()  # training needs the cores, or the GPU, that a server would hold
     started = time.monotonic()
     folder = step.stage.run(step.recipe)
     clock.finished(step, time.monotonic() - started)
     return folder
-
-
-def _check_reads(pipeline: Pipeline, chosen: Collection[str]) -> None:
-    """What selected stages read of the others must be there before the first one runs."""
-    folders = {step.name: step.recipe.stage_dir for step in pipeline}
-    for step in pipeline:
-        for link in step.reads if step.name in chosen and not step.left_out else ():
-            if link.source not in chosen and not folders[link.source].exists():
-                raise AlignError(
-                    f"{step.name}.{link.key} reads {link.source!r}, which has not run",
-                    where=str(folders[link.source]),
-                    fix=f"start with it: --from {link.source}",
-                )
 
 
 class _Clock:

@@ -91,6 +91,12 @@ def _verdict(row: Verdict) -> View:
     claims = [(f"claim {number}", _claim(claim)) for number, claim in enumerate(row.claims, 1)]
     score = "unscored" if row.score is None else f"{row.score:g}"
     facts = {"score": score, "unscored_reason": row.unscored_reason, "judge": row.judge, **row.meta}
+    counts = [count.model_dump(exclude_defaults=True) for count in row.counts]
+    facts |= {
+        count.pop("kind"): ", ".join(f"{number} {name}" for name, number in count.items()) for count in counts
+    }
+    if row.repeated:
+        facts["named again"] = ", ".join(row.repeated)
     return View(row.candidate_id, (), (), claims, _facts(facts))
 
 

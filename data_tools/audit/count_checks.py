@@ -15,6 +15,8 @@ from data_tools.audit.text_checks import answers
 _MOST_ROWS = 12
 _OFTEN = 0.05
 """Share of answers that repeat themselves from which on it matters that nothing pushes back."""
+_TELLING = 0.5
+"""Share of pairs from which on `it repeats itself` would do as a reason to reject."""
 
 
 def check_counts(rows: Sequence[PreferenceRow], seed: int) -> list[Finding]:
@@ -61,8 +63,7 @@ def check_repetition(
 
     Bad where they surely do, by the interval of the difference. Worth a look where 5% of the answers repeat
     themselves and rejected ones no more often than chosen ones: nothing pushes back, and a policy drifts to
-    what costs nothing; or where rejected ones repeat themselves so much more often that this alone tells
-    them.
+    what costs nothing; or where in half of the pairs and more the rejected one can be told by it.
     """
     pairs = [(chosen.repetition, rejected.repetition) for chosen, rejected in counts]
     gap = gap_of(pairs, seed)
@@ -70,7 +71,7 @@ def check_repetition(
     drift = interval([float(value > 0) - float(value < 0) for value in gap.values], seed)
     repeating = sum((chosen > 0) + (rejected > 0) for chosen, rejected in pairs) / (2 * len(rows))
     unopposed = repeating >= _OFTEN and drift["ci_high"] >= 0
-    tells = less > more and gap.state == "bad"
+    tells = less - more >= _TELLING
     state = "bad" if drift["ci_low"] > 0 else "look" if unopposed or tells else "good"
     advice = "balance repetition (pairs.repetition_tolerance, pairs.max_more_repeats)"
     if tells and not unopposed:

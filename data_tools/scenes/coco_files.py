@@ -1,7 +1,8 @@
 """Write the embedded world as files that COCO, POPE, CHAIR and VQAv2 code reads unchanged.
 
     images/<split>/%012d.png
-    annotations/instances_<split>.json      objects; images also carry `context` and `style`
+    annotations/instances_<split>.json      objects, with `attributes: {"color": ...}` where they have one;
+                                            images also carry `context` and `style`
     annotations/captions_<split>.json       five true captions an image
     annotations/captions_web_train.json     train only: five web captions an image, noise included
     annotations/questions_<split>.json      VQAv2 questions
@@ -21,13 +22,15 @@ from pathlib import Path
 from PIL import Image
 
 from data_tools.scenes.categories import BY_NAME, CATEGORIES
-from data_tools.scenes.language import NOISE_SHARE, Question, caption, questions, web_caption
+from data_tools.scenes.language import NOISE_SHARE, WRONG_PER_NOISE, caption, web_caption
+from data_tools.scenes.questions import Question, questions
 from data_tools.scenes.render import IMAGE_SIZE, SPLITS, Scene, make_scene, scene_rng
 
 NUM_CAPTIONS = 5
 NUM_ANSWERS = 10
 _FIRST_ID = {split: 100_000_000 * (number + 1) for number, split in enumerate(SPLITS)}
-_ANSWER_TYPE = {"exists": "yes/no", "how many": "number", "where": "other", "what": "other"}
+_ANSWER_TYPE = {"exists": "yes/no", "verify": "yes/no", "how many": "number"}
+"""Kind of question -> VQAv2's answer type; `other` for the rest."""
 Progress = Callable[[int, int], None]
 
 
@@ -80,7 +83,7 @@ def vqa_pair(question: Question, image: int, number: int) -> tuple[dict, dict]:
         "question_id": question_id,
         "image_id": image,
         "question_type": question.kind,
-        "answer_type": _ANSWER_TYPE[question.kind],
+        "answer_type": _ANSWER_TYPE.get(question.kind, "other"),
         "multiple_choice_answer": question.answer,
         "answers": answers,
     }
@@ -112,7 +115,8 @@ class _SplitWriter:
         self.captions = JsonArrays(folder / f"captions_{split}.json", captioned, plain)
         self.web = None
         if split == "train":
-            noisy = {"info": info | {"noise_share": noise_share}, "licenses": []}
+            shares = {"noise_share": noise_share, "wrong_claim_share": WRONG_PER_NOISE * noise_share}
+            noisy = {"info": info | shares, "licenses": []}
             self.web = JsonArrays(folder / "captions_web_train.json", captioned, noisy)
         self.questions = JsonArrays(folder / f"questions_{split}.json", ("questions",), plain)
         self.vqa = JsonArrays(folder / f"vqa_{split}.json", ("annotations",), plain)
@@ -130,11 +134,14 @@ class _SplitWriter:
             if file is not None:
                 file.add("images", entry)
         for number, item in enumerate(scene.objects):
-            self.instances.add("annotations", {
+            told: dict[str, object] = {
                 "id": image * 10 + number, "image_id": image, "iscrowd": 0,
                 "category_id": BY_NAME[item.category].id,
                 "bbox": list(item.bbox), "area": item.area,
-            })  # fmt: skip
+            }  # fmt: skip
+            if item.color is not None:
+                told["attributes"] = {"color": item.color}
+            self.instances.add("annotations", told)
         self._write_language(scene, image, index)
 
     def _write_language(self, scene: Scene, image: int, index: int) -> None:

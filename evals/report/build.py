@@ -17,6 +17,7 @@ from evals.report.markdown import render_markdown
 from evals.report.metric import GUARDS, shown_name, task_label
 from evals.report.page import render_page
 from evals.report.plots import (
+    dev,
     forest,
     objects,
     pope,
@@ -184,7 +185,8 @@ def _figures(
         figures.append(sides.pairs_panel(read_manifest_if_any(recipe.pairs).get("metrics") or {}))
     folders = {"sft": recipe.training.sft, "dpo": recipe.training.dpo}
     logs = {name: read_training_log(folder) for name, folder in folders.items() if folder is not None}
-    return [figure for figure in figures if figure] + training.training_curves(logs)
+    curves = [*training.training_curves(logs), *dev.dev_figures(folders)]
+    return [figure for figure in figures if figure] + curves
 
 
 def _rounds(recipe: Recipe) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -18,6 +18,16 @@ _NAMES = {
     "invented_caught": "inventions caught",
     "true_kept": "true objects kept",
 }
+_SIDES = (
+    ("words", "words"),
+    ("confirmed", "confirmed objects"),
+    ("true", "claims of every kind, confirmed"),
+    ("false", "claims of every kind, denied"),
+    ("mentions", "mentions of objects"),
+    ("repetition", "objects named again"),
+    ("number_words", "number words"),
+)
+"""What the pairs stage averages over either side, and how a reader calls it."""
 _CELLS = ("true_kept", "true_denied", "invented_kept", "invented_caught")
 
 
@@ -107,11 +117,24 @@ def judge_panel(agreement: Mapping[str, Any]) -> Figure | None:
 
 
 def _other_rows(agreement: Mapping[str, Any]) -> list[list[str]]:
-    """What only some kinds of judge have: ratings that are the label itself, ties, what order does."""
+    """What only some kinds of judge have: ratings that are the label itself, kinds of claims, ties, what
+    order does."""
     rows = []
     exact = agreement.get("exact") or {}
     if exact.get("n"):
         rows.append(["rating is the label's very own", f"{exact['agreement']:.1f}% of {exact['n']:,}"])
+    left_out = agreement.get("left_out") or {}
+    for name, measured in (agreement.get("by_kind") or {}).items():
+        if name != "presence":
+            found = measured.get("balanced_accuracy")
+            said = (
+                f"{found['value']:.2f} [{found['ci_low']:.2f}, {found['ci_high']:.2f}]"
+                if found
+                else "unknown"
+            )
+            rows.append(
+                [f"balanced accuracy, {name}", said + (", left out of the score" * (name in left_out))]
+            )
     if "undecided" in agreement:
         rows.append(["called a tie", str(agreement["undecided"])])
     bias = agreement.get("order_bias") or {}
@@ -150,10 +173,11 @@ def _pairs_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
         if gap.get(key) is not None:
             shown = f"{gap[key]:+.2f}".replace("-", "−")
             rows.append([f"chosen longer than rejected, tokens, {name}", shown])
-    for key, name in (("words", "words"), ("confirmed", "confirmed objects")):
+    for key, name in _SIDES:
         sides = [metrics.get(f"{side}_{key}") for side in ("chosen", "rejected")]
         if None not in sides:
-            rows.append([f"{name}, chosen and rejected", f"{sides[0]:.1f} and {sides[1]:.1f}"])
+            digits = 1 if key in ("words", "confirmed") else 2
+            rows.append([f"{name}, chosen and rejected", f"{sides[0]:.{digits}f} and {sides[1]:.{digits}f}"])
     check = metrics.get("dev_check") or {}
     if check.get("pairs"):
         shares = [f"{100 * check[key] / check['pairs']:.0f}%" for key in ("right", "tied", "wrong")]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -35,6 +35,8 @@ class Training(Strict):
 
 class Recipe(StageRecipe):
     """What goes into the report."""
+
+    shown_keys: ClassVar[frozenset[str]] = frozenset({"judge", "pairs", "training", "stages"})
 
     name: str = Field(default="report", description="the stage's folder inside run_dir")
     scores: Path = Field(description="folder of the score stage")

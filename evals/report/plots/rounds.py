@@ -55,9 +55,12 @@ def rounds(results: Results, lines: Sequence[Mapping[str, Any]], told: Mapping[s
     paths = _measured(results, lines, count)
     if any(item.get("agreement") for item in rounds_told):
         paths["judge's balanced accuracy"] = [None, *_agreement(rounds_told, count)]
+    kinds = dict.fromkeys(kind for item in rounds_told for kind in item.get("agreement_by_kind") or ())
     start = shown_name(lines[0]["start"]["checkpoint"]) if lines else "start"
     titles = [start, *(f"round {number}" for number in range(1, count + 1))]
     drawn = {name: path for name, path in paths.items() if sum(point is not None for point in path) > 1}
+    for kind in kinds:
+        paths[f"judge on {kind}"] = [None, *_agreement(rounds_told, count, kind)]
     rows = [[name, *(point.told if point else "–" for point in path)] for name, path in paths.items()]
     return Figure(
         key="rounds",
@@ -90,7 +93,7 @@ def _measured(results: Results, lines: Sequence[Mapping[str, Any]], count: int) 
         options = [line_ for line_ in lines if line_["task"] == tasks[0] and _base(line_) == name]
         mode = results.mode_of(tasks[0])
         options.sort(key=lambda line_: line_["mode"] != mode)  # its primary scorer's first
-        if options:
+        if options and not (name == "object_recall" and label_of("recall") in found):
             path = [_point(options[0]["start"]), *(_point(item) for item in options[0]["rounds"])]
             found[label_of(name)] = path + [None] * (count + 1 - len(path))
     return found
@@ -111,10 +114,12 @@ def _point(item: Mapping[str, Any]) -> _Point | None:
     )
 
 
-def _agreement(told: Iterable[Mapping[str, Any]], count: int) -> list[_Point | None]:
+def _agreement(told: Iterable[Mapping[str, Any]], count: int, kind: str | None = None) -> list[_Point | None]:
+    """The judge's balanced accuracy by round, of all claims or of one kind, in percent."""
     found: list[_Point | None] = [None] * count
     for item in told:
-        if agreement := item.get("agreement"):
+        own = item.get("agreement") if kind is None else (item.get("agreement_by_kind") or {}).get(kind)
+        if agreement := own:
             value, low, high = (100 * agreement[key] for key in ("value", "ci_low", "ci_high"))
             words = f"{value:.1f} [{low:.1f}, {high:.1f}]"
             found[int(item["round"]) - 1] = _Point(value, low, high, words)
