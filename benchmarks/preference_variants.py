@@ -1,0 +1,156 @@
+"""What is robust: pairs and DPO settings compared by their path over a run, on dev pictures alone.
+
+    python -m benchmarks.preference_variants runs/quickstart --only pairs,strength --seeds 0,1,2
+
+Needs the quickstart's run up to `judge`. Each variant makes its own pairs from the same judged answers and
+trains on them; its dev check writes how every measure moves. Prints one Markdown table and writes it, with
+every check, to RUN_DIR/variants/. What is done is not done again. Test pictures are not looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from align.config import StageRecipe, validate
+from align.errors import AlignError
+from align.pipeline import load_pipeline
+from align.stages import load_stage
+
+PIPELINE = "recipes/quickstart/pipeline.yaml"
+SHOWN = {
+    "distinct_invention": "invented",
+    "inventing_captions": "CHAIRs",
+    "object_recall": "recall",
+    "instance_precision": "inst. precision",
+    "instance_recall": "inst. recall",
+    "repeated_captions": "repeats",
+    "overcounted": "overcounted",
+    "words": "words",
+    "vqa_accuracy": "VQA",
+}
+VARIANTS: Mapping[str, tuple[str, ...]] = {
+    # strength: the recipe's pairs, how hard they are pressed
+    "strength/recipe": (),
+    "strength/lr_half": ("dpo.trainer.learning_rate*0.5",),
+    "strength/lr_double": ("dpo.trainer.learning_rate*2",),
+    "strength/beta_0.3": ("dpo.trainer.beta=0.3",),
+    "strength/beta_0.03": ("dpo.trainer.beta=0.03",),
+    "strength/plain_sigmoid": ("dpo.trainer.loss_type=[sigmoid]", "dpo.trainer.loss_weights=[1.0]"),
+    "strength/sft_term": ("dpo.trainer.loss_type=[sigmoid,sft]", "dpo.trainer.loss_weights=[1.0,0.2]"),
+    "strength/sft_term_lr_half": (
+        "dpo.trainer.loss_type=[sigmoid,sft]",
+        "dpo.trainer.loss_weights=[1.0,0.2]",
+        "dpo.trainer.learning_rate*0.5",
+    ),
+    "strength/sft_term_1": ("dpo.trainer.loss_type=[sigmoid,sft]", "dpo.trainer.loss_weights=[1.0,1.0]"),
+    # pairs: what chosen and rejected differ in, at the recipe's strength
+    "pairs/gain_0": ("pairs.min_confirmed_gain=0",),
+    "pairs/gain_0.5": ("pairs.min_confirmed_gain=0.5",),
+    "pairs/gain_1": ("pairs.min_confirmed_gain=1.0",),
+    "pairs/unbalanced": (
+        "pairs.mention_tolerance=null",
+        "pairs.repetition_tolerance=null",
+        "pairs.number_word_tolerance=null",
+    ),
+    "pairs/best_worst": ("pairs.strategy=best_worst", "pairs.max_pairs_per_prompt=1"),
+    "pairs/minimal_edit": ("pairs.strategy=minimal_edit",),
+}
+"""Name -> overrides of the pipeline; `key*factor` multiplies what the recipe says."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train what is not trained yet, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--only", default="strength,pairs", help="beginnings of variants' names")
+    parser.add_argument("--seeds", default="0", help="of DPO's order of pairs and of LoRA's start")
+    args = parser.parse_args(argv)
+    names = [name for name in VARIANTS if name.startswith(tuple(args.only.split(",")))]
+    rows = []
+    for name in names:
+        for seed in map(int, args.seeds.split(",")):
+            try:
+                rows.append(run_variant(args.run_dir, name, seed))
+            except AlignError as error:
+                rows.append({"variant": name, "seed": seed, "error": str(error).splitlines()[0]})
+            table = show(rows)
+            (args.run_dir / "variants" / "table.md").write_text(table)
+    print(table)
+
+
+def run_variant(run_dir: Path, name: str, seed: int) -> dict[str, Any]:
+    """One variant of one seed: its pairs, its training, and the log of its dev check."""
+    steps = {step.recipe.name: step for step in load_pipeline(PIPELINE, [f"run_dir={run_dir}"])}
+    out = run_dir / "variants" / name.replace("/", "_")
+    overrides = VARIANTS[name]
+    pairs = run_stage(steps["pairs"].recipe, "pairs", overrides, {"run_dir": str(out)})
+    data = {"run_dir": str(out), "name": f"dpo_seed{seed}", "seed": seed}
+    data["data"] = {"path": str(pairs / "pairs.parquet")}
+    dpo = run_stage(steps["dpo"].recipe, "dpo", overrides, data)
+    log = [json.loads(line) for line in (dpo / "dev_log.jsonl").read_text().splitlines()]
+    manifest = json.loads((dpo / "manifest.json").read_text())
+    count = json.loads((pairs / "manifest.json").read_text())["metrics"]
+    return {
+        "variant": name,
+        "seed": seed,
+        "pairs": count,
+        "log": log,
+        "kept": manifest["metrics"].get("kept"),
+    }
+
+
+def run_stage(recipe: StageRecipe, stage: str, overrides: Sequence[str], changes: Mapping[str, Any]) -> Path:
+    """Run a stage with its recipe changed; the folder that it wrote."""
+    values = OmegaConf.create(recipe.model_dump(mode="json", by_alias=True, exclude_unset=True))
+    values = OmegaConf.merge(values, changes)
+    for text in overrides:
+        for separator in ("*", "="):
+            key, found, value = text.partition(separator)
+            if found and key.startswith(f"{stage}."):
+                dotted = key.removeprefix(f"{stage}.")
+                read = OmegaConf.create(f"x: {value}")["x"]
+                OmegaConf.update(
+                    values, dotted, OmegaConf.select(values, dotted) * read if found == "*" else read
+                )
+                break
+    plain: Any = OmegaConf.to_container(values)
+    return load_stage(stage).run(validate(type(recipe), plain, where=stage)).final
+
+
+def show(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table: of each run its start, what is kept, and its last check."""
+    header = ["variant", "seed", "pairs", "check", *SHOWN.values()]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for row in rows:
+        if "error" in row:
+            lines.append(f"| {row['variant']} | {row['seed']} | {row['error']} |")
+            continue
+        kept = (row["kept"] or {}).get("step")
+        for line in row["log"]:
+            last = line["step"] == row["log"][-1]["step"]
+            mark = "kept" if kept and line["step"] == kept else "last" if last else ""
+            if not mark and line["step"]:
+                continue
+            values = [f"{line['all'][name]['value']:.1f}" if name in line["all"] else "" for name in SHOWN]
+            if line["step"]:
+                values = [
+                    f"{value} ({line['all'][name]['delta']:+.1f})" if value else ""
+                    for name, value in zip(SHOWN, values, strict=True)
+                ]
+            told = [
+                row["variant"],
+                str(row["seed"]),
+                str(row["pairs"].get("train", row["pairs"].get("pairs", ""))),
+            ]
+            lines.append("| " + " | ".join([*told, f"{line['step']} {mark}".strip(), *values]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
