@@ -43,6 +43,57 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "strength/beta_0.03": ("dpo.trainer.beta=0.03",),
     "strength/plain_sigmoid": ("dpo.trainer.loss_type=[sigmoid]", "dpo.trainer.loss_weights=[1.0]"),
     "strength/sft_term": ("dpo.trainer.loss_type=[sigmoid,sft]", "dpo.trainer.loss_weights=[1.0,0.2]"),
+    "both/gain_0_sft_term": (
+        "pairs.min_confirmed_gain=0",
+        "dpo.trainer.loss_type=[sigmoid,sft]",
+        "dpo.trainer.loss_weights=[1.0,0.2]",
+    ),
+    "both/gain_0_sft_term_lr_double": (
+        "pairs.min_confirmed_gain=0",
+        "dpo.trainer.loss_type=[sigmoid,sft]",
+        "dpo.trainer.loss_weights=[1.0,0.2]",
+        "dpo.trainer.learning_rate*2",
+    ),
+    "both/sft_term_lr_double": (
+        "dpo.trainer.loss_type=[sigmoid,sft]",
+        "dpo.trainer.loss_weights=[1.0,0.2]",
+        "dpo.trainer.learning_rate*2",
+    ),
+    "both/no_more_repeats_sft_term_lr_double": (
+        "pairs.min_confirmed_gain=0.25",
+        "pairs.max_more_repeats=-1",
+        "dpo.trainer.loss_type=[sigmoid,sft]",
+        "dpo.trainer.loss_weights=[1.0,0.2]",
+        "dpo.trainer.learning_rate*2",
+    ),
+    "both/any_gain_sft_term": (
+        "pairs.min_confirmed_gain=null",
+        "dpo.trainer.loss_type=[sigmoid,sft]",
+        "dpo.trainer.loss_weights=[1.0,0.2]",
+    ),
+    "both/minimal_edit_sft_term": (
+        "pairs.strategy=minimal_edit",
+        "dpo.trainer.loss_type=[sigmoid,sft]",
+        "dpo.trainer.loss_weights=[1.0,0.2]",
+    ),
+    "both/gain_1_sft_term_lr_double": (
+        "pairs.min_confirmed_gain=1.0",
+        "dpo.trainer.loss_type=[sigmoid,sft]",
+        "dpo.trainer.loss_weights=[1.0,0.2]",
+        "dpo.trainer.learning_rate*2",
+    ),
+    "repetition/quarter": (
+        "pairs.repetition_share=0.25",
+        "dpo.trainer.loss_type=[sigmoid,sft]",
+        "dpo.trainer.loss_weights=[1.0,0.2]",
+        "dpo.trainer.learning_rate*2",
+    ),
+    "repetition/half": (
+        "pairs.repetition_share=0.5",
+        "dpo.trainer.loss_type=[sigmoid,sft]",
+        "dpo.trainer.loss_weights=[1.0,0.2]",
+        "dpo.trainer.learning_rate*2",
+    ),
     "strength/sft_term_lr_half": (
         "dpo.trainer.loss_type=[sigmoid,sft]",
         "dpo.trainer.loss_weights=[1.0,0.2]",

@@ -44,6 +44,13 @@ class Recipe(StageRecipe):
     max_more_repeats: int | None = Field(
         default=0, ge=0, description="objects that chosen may name again more often than rejected; null: any"
     )
+    repetition_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the pairs beside which another stands whose rejected answer is the chosen one "
+        "with an object said twice in place of another; see docs/pairs.md",
+    )
     length_tolerance: float | None = Field(
         default=0.25, gt=0, description="largest mean length gap, tokens; null: lengths are not balanced"
     )
