@@ -94,6 +94,20 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
         "dpo.trainer.loss_weights=[1.0,0.2]",
         "dpo.trainer.learning_rate*2",
     ),
+    "repetition/quarter_gain_1": (
+        "pairs.repetition_share=0.25",
+        "pairs.min_confirmed_gain=1.0",
+        "dpo.trainer.loss_type=[sigmoid,sft]",
+        "dpo.trainer.loss_weights=[1.0,0.2]",
+        "dpo.trainer.learning_rate*2",
+    ),
+    "repetition/quarter_gain_0.75": (
+        "pairs.repetition_share=0.25",
+        "pairs.min_confirmed_gain=0.75",
+        "dpo.trainer.loss_type=[sigmoid,sft]",
+        "dpo.trainer.loss_weights=[1.0,0.2]",
+        "dpo.trainer.learning_rate*2",
+    ),
     "strength/sft_term_lr_half": (
         "dpo.trainer.loss_type=[sigmoid,sft]",
         "dpo.trainer.loss_weights=[1.0,0.2]",

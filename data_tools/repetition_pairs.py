@@ -1,4 +1,4 @@
-"""Pairs that differ in a repetition alone: the chosen answer against itself, one phrase put in place of another.
+"""Pairs that differ in a repetition alone: the chosen answer against itself, one phrase said twice.
 
 Sampled answers seldom repeat an object, so pairs of them hardly push against it, and DPO that rewards what is
 there finds that an object named again is there too ("a dog, a dog"). The rejected side here has the same
