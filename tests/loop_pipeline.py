@@ -31,6 +31,7 @@ pairs:
   verdicts: ${{run_dir}}/judge/verdicts.jsonl
   agreement: ${{run_dir}}/judge/agreement.json
   length_tolerance: null
+  mention_tolerance: null
 clean: {{stage: decontaminate, data: "${{round.model}}", image_root: "{root}/images",
   against: ["{root}/bench"]}}
 last: {{stage: decontaminate, data: "${{run_dir}}/clean/rows.parquet", image_root: "{root}/images",

@@ -25,6 +25,7 @@ from data_tools.minimal_edit import without_objects
 from data_tools.object_swaps import CoOccurrence, plural, swap_objects
 from data_tools.pairs import run as build_pairs
 from data_tools.similar_images import colour_layout, describe_all, image_features, neighbours
+from data_tools.pair_balance import Limits
 from data_tools.style_balance import Styles, balance_style, style_of
 from data_tools.worse_images import ImageSettings
 from tests.test_pairs import candidate, recipe, verdict
@@ -138,19 +139,19 @@ def test_style_is_balanced_by_taking_away_what_pulls_hardest() -> None:
     assert style_of("- It may rain.\n- It seems so, perhaps.") == (4.5, 1 / 9, 2.0, 3 / 9)
     # Of four pairs one has a comma on the chosen side: commas differ by 1/4 of 1/3, until it goes.
     texts = [("a b c", "a b c")] * 3 + [("a, b c", "a b c")]
-    found = balance_style(styles(texts), [0, 0, 0, 0], tolerance=0.1, length_tolerance=None, max_taken=2)
+    found = balance_style(styles(texts), [(0,)] * 4, 0.1, Limits((None,), (False,)), max_taken=2)
     assert (found.kept, found.taken) == ([0, 1, 2], [3])
     # The answers' commas a word: seven times 0, once 1/3, so one deviation is sqrt(7)/8 * 1/3.
     assert (
         found.before["commas"] == pytest.approx(0.25 / (7**0.5 / 8), abs=1e-4) and found.after["commas"] == 0
     )
-    assert balance_style(styles(texts), [0] * 4, 0.1, None, max_taken=0).taken == []
+    assert balance_style(styles(texts), [(0,)] * 4, 0.1, Limits((None,), (False,)), max_taken=0).taken == []
 
 
 def test_style_balance_keeps_the_balance_of_length() -> None:
     """Two pairs with a comma too many: the one whose going would tip the length stays."""
     texts = [("a, b", "a b"), ("a, b", "a b"), ("a b", "a, b"), ("a b", "a b")]
-    found = balance_style(styles(texts), [6, 0, 0, -6], tolerance=0.1, length_tolerance=0.5, max_taken=2)
+    found = balance_style(styles(texts), [(6,), (0,), (0,), (-6,)], 0.1, Limits((0.5,), (False,)), max_taken=2)
     assert found.taken == [1]
 
 
