@@ -23,9 +23,9 @@ from data_tools.corrections import CorrectionRow, Edit, corrected
 from data_tools.edit_spans import edit_spans
 from data_tools.minimal_edit import without_objects
 from data_tools.object_swaps import CoOccurrence, plural, swap_objects
+from data_tools.pair_balance import Limits
 from data_tools.pairs import run as build_pairs
 from data_tools.similar_images import colour_layout, describe_all, image_features, neighbours
-from data_tools.pair_balance import Limits
 from data_tools.style_balance import Styles, balance_style, style_of
 from data_tools.worse_images import ImageSettings
 from tests.test_pairs import candidate, recipe, verdict
@@ -151,7 +151,9 @@ def test_style_is_balanced_by_taking_away_what_pulls_hardest() -> None:
 def test_style_balance_keeps_the_balance_of_length() -> None:
     """Two pairs with a comma too many: the one whose going would tip the length stays."""
     texts = [("a, b", "a b"), ("a, b", "a b"), ("a b", "a, b"), ("a b", "a b")]
-    found = balance_style(styles(texts), [(6,), (0,), (0,), (-6,)], 0.1, Limits((0.5,), (False,)), max_taken=2)
+    found = balance_style(
+        styles(texts), [(6,), (0,), (0,), (-6,)], 0.1, Limits((0.5,), (False,)), max_taken=2
+    )
     assert found.taken == [1]
 
 

@@ -24,6 +24,12 @@ SMOKE = [
     "pairs.min_balanced_accuracy=0.5",
     "pairs.length_tolerance=2.0",
     "dpo.trainer.max_steps=3",
+    *(
+        f"{name}.dev.{key}"
+        for name in ("sft", "dpo")
+        for key in ("num_pictures=8", "questions.num_questions=8")
+    ),
+    *(f"{name}.keep=null" for name in ("sft", "dpo")),  # so few steps gain nothing that a rule would keep
     "dpo.trainer.per_device_train_batch_size=4",
     "score.resamples=200",
     *(f"generate_{name}.{key}" for name in ("base", "sft", "dpo") for key in SMALL_EVAL),
