@@ -1,6 +1,6 @@
 """What is robust: pairs and DPO settings compared by their path over a run, on dev pictures alone.
 
-    python -m benchmarks.preference_variants runs/quickstart --only pairs,strength --seeds 0,1,2
+    python -m benchmarks.preference_variants runs/quickstart --only strength,gain --seeds 0,1,2
 
 Needs the quickstart's run up to `judge`. Each variant makes its own pairs from the same judged answers and
 trains on them; its dev check writes how every measure moves. Prints one Markdown table and writes it, with
@@ -34,90 +34,26 @@ SHOWN = {
     "words": "words",
     "vqa_accuracy": "VQA",
 }
+_SFT_TERM = ("dpo.trainer.loss_type=[sigmoid,sft]", "dpo.trainer.loss_weights=[1.0,0.2]")
+_SIGMOID = ("dpo.trainer.loss_type=[sigmoid]", "dpo.trainer.loss_weights=[1.0]")
+_RATE = "dpo.trainer.learning_rate"
+_NO_REPETITION = "pairs.repetition_share=0"
 VARIANTS: Mapping[str, tuple[str, ...]] = {
-    # strength: the recipe's pairs, how hard they are pressed
-    "strength/recipe": (),
-    "strength/lr_half": ("dpo.trainer.learning_rate*0.5",),
-    "strength/lr_double": ("dpo.trainer.learning_rate*2",),
-    "strength/beta_0.3": ("dpo.trainer.beta=0.3",),
-    "strength/beta_0.03": ("dpo.trainer.beta=0.03",),
-    "strength/plain_sigmoid": ("dpo.trainer.loss_type=[sigmoid]", "dpo.trainer.loss_weights=[1.0]"),
-    "strength/sft_term": ("dpo.trainer.loss_type=[sigmoid,sft]", "dpo.trainer.loss_weights=[1.0,0.2]"),
-    "both/gain_0_sft_term": (
-        "pairs.min_confirmed_gain=0",
-        "dpo.trainer.loss_type=[sigmoid,sft]",
-        "dpo.trainer.loss_weights=[1.0,0.2]",
-    ),
-    "both/gain_0_sft_term_lr_double": (
-        "pairs.min_confirmed_gain=0",
-        "dpo.trainer.loss_type=[sigmoid,sft]",
-        "dpo.trainer.loss_weights=[1.0,0.2]",
-        "dpo.trainer.learning_rate*2",
-    ),
-    "both/sft_term_lr_double": (
-        "dpo.trainer.loss_type=[sigmoid,sft]",
-        "dpo.trainer.loss_weights=[1.0,0.2]",
-        "dpo.trainer.learning_rate*2",
-    ),
-    "both/no_more_repeats_sft_term_lr_double": (
-        "pairs.min_confirmed_gain=0.25",
-        "pairs.max_more_repeats=-1",
-        "dpo.trainer.loss_type=[sigmoid,sft]",
-        "dpo.trainer.loss_weights=[1.0,0.2]",
-        "dpo.trainer.learning_rate*2",
-    ),
-    "both/any_gain_sft_term": (
-        "pairs.min_confirmed_gain=null",
-        "dpo.trainer.loss_type=[sigmoid,sft]",
-        "dpo.trainer.loss_weights=[1.0,0.2]",
-    ),
-    "both/minimal_edit_sft_term": (
-        "pairs.strategy=minimal_edit",
-        "dpo.trainer.loss_type=[sigmoid,sft]",
-        "dpo.trainer.loss_weights=[1.0,0.2]",
-    ),
-    "both/gain_1_sft_term_lr_double": (
-        "pairs.min_confirmed_gain=1.0",
-        "dpo.trainer.loss_type=[sigmoid,sft]",
-        "dpo.trainer.loss_weights=[1.0,0.2]",
-        "dpo.trainer.learning_rate*2",
-    ),
-    "repetition/quarter": (
-        "pairs.repetition_share=0.25",
-        "dpo.trainer.loss_type=[sigmoid,sft]",
-        "dpo.trainer.loss_weights=[1.0,0.2]",
-        "dpo.trainer.learning_rate*2",
-    ),
-    "repetition/half": (
-        "pairs.repetition_share=0.5",
-        "dpo.trainer.loss_type=[sigmoid,sft]",
-        "dpo.trainer.loss_weights=[1.0,0.2]",
-        "dpo.trainer.learning_rate*2",
-    ),
-    "repetition/quarter_gain_1": (
-        "pairs.repetition_share=0.25",
-        "pairs.min_confirmed_gain=1.0",
-        "dpo.trainer.loss_type=[sigmoid,sft]",
-        "dpo.trainer.loss_weights=[1.0,0.2]",
-        "dpo.trainer.learning_rate*2",
-    ),
-    "repetition/quarter_gain_0.75": (
-        "pairs.repetition_share=0.25",
-        "pairs.min_confirmed_gain=0.75",
-        "dpo.trainer.loss_type=[sigmoid,sft]",
-        "dpo.trainer.loss_weights=[1.0,0.2]",
-        "dpo.trainer.learning_rate*2",
-    ),
-    "strength/sft_term_lr_half": (
-        "dpo.trainer.loss_type=[sigmoid,sft]",
-        "dpo.trainer.loss_weights=[1.0,0.2]",
-        "dpo.trainer.learning_rate*0.5",
-    ),
-    "strength/sft_term_1": ("dpo.trainer.loss_type=[sigmoid,sft]", "dpo.trainer.loss_weights=[1.0,1.0]"),
-    # pairs: what chosen and rejected differ in, at the recipe's strength
-    "pairs/gain_0": ("pairs.min_confirmed_gain=0",),
-    "pairs/gain_0.5": ("pairs.min_confirmed_gain=0.5",),
-    "pairs/gain_1": ("pairs.min_confirmed_gain=1.0",),
+    "recipe": (),
+    # how hard the same pairs are pressed, without pairs that differ in a repetition alone
+    "strength/sigmoid_6e-5": (_NO_REPETITION, *_SIGMOID, f"{_RATE}=6e-5"),
+    "strength/sigmoid_2.4e-4": (_NO_REPETITION, *_SIGMOID, f"{_RATE}=2.4e-4"),
+    "strength/sft_term_6e-5": (_NO_REPETITION, *_SFT_TERM, f"{_RATE}=6e-5"),
+    "strength/sft_term_2.4e-4": (_NO_REPETITION, *_SFT_TERM, f"{_RATE}=2.4e-4"),
+    "strength/beta_0.3": (_NO_REPETITION, "dpo.trainer.beta=0.3"),
+    # what chosen must confirm more than rejected for each fault that it has fewer
+    "gain/0": (_NO_REPETITION, "pairs.min_confirmed_gain=0"),
+    "gain/1": (_NO_REPETITION, "pairs.min_confirmed_gain=1.0"),
+    "gain/any": (_NO_REPETITION, "pairs.min_confirmed_gain=null"),
+    # pairs that differ in a repetition alone
+    "repetition/quarter_gain_1": ("pairs.min_confirmed_gain=1.0",),
+    "repetition/half": ("pairs.repetition_share=0.5",),
+    # other pairs
     "pairs/unbalanced": (
         "pairs.mention_tolerance=null",
         "pairs.repetition_tolerance=null",
@@ -126,14 +62,16 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "pairs/best_worst": ("pairs.strategy=best_worst", "pairs.max_pairs_per_prompt=1"),
     "pairs/minimal_edit": ("pairs.strategy=minimal_edit",),
 }
-"""Name -> overrides of the pipeline; `key*factor` multiplies what the recipe says."""
+"""Name -> overrides of the pipeline's recipe."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train what is not trained yet, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--only", default="strength,pairs", help="beginnings of variants' names")
+    parser.add_argument(
+        "--only", default="recipe,strength,gain,repetition,pairs", help="beginnings of variants' names"
+    )
     parser.add_argument("--seeds", default="0", help="of DPO's order of pairs and of LoRA's start")
     args = parser.parse_args(argv)
     names = [name for name in VARIANTS if name.startswith(tuple(args.only.split(",")))]
@@ -175,15 +113,9 @@ def run_stage(recipe: StageRecipe, stage: str, overrides: Sequence[str], changes
     values = OmegaConf.create(recipe.model_dump(mode="json", by_alias=True, exclude_unset=True))
     values = OmegaConf.merge(values, changes)
     for text in overrides:
-        for separator in ("*", "="):
-            key, found, value = text.partition(separator)
-            if found and key.startswith(f"{stage}."):
-                dotted = key.removeprefix(f"{stage}.")
-                read = OmegaConf.create(f"x: {value}")["x"]
-                OmegaConf.update(
-                    values, dotted, OmegaConf.select(values, dotted) * read if found == "*" else read
-                )
-                break
+        key, _, value = text.partition("=")
+        if key.startswith(f"{stage}."):
+            OmegaConf.update(values, key.removeprefix(f"{stage}."), OmegaConf.create(f"x: {value}")["x"])
     plain: Any = OmegaConf.to_container(values)
     return load_stage(stage).run(validate(type(recipe), plain, where=stage)).final
 
