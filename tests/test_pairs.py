@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,8 @@ def recipe(tmp_path: Path, judged: list[tuple[Candidate, Verdict]], low: float =
     measured = {"balanced_accuracy": {"value": low + 0.05, "ci_low": low, "ci_high": low + 0.1}}
     (tmp_path / "agreement.json").write_text(json.dumps(measured))
     files = {name: tmp_path / f"{name}.jsonl" for name in ("candidates", "verdicts")}
-    fields = dict.fromkeys(("mention_tolerance", "number_word_tolerance")) | fields
+    unbalanced: dict[str, Any] = dict.fromkeys(("mention_tolerance", "number_word_tolerance"))
+    fields = unbalanced | fields
     return Recipe(run_dir=tmp_path / "run", agreement=tmp_path / "agreement.json", **files, **fields)
 
 
