@@ -75,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0", help="of DPO's order of pairs and of LoRA's start")
     args = parser.parse_args(argv)
     names = [name for name in VARIANTS if name.startswith(tuple(args.only.split(",")))]
-    rows = []
+    rows: list[dict[str, Any]] = []
+    table = ""
     for name in names:
         for seed in map(int, args.seeds.split(",")):
             try:
@@ -115,7 +116,9 @@ def run_stage(recipe: StageRecipe, stage: str, overrides: Sequence[str], changes
     for text in overrides:
         key, _, value = text.partition("=")
         if key.startswith(f"{stage}."):
-            OmegaConf.update(values, key.removeprefix(f"{stage}."), OmegaConf.create(f"x: {value}")["x"])
+            OmegaConf.update(
+                values, key.removeprefix(f"{stage}."), OmegaConf.select(OmegaConf.create(f"x: {value}"), "x")
+            )
     plain: Any = OmegaConf.to_container(values)
     return load_stage(stage).run(validate(type(recipe), plain, where=stage)).final
 

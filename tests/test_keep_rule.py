@@ -66,7 +66,8 @@ def test_a_gain_within_noise_is_not_kept() -> None:
 
 def test_a_recall_loss_is_refused_on_either_half_and_on_both() -> None:
     for view in ("first_half", "second_half", "all"):
-        lost = line(20, -9, -9, **{view: {RECALL: change(-3.0)}})
+        worse: Any = {view: {RECALL: change(-3.0)}}
+        lost = line(20, -9, -9, **worse)
         kept = rule().decide([start(), line(10, -5, -5), lost])
         assert kept.step == 10
         assert "recall -3.0 [-5.0, -1.0] on" in kept.to_json()["refused"]["20"][0]

@@ -192,7 +192,8 @@ def test_nf4_evaluates_with_the_weights_as_quantised_on_any_processor(
     with torch.no_grad():
         product = layer(rows)
     assert torch.equal(layer.weight.data, packed)
-    assert layer.weight.quant_state.nested and layer.weight.quant_state.absmax.dtype == torch.uint8
+    weights: Any = layer.weight
+    assert weights.quant_state.nested and weights.quant_state.absmax.dtype == torch.uint8
     weight = dequantize_module_weight(layer)
     wanted = rows.bfloat16() @ weight.bfloat16().T
     assert torch.allclose(product, wanted.float(), rtol=2**-7, atol=2**-7)

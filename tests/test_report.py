@@ -413,7 +413,10 @@ def test_the_judge_is_told_in_the_words_of_its_kind(kind: str, more: Any, words:
 
 def test_kinds_of_claims_and_sides_of_pairs_are_told() -> None:
     value = {"value": 0.9, "ci_low": 0.8, "ci_high": 0.95}
-    by_kind = {"presence": {"balanced_accuracy": value}, "place": {"balanced_accuracy": value}}
+    by_kind: dict[str, Any] = {
+        "presence": {"balanced_accuracy": value},
+        "place": {"balanced_accuracy": value},
+    }
     by_kind["number"] = {"balanced_accuracy": None}
     figure = judge_panel({"accuracy": value, "by_kind": by_kind, "left_out": {"number": "too few to tell"}})
     assert figure is not None

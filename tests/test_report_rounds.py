@@ -90,7 +90,9 @@ def test_one_round_is_the_main_comparison(tmp_path: Path) -> None:
 
 
 def test_lines_by_hand() -> None:
-    row = {name: name for name in ("task", "metric", "split", "mode", "measures", "higher_is_better")}
+    row: dict[str, Any] = {
+        name: name for name in ("task", "metric", "split", "mode", "measures", "higher_is_better")
+    }
     row |= {"scale": 100, "points": False, "n": 9, "clusters": 9, "sft": 40.0, "after_round_1": 30.0}
     row |= {"after_round_2": 20.0, "ci": {"sft": [35, 45], "after_round_1": [25, 35]}, "delta": -10.0}
     row["sft_to_after_round_1"] = {"delta": -10.0, "ci_low": -12.0, "ci_high": -8.0, "p": 0.01, "mde": 1.0}

@@ -176,7 +176,7 @@ def measured(run: Path, name: str, low: float, value: float, high: float) -> Non
         ({"max_agreement_drop": 0.04}, 2),
     ],
 )
-def test_policy_and_judge_drift_apart(tmp_path: Path, rule: dict[str, float], ends: int | None) -> None:
+def test_policy_and_judge_drift_apart(tmp_path: Path, rule: dict[str, Any], ends: int | None) -> None:
     section = RoundSection(stages=["judge", "dpo"], start="base", result=f"{tmp_path}/dpo/model", **rule)
     loop = Loop(section, 2, tmp_path)
     measured(tmp_path, "judge", 0.5, 0.9, 0.95)

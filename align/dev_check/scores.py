@@ -87,7 +87,7 @@ class Scorer:
             view: self._compared(now, rows) for view, rows in self._views.items() if rows.any() and len(now)
         }
 
-    def _compared(self, now: Sequence[Array], rows: Array) -> dict[str, Change]:
+    def _compared(self, now: Sequence[Array], rows: Any) -> dict[str, Change]:
         before, after = ([sums[rows] for sums in side] for side in (self._start, now))
         found = compare(before, after, [False] * len(now), resamples=_RESAMPLES, seed=0, level=self._level)
         return {
