@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from align import sft
 from align.chat import render
 from align.config import load_recipe, validate
 from align.dev_check import DEV_LOG, DEV_SAMPLES
+from align.dev_check.rule import KeepRule, Kept
+from align.dev_check.state import DevState
 from align.digest import digest_file
 from align.errors import AlignError, RecipeError
 from align.images import open_image
@@ -117,22 +120,37 @@ def _keeping(run_dir: Path, base: Path, world: Path, **changes: Any) -> Path:
     return sft_recipe(run_dir, base, world, trainer__save_steps=3, **changes)
 
 
-def test_the_kept_step_becomes_the_adapter(kept_run: Path, checked_run: Path) -> None:
-    """Both runs train alike, so the kept adapter is the other run's wherever that stopped to look."""
-    kept = json.loads((kept_run / "manifest.json").read_text())["metrics"]["kept"]
-    gains = {line["step"]: line.get("gain", 0.0) for line in log_of(kept_run)}
-    if kept[
-        "nothing"
-    ]:  # a few steps on a few pictures: whether they gain depends on the processor's rounding
-        weights = load_file(kept_run / WEIGHTS)
-        assert kept["step"] == 0 and all(
-            not value.any() for name, value in weights.items() if "lora_B" in name
-        )
-        return
-    assert kept["measures"] == next(line["all"] for line in log_of(kept_run) if line["step"] == kept["step"])
-    assert gains[kept["step"]] == max(gains.values())
-    is_last = kept["step"] == 8
-    assert (digest_file(kept_run / WEIGHTS) == digest_file(checked_run / WEIGHTS)) == is_last
+def test_the_kept_step_becomes_the_adapter(
+    base_checkpoint: Path,
+    tiny_world: Path,
+    checked_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the rule keeps, here the first check after the start, has the weights that it had then."""
+    seen: dict[int, dict[str, Any]] = {}
+    save = DevState.save_weights
+
+    def keep_a_copy(state: DevState, model: Any, step: int) -> None:
+        weights = model.named_parameters()
+        seen[step] = {name: value.detach().clone() for name, value in weights if value.requires_grad}
+        save(state, model, step)
+
+    def keep_step_3(rule: KeepRule, lines: Sequence[Any]) -> Kept:
+        found = next((line for line in lines if line["step"] == 3), None)
+        return Kept(3, False, "told to", found["all"]) if found else Kept(0, True, "too early", {})
+
+    monkeypatch.setattr(DevState, "save_weights", keep_a_copy)
+    monkeypatch.setattr(KeepRule, "decide", keep_step_3)
+    folder = sft.run(load_recipe(sft.Recipe, _keeping(tmp_path, base_checkpoint, tiny_world))).final
+    kept = json.loads((folder / "manifest.json").read_text())["metrics"]["kept"]
+    assert (kept["step"], kept["nothing"], kept["why"]) == (3, False, "told to")
+    written = load_file(folder / WEIGHTS)
+    assert len(written) == len(seen[3]) > 0
+    for name, value in seen[3].items():
+        assert torch.equal(written[name.replace(".default", "")], value), name
+    assert any(not torch.equal(seen[0][name], value) for name, value in seen[3].items())
+    assert digest_file(folder / WEIGHTS) != digest_file(checked_run / WEIGHTS)
 
 
 def test_killed_and_resumed_equals_undisturbed(
