@@ -37,7 +37,7 @@ SHOWN = {
 _SFT_TERM = ("dpo.trainer.loss_type=[sigmoid,sft]", "dpo.trainer.loss_weights=[1.0,0.2]")
 _SIGMOID = ("dpo.trainer.loss_type=[sigmoid]", "dpo.trainer.loss_weights=[1.0]")
 _RATE = "dpo.trainer.learning_rate"
-_NO_REPETITION = "pairs.repetition_share=0"
+_NO_REPETITION = "pairs.altered={}"
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "recipe": (),
     # how hard the same pairs are pressed, without pairs that differ in a repetition alone
@@ -52,7 +52,12 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "gain/any": (_NO_REPETITION, "pairs.min_confirmed_gain=null"),
     # pairs that differ in a repetition alone
     "repetition/quarter_gain_1": ("pairs.min_confirmed_gain=1.0",),
-    "repetition/half": ("pairs.repetition_share=0.5",),
+    "repetition/half": ("pairs.altered={repetition: 0.5}",),
+    # pairs that differ in one phrase, beside those
+    "altered/swap": ("pairs.altered={repetition: 0.25, swap: 0.25}",),
+    "altered/swap_all": ("pairs.altered={repetition: 0.25, swap: 1.0}",),
+    "altered/omission": ("pairs.altered={repetition: 0.25, omission: 0.25}",),
+    "altered/both": ("pairs.altered={repetition: 0.25, swap: 0.5, omission: 0.25}",),
     # other pairs
     "pairs/unbalanced": (
         "pairs.mention_tolerance=null",

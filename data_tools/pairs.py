@@ -31,13 +31,13 @@ from align.progress import say
 from align.row_writer import RowWriter
 from align.run import RunFolder
 from align.schema import Message, PreferenceRow
+from data_tools.altered_pairs import altered_rows
 from data_tools.answer_counts import FEATURES
 from data_tools.claims import split_objects
 from data_tools.earlier_pairs import earlier_inputs, earlier_rows
 from data_tools.judged_answers import JudgedAnswers
 from data_tools.pair_selection import Selected, Selection, edited_pairs, selected_rows
 from data_tools.pairs_recipe import Recipe
-from data_tools.repetition_pairs import repetition_rows
 from data_tools.tally import Tally
 from data_tools.truth import load_truth, truth_inputs
 
@@ -71,7 +71,7 @@ def run(recipe: Recipe) -> RunFolder:
             rows = selected_rows(
                 recipe, balanced, answers, {split: both[1] for split, both in tallies.items()}
             )
-        sums, dev, repeating = PairSums(), DevCheck(recipe), 0
+        sums, dev, altered = PairSums(), DevCheck(recipe), Counter[str]()
         with RowWriter(PreferenceRow, folder.work / "pairs.parquet") as out:
             for split, prompt_id, row in rows:
                 if split == "dev":
@@ -79,9 +79,9 @@ def run(recipe: Recipe) -> RunFolder:
                     continue
                 out.write(row)
                 sums.add(prompt_id, row)
-                for again in repetition_rows(row, recipe.repetition_share, recipe.seed):
-                    out.write(again)
-                    repeating += 1
+                for beside in altered_rows(row, recipe.altered, recipe.seed, recipe.objects_mode):
+                    out.write(beside)
+                    altered[str(beside.meta["edit"])] += 1
             mixed_in = 0
             for row in earlier_rows(recipe.earlier, recipe.earlier_share, sums.pairs, recipe.seed):
                 out.write(row)
@@ -100,9 +100,9 @@ def run(recipe: Recipe) -> RunFolder:
         dropped = {tally.what: tally.to_json() for split in tallies.values() for tally in split}
         (folder.work / "dropped.json").write_text(json.dumps(dropped, indent=1, sort_keys=True) + "\n")
         metrics = sums.metrics() | {"dev_check": check}
-        if recipe.repetition_share:
-            say(f"  {repeating} pairs beside them differ in a repetition alone")
-            metrics["repetition_pairs"] = repeating
+        for kind in recipe.altered:
+            say(f"  {altered[kind]} pairs beside them differ in one phrase alone: {kind}")
+            metrics[f"{kind}_pairs"] = altered[kind]
         if recipe.earlier:
             say(f"  {mixed_in} pairs of earlier rounds mixed in")
             metrics["earlier_pairs"] = mixed_in

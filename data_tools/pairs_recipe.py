@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from align.config import StageRecipe
 from align.objects import Mode
+from data_tools.altered_pairs import Alteration
 from data_tools.answer_counts import FEATURES
 from data_tools.edit_spans import DEFAULT_WEIGHT
 from data_tools.pair_balance import Limits
@@ -44,12 +45,11 @@ class Recipe(StageRecipe):
     max_more_repeats: int | None = Field(
         default=0, ge=0, description="objects that chosen may name again more often than rejected; null: any"
     )
-    repetition_share: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
+    altered: dict[Alteration, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default={},
         description="share of the pairs beside which another stands whose rejected answer is the chosen one "
-        "with an object said twice in place of another; see docs/pairs.md",
+        "with one phrase altered: repetition (an object said twice), swap (a denied object in place of a "
+        "confirmed one), omission (a confirmed one left out); see docs/pairs.md",
     )
     length_tolerance: float | None = Field(
         default=0.25, gt=0, description="largest mean length gap, tokens; null: lengths are not balanced"
