@@ -53,6 +53,43 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     # pairs that differ in a repetition alone
     "repetition/quarter_gain_1": ("pairs.min_confirmed_gain=1.0",),
     "repetition/half": ("pairs.altered={repetition: 0.5}",),
+    # how much the likelihood of chosen weighs
+    "sft_weight/0.5": ("dpo.trainer.loss_weights=[1.0,0.5]",),
+    "sft_weight/1": ("dpo.trainer.loss_weights=[1.0,1.0]",),
+    "sft_weight/1_gain_1": ("dpo.trainer.loss_weights=[1.0,1.0]", "pairs.min_confirmed_gain=1.0"),
+    "sft_weight/1_swap": (
+        "dpo.trainer.loss_weights=[1.0,1.0]",
+        "pairs.altered={repetition: 0.25, swap: 0.5}",
+    ),
+    "sft_weight/1_gain_1_lr_5e-4": (
+        "dpo.trainer.loss_weights=[1.0,1.0]",
+        "pairs.min_confirmed_gain=1.0",
+        f"{_RATE}=5e-4",
+    ),
+    "sft_weight/1_gain_1_four": (
+        "dpo.trainer.loss_weights=[1.0,1.0]",
+        "pairs.min_confirmed_gain=1.0",
+        "pairs.max_pairs_per_prompt=4",
+    ),
+    "sft_weight/0.5_gain_1_two_epochs": (
+        "dpo.trainer.loss_weights=[1.0,0.5]",
+        "pairs.min_confirmed_gain=1.0",
+        "dpo.trainer.num_train_epochs=2",
+    ),
+    # a chosen answer in which the judge denies nothing
+    "clean/0.2": ("pairs.max_chosen_faults=0",),
+    "clean/1": ("pairs.max_chosen_faults=0", "dpo.trainer.loss_weights=[1.0,1.0]"),
+    "clean/1_four": (
+        "pairs.max_chosen_faults=0",
+        "pairs.max_pairs_per_prompt=4",
+        "dpo.trainer.loss_weights=[1.0,1.0]",
+    ),
+    "clean/1_four_gain_1": (
+        "pairs.max_chosen_faults=0",
+        "pairs.max_pairs_per_prompt=4",
+        "pairs.min_confirmed_gain=1.0",
+        "dpo.trainer.loss_weights=[1.0,1.0]",
+    ),
     # pairs that differ in one phrase, beside those
     "altered/swap": ("pairs.altered={repetition: 0.25, swap: 0.25}",),
     "altered/swap_all": ("pairs.altered={repetition: 0.25, swap: 1.0}",),

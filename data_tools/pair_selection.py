@@ -192,6 +192,9 @@ def _claims_refusal(recipe: Recipe, chosen: Answer, rejected: Answer) -> str:
         return "chosen answer repeats more"
     if not (chosen.verdict.claims and rejected.verdict.claims):
         return ""
+    most = recipe.max_chosen_faults
+    if most is not None and chosen.faults > most:
+        return "chosen answer has too many faults"
     drop = rejected.faults - chosen.faults
     if recipe.min_fault_drop is not None and drop < recipe.min_fault_drop:
         return "chosen answer has as many faults"

@@ -42,6 +42,12 @@ class Recipe(StageRecipe):
         description="confirmed claims that chosen must have more than rejected, for each fault that it has "
         "fewer; 0: as many will do, 0.5: half of what is left out is made up for; null: fewer will do",
     )
+    max_chosen_faults: int | None = Field(
+        default=None,
+        ge=0,
+        description="faults that chosen may have; 0: it is true throughout, as far as the judge sees, which "
+        "matters where its likelihood is trained on too (loss_type sft); null: fewer than rejected will do",
+    )
     max_more_repeats: int | None = Field(
         default=0, ge=0, description="objects that chosen may name again more often than rejected; null: any"
     )
