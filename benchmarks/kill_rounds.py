@@ -118,7 +118,9 @@ class Attempt:
         self._reader.join(10)
         if code:
             last = "\n".join(self._log.read_text().splitlines()[-_LAST_LINES:])
-            raise SystemExit(f"{last}\n\nthe pipeline ended with exit code {code}; all of its output: {self._log}")
+            raise SystemExit(
+                f"{last}\n\nthe pipeline ended with exit code {code}; all of its output: {self._log}"
+            )
         return [*self._timeline, ("", seconds)]
 
 
@@ -227,26 +229,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         fromfile_prefix_chars="@",
     )
     parser.add_argument("recipe", help="a pipeline file")
-    parser.add_argument("overrides", nargs="*", help="stage.key=value, as for `align run`; or @FILE with such")
-    parser.add_argument("--kills", type=int, default=20, help="of everything; one of the parent alone is added")
+    parser.add_argument(
+        "overrides", nargs="*", help="stage.key=value, as for `align run`; or @FILE with such"
+    )
+    parser.add_argument(
+        "--kills", type=int, default=20, help="of everything; one of the parent alone is added"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", type=Path, default=Path("runs/kill_rounds"), help="folder for both runs")
     options = parser.parse_intermixed_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
     run_dir, calm = options.out / "run", options.out / "undisturbed"
-    command = [sys.executable, "-m", "align.cli", "run", options.recipe, *options.overrides, f"run_dir={run_dir}"]
+    command = [
+        sys.executable,
+        "-m",
+        "align.cli",
+        "run",
+        options.recipe,
+        *options.overrides,
+        f"run_dir={run_dir}",
+    ]
     timeline = undisturbed(command, run_dir, calm)
     print(f"undisturbed: {len(finished(calm))} stages in {timeline[-1][1]:.0f} s", flush=True)
     shutil.rmtree(run_dir, ignore_errors=True)
     moments = draw_moments(timeline, options.kills + 1 if options.kills else 0, options.seed)
     began = time.monotonic()
     kills = run_killed(command, run_dir, moments, options.out / "killed.log")
-    print(f"\n{table(kills)}\n\nkilled {len(kills)} times ({len(moments)} moments): {time.monotonic() - began:.0f} s")
+    print(
+        f"\n{table(kills)}\n\nkilled {len(kills)} times ({len(moments)} moments): {time.monotonic() - began:.0f} s"
+    )
     found = differences(calm, run_dir)
     found += ["orphans of a killed parent had to be killed" for kill in kills if kill.orphans_seconds is None]
     files = sum(map(len, finished(calm).values()))
     metrics = len(report_metrics(calm))
-    print("\n".join(found) or f"no difference in {files} files of {len(finished(calm))} stages, {metrics} metrics")
+    print(
+        "\n".join(found)
+        or f"no difference in {files} files of {len(finished(calm))} stages, {metrics} metrics"
+    )
     return 1 if found else 0
 
 

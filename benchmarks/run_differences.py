@@ -36,9 +36,7 @@ def report_metrics(run_dir: Path) -> list[Any]:
 def differences(one: Path, other: Path) -> list[str]:
     """A sentence for each stage, file, line of the report and word on the rounds that is not the same."""
     first, second = finished(one), finished(other)
-    found = [
-        f"{name}: finished in one run alone" for name in sorted(first.keys() ^ second.keys())
-    ]
+    found = [f"{name}: finished in one run alone" for name in sorted(first.keys() ^ second.keys())]
     for stage in [name for name in first if name in second]:
         mine, yours = first[stage], second[stage]
         for name in sorted(mine.keys() | yours.keys()):

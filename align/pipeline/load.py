@@ -81,9 +81,7 @@ class Pipeline:
         return load_pipeline(self.path, self.overrides, believed)
 
 
-def load_pipeline(
-    path: str | Path, overrides: Sequence[str] = (), believed: Believed = _NOTHING
-) -> Pipeline:
+def load_pipeline(path: str | Path, overrides: Sequence[str] = (), believed: Believed = _NOTHING) -> Pipeline:
     """Read a pipeline and check the recipe of every stage, and that each reads only what is there before it.
 
     Args:

@@ -158,7 +158,9 @@ def _charts(paths: Mapping[str, _Path], titles: Sequence[str], kept: Any) -> Mar
     """Drawings of their own, so that a narrow page stands them one below the other."""
     if not paths:
         return Markup("")
-    return element("div", *(_chart(name, path, titles, kept) for name, path in paths.items()), class_="multiples")
+    return element(
+        "div", *(_chart(name, path, titles, kept) for name, path in paths.items()), class_="multiples"
+    )
 
 
 def _chart(name: str, path: _Path, titles: Sequence[str], kept: Any) -> Markup:
