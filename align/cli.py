@@ -120,7 +120,7 @@ examples:
 
 rounds: the stages that the file's `round.stages` names are repeated as `round2_sample`, `round3_sample`, each
 from the checkpoint that the round before made. The loop ends early where DPO's keep rule keeps nothing, where
-the judge's agreement with the truth falls (`round.min_agreement`), or where a round after the first has too few
+the judge's agreement with the truth falls (`round.min_agreement`), or where a later round has too few
 pairs or a judge near chance; later stages then use the last kept checkpoint, and rounds.json in the run's
 folder tells why.
 """

@@ -38,7 +38,7 @@ class FolderState:
 
     Attributes:
         reasons: why it is not complete, one sentence each.
-        end: what the attempt's `EndOfRounds` said, if it had the same recipe and inputs: it would say it again.
+        end: what the attempt's `EndOfRounds` said, if it had this recipe and these inputs: it would again.
     """
 
     status: Status

@@ -2,18 +2,20 @@
 
 The quickstart at smoke size with three rounds, every stage for real, vLLM included:
 
-    python -m benchmarks.kill_rounds recipes/quickstart/pipeline.yaml @benchmarks/quickstart_smoke.txt rounds=3 \\
-        --kills 20 --seed 0 --out runs/kill_rounds
+    python -m benchmarks.kill_rounds recipes/quickstart/pipeline.yaml @benchmarks/quickstart_smoke.txt \\
+        rounds=3 --kills 20 --seed 0 --out runs/kill_rounds
 
-It runs once undisturbed. Moments are drawn over that run's wall time, and stand for a stage and the time that the
-stage had run. The second run is killed at each of them and started again at once: SIGKILL to the pipeline and
-all beneath it, servers included. One moment more takes the pipeline alone, preferably when it has a server; what
-it leaves behind must be gone within half a minute, and must not keep the next start from working. Then every
-file that a stage wrote is compared, and the final report; exit code 1 on any difference, or on a start that fails.
+It runs once undisturbed. Moments are drawn over that run's wall time, and stand for a stage and the time that
+the stage had run. The second run is killed at each of them and started again at once: SIGKILL to the pipeline
+and all beneath it, servers included. One moment more takes the pipeline alone, the first at which it has a
+server; what it leaves behind must be gone within half a minute, and must not keep the next start from its
+work. Then every file that a stage wrote is compared, and the final report; exit code 1 on any difference, or
+on a start that fails.
 
-Both runs use the same folder name, one after the other: paths are part of recipes, and so of digests. The calm run
-is kept in `undisturbed` and taken again next time. `--kills 0` compares two calm runs: what then differs is not
-the kills' doing (an engine that batches requests as they come may round differently from run to run).
+Both runs use the same folder name, one after the other: paths are part of recipes, and so of digests. The
+calm run is kept in `undisturbed` and taken again next time. `--kills 0` compares two calm runs: what then
+differs is not the kills' doing (an engine that batches requests as they come may round differently from run
+to run).
 """
 
 from __future__ import annotations
@@ -255,9 +257,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     moments = draw_moments(timeline, options.kills + 1 if options.kills else 0, options.seed)
     began = time.monotonic()
     kills = run_killed(command, run_dir, moments, options.out / "killed.log")
-    print(
-        f"\n{table(kills)}\n\nkilled {len(kills)} times ({len(moments)} moments): {time.monotonic() - began:.0f} s"
-    )
+    seconds = time.monotonic() - began
+    print(f"\n{table(kills)}\n\nkilled {len(kills)} times ({len(moments)} moments): {seconds:.0f} s")
     found = differences(calm, run_dir)
     found += ["orphans of a killed parent had to be killed" for kill in kills if kill.orphans_seconds is None]
     files = sum(map(len, finished(calm).values()))

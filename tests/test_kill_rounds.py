@@ -66,7 +66,7 @@ def test_moments_are_seconds_into_stages_spread_over_the_wall_time() -> None:
     moments = draw_moments(timeline, 500, seed=0)
     begins = dict(timeline)
     seconds = [begins[moment.stage] + moment.seconds for moment in moments]
-    assert seconds == sorted(seconds) and 0 <= seconds[0] and seconds[-1] <= 100
+    assert seconds == sorted(seconds) and seconds[0] >= 0 and seconds[-1] <= 100
     assert all(moment.seconds <= 10 for moment in moments if moment.stage == "sft")
     # 88 of 100 seconds: 440 of 500, with a standard deviation of 7.3.
     assert 410 < sum(moment.stage == "dpo" for moment in moments) < 470
