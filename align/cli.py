@@ -119,9 +119,10 @@ examples:
   align run recipes/quickstart/pipeline.yaml rounds=3 round2_sample.sampling.temperature=0.9
 
 rounds: the stages that the file's `round.stages` names are repeated as `round2_sample`, `round3_sample`, each
-from the checkpoint that the round before made. The loop ends early where DPO's keep rule keeps nothing, or
-where the judge's agreement with the truth falls (`round.min_agreement`); later stages then use the last
-kept checkpoint, and rounds.json in the run's folder tells why.
+from the checkpoint that the round before made. The loop ends early where DPO's keep rule keeps nothing, where
+the judge's agreement with the truth falls (`round.min_agreement`), or where a later round has too few
+pairs or a judge near chance; later stages then use the last kept checkpoint, and rounds.json in the run's
+folder tells why.
 """
 
 

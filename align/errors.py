@@ -27,6 +27,16 @@ class AlignError(Exception):
         return "\n".join(lines)
 
 
+class EndOfRounds(AlignError):
+    """What a stage was given is sound, but leaves nothing to go on with: too few pairs, a judge near chance.
+
+    In the first round of a pipeline, or outside one, an error like any other. In a later round the rounds end
+    there, and the last kept checkpoint stands (`align.pipeline`). A package that brings a stage raises a
+    class of its own below this one, within the stage's run folder, whose manifest keeps `what`: it must be
+    the same for the same recipe and inputs, and name no path.
+    """
+
+
 class RecipeError(AlignError):
     """A recipe that cannot be run: unknown key, wrong type, missing file."""
 

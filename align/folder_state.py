@@ -24,6 +24,8 @@ from align.digest import MANIFEST, digest_json, digest_path
 from align.errors import AlignError
 
 RECIPE = "recipe.yaml"
+END = "end_of_rounds"
+"""Key of a failed attempt's manifest: what an `EndOfRounds` said."""
 _PLACE = ("run_dir", "name")
 _SHOWN = 60
 
@@ -36,10 +38,12 @@ class FolderState:
 
     Attributes:
         reasons: why it is not complete, one sentence each.
+        end: what the attempt's `EndOfRounds` said, if it had this recipe and these inputs: it would again.
     """
 
     status: Status
     reasons: tuple[str, ...] = ()
+    end: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,11 @@ class Wanted:
         record = read_record(folder)
         return record is not None and self._agrees(record, "work_digest")
 
+    def is_refused_in(self, partial: Path) -> bool:
+        """Whether an attempt at exactly this ended by `EndOfRounds`."""
+        record = read_record(partial)
+        return record is not None and bool(record.get(END)) and self._agrees(record, "recipe_digest")
+
     def is_published_by(self, partial: Path) -> bool:
         """Whether `partial` is finished but for its rename: killed in between."""
         return read_status(partial) == "complete" and self.is_done_in(partial)
@@ -126,6 +135,8 @@ def look(recipe: StageRecipe) -> FolderState:
         wanted = Wanted(recipe, _digested_anew(begun))
         if wanted.is_published_by(partial):
             return FolderState("complete", ("finished, but for the renaming of its folder",))
+        if wanted.is_refused_in(partial):
+            return FolderState("partial", ("the last attempt failed", *stale), read_refusal(partial))
         if wanted.is_begun_in(partial):
             return FolderState("partial", ("an interrupted attempt goes on", *stale))
         dropped = [f"an interrupted attempt is discarded: {why}" for why in wanted.changes(partial, begun)]
@@ -167,6 +178,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def read_status(folder: Path) -> str | None:
     """`running`, `failed` or `complete` as the folder's manifest says; None without a manifest."""
     return (read_record(folder) or {}).get("status")
+
+
+def read_refusal(partial: Path) -> str:
+    """What the `EndOfRounds` said that ended the attempt in this folder; empty for any other attempt."""
+    return str((read_record(partial) or {}).get(END) or "")
 
 
 def missing_outputs(folder: Path, record: Mapping[str, Any]) -> list[str]:

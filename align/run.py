@@ -31,8 +31,8 @@ from omegaconf import OmegaConf
 
 from align.config import StageRecipe
 from align.digest import MANIFEST, digest_file, digest_json
-from align.errors import AlignError
-from align.folder_state import RECIPE, Wanted, partial_of
+from align.errors import AlignError, EndOfRounds
+from align.folder_state import END, RECIPE, Wanted, partial_of
 from align.memory import MemoryPeak
 from align.progress import say
 
@@ -127,7 +127,8 @@ class RunFolder:
         self._memory.stop()
         if error is not None and self.work.exists():
             with contextlib.suppress(OSError):  # a full disk must not hide the error on its way
-                self._write_manifest("failed", {"error": f"{type(error).__name__}: {error}"})
+                end = {END: error.what} if isinstance(error, EndOfRounds) else {}
+                self._write_manifest("failed", {"error": f"{type(error).__name__}: {error}", **end})
         self._release_lock()
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_error(error, self.work) from error

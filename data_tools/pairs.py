@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from align.errors import AlignError
+from align.errors import AlignError, EndOfRounds
 from align.objects import Mode
 from align.progress import say
 from align.row_writer import RowWriter
@@ -45,12 +45,21 @@ _AVERAGED = ("tokens", "confirmed", "true", "false", *FEATURES[1:])
 """What a row may know of either side (`chosen_tokens`): a number, or a list to be counted."""
 
 
+class TooFewPairs(EndOfRounds):
+    """The answers leave fewer pairs than `min_pairs`."""
+
+
+class JudgeNearChance(EndOfRounds):
+    """Pairs of this judge's verdicts would be noise."""
+
+
 def run(recipe: Recipe) -> RunFolder:
     """Build the pairs; byte-equal for the same recipe and inputs.
 
     Raises:
-        AlignError: a judge near chance, verdicts that do not belong to the candidates, or fewer than
-            `min_pairs` pairs.
+        JudgeNearChance: its balanced accuracy may lie below `min_balanced_accuracy`.
+        TooFewPairs: fewer than `min_pairs` of the train split.
+        AlignError: verdicts that do not belong to the candidates, or an agreement that cannot be read.
     """
     inputs = {"candidates": recipe.candidates, "verdicts": recipe.verdicts, "agreement": recipe.agreement}
     folder = RunFolder.open(
@@ -91,7 +100,7 @@ def run(recipe: Recipe) -> RunFolder:
         if selected is not None:
             _show_balance(recipe, selected)
         if sums.pairs < recipe.min_pairs:
-            raise AlignError(
+            raise TooFewPairs(
                 f"{sums.pairs} train pairs, at least {recipe.min_pairs} are wanted",
                 where=str(recipe.verdicts),
                 fix="sample more prompts or more answers each, or at a higher temperature",
@@ -116,7 +125,8 @@ def check_judge(recipe: Recipe) -> None:
     """Refuse a judge whose balanced accuracy against the annotations may be near chance.
 
     Raises:
-        AlignError: the lower bound of its 95% interval is below `min_balanced_accuracy`, or unknown.
+        JudgeNearChance: the lower bound of its 95% interval is below `min_balanced_accuracy`, or unknown.
+        AlignError: the file cannot be read.
     """
     try:
         measured = json.loads(recipe.agreement.read_text())["balanced_accuracy"]
@@ -127,7 +137,7 @@ def check_judge(recipe: Recipe) -> None:
     low = measured["ci_low"] if measured else 0.0
     if low < recipe.min_balanced_accuracy:
         words = f"{measured['value']:.3f} [{low:.3f}, {measured['ci_high']:.3f}]" if measured else "unknown"
-        raise AlignError(
+        raise JudgeNearChance(
             f"the judge is too near chance to build pairs from: balanced accuracy {words}, "
             f"its lower bound must reach {recipe.min_balanced_accuracy}",
             where=str(recipe.agreement),

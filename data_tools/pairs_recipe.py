@@ -84,7 +84,9 @@ class Recipe(StageRecipe):
     max_trimmed: float = Field(
         default=0.5, ge=0, le=1, description="share of pairs that each balancing may drop"
     )
-    min_pairs: int = Field(default=1, ge=1, description="fewer train pairs are an error")
+    min_pairs: int = Field(
+        default=1, ge=1, description="fewer train pairs are an error; in a later round, the end of the rounds"
+    )
     min_balanced_accuracy: float = Field(
         default=0.6, ge=0, le=1, description="lower bound of the judge's balanced accuracy; 0.5 is chance"
     )

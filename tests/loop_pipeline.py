@@ -83,6 +83,7 @@ def digests(run_dir: Path) -> dict[str, str]:
     found = {
         path.parent.name: json.loads(path.read_text())["output_digest"]
         for path in sorted(run_dir.glob("*/manifest.json"))
+        if not path.parent.name.endswith(".partial")
     }
     return found | {"rounds.json": (run_dir / "rounds.json").read_text()}
 

@@ -10,29 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SMALL_EVAL = ("tasks.chair.num_images=12", "tasks.pope.num_images=6", "tasks.vqa.num_questions=24")
 SMOKE = [
-    "scenes.train=48",
-    "scenes.dev=24",
-    "scenes.test=24",
-    "scenes.unseen=8",
-    "instructions.prompts.train=40",
-    "instructions.prompts.dev=24",
-    "sft.trainer.max_steps=4",
-    "sft.trainer.per_device_train_batch_size=8",
-    "sample.n=6",
-    "pairs.min_balanced_accuracy=0.5",
-    "pairs.length_tolerance=2.0",
-    "dpo.trainer.max_steps=3",
-    *(
-        f"{name}.dev.{key}"
-        for name in ("sft", "dpo")
-        for key in ("num_pictures=8", "questions.num_questions=8")
-    ),
-    *(f"{name}.keep=null" for name in ("sft", "dpo")),  # so few steps gain nothing that a rule would keep
-    "dpo.trainer.per_device_train_batch_size=4",
-    "score.resamples=200",
-    *(f"generate_{name}.{key}" for name in ("base", "sft", "dpo") for key in SMALL_EVAL),
+    line
+    for line in (ROOT / "benchmarks" / "quickstart_smoke.txt").read_text().splitlines()
+    if not line.startswith("#")
 ]
 METRIC_KEYS = "task metric split higher_is_better base sft dpo delta ci_low ci_high p n clusters"
 

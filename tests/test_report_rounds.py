@@ -123,10 +123,25 @@ def test_the_report_shows_the_path_and_what_ended_it(scored: Path, tmp_path: Pat
     )
     figure = html[html.index('id="rounds"') :].split("</figure>")[0]
     # Five measures have SFT and two rounds, the judge three: a marker each, with its numbers in a tip.
-    assert figure.count("<polygon") == 5 * 3 + 3
+    assert figure.count("<polygon") == 5 * 3 + 3 + 1  # and one in the legend
+    assert ">SFT</text>" in figure and ">round 3</text>" in figure  # four places have room for their names
     assert "90.0 [85.0, 94.0]" in figure and "judge&#39;s balanced accuracy" in figure.replace("'", "&#39;")
     assert "judge on number" in figure and "70.0 [60.0, 80.0]" in figure and "judge on place" in figure
-    assert "yes" in figure and "the most of those that keep recall" in figure and "round 3" in figure
+    assert "yes, step 40" in figure and "Round 1: the most of those that keep recall." in figure
+    assert "<td>no</td>" in figure and "Round 3: recall fell." in figure
+
+
+def test_a_round_that_ended_before_its_training_has_no_step_and_no_reason_of_a_rule(
+    scored: Path, tmp_path: Path
+) -> None:
+    rounds = told(ended=True)
+    rounds["rounds"][2] |= {"kept": {}, "stages": {"judge": "round3_judge"}}
+    why = "round3_pairs: 3 train pairs, at least 100 are wanted"
+    rounds["ended"] |= {"stage": "pairs", "why": why}
+    html = page(scored, tmp_path, rounds)
+    assert f"Round 3 ended the loop: {why}; the checkpoint of round 2 stands." in html
+    figure = html[html.index('id="rounds"') :].split("</figure>")[0]
+    assert "Round 2: " in figure and "Round 3: " not in figure and "<td>no</td>" in figure
 
 
 def test_one_kept_round_needs_no_figure_and_an_ended_one_says_so(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from align.errors import RecipeError
+from align.errors import AlignError, RecipeError
 from align.pipeline import Pipeline, Selection, describe, load_pipeline, run_pipeline
 from align.pipeline.round_end import read_end
 from align.pipeline.rounds import Ended, Loop, RoundSection
+from data_tools.pairs import TooFewPairs
 from tests.loop_pipeline import digests, tell_kept, write_loop
 
 
@@ -138,6 +139,68 @@ def test_a_round_that_keeps_nothing_ends_the_loop(
     assert told["rounds"][0]["agreement"] == {"value": 1.0, "ci_low": 1.0, "ci_high": 1.0}
 
 
+def refused(root: Path, kind: str) -> tuple[str, str]:
+    """An override under which the pairs stage of round 2 raises, and what it says."""
+    if kind == "too few":
+        return "round2_pairs.min_pairs=9", "4 train pairs, at least 9 are wanted"
+    numbers = {"value": 0.55, "ci_low": 0.5, "ci_high": 0.6}
+    (root / "chance.json").write_text(json.dumps({"balanced_accuracy": numbers}))
+    said = "the judge is too near chance to build pairs from: balanced accuracy 0.550 [0.500, 0.600], "
+    return f"round2_pairs.agreement={root}/chance.json", f"{said}its lower bound must reach 0.6"
+
+
+@pytest.mark.parametrize("kind", ["too few", "near chance"])
+def test_a_later_round_that_has_nothing_to_train_on_ends_the_rounds(
+    loop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    run, (override, said) = tmp_path / "run", refused(tmp_path, kind)
+    asked = ["rounds=3", override]
+    folders = run_pipeline(load_pipeline(loop, asked))
+    assert [folder.final.name for folder in folders] == [
+        "world", "judge", "pairs", "clean", "round2_judge", "last",
+    ]  # fmt: skip
+    why = f"round2_pairs: {said}"
+    out = capsys.readouterr().out
+    assert f"round 2 ends the rounds: {why}\n  their result is {run}/clean/rows.parquet (round 1's)" in out
+    assert out.count(f"left out, round 2 ended the loop: {why}") == 4
+    # What stands behind the loop reads what finished, and the last kept round's result.
+    last = json.loads((run / "last" / "manifest.json").read_text())["inputs"]
+    assert last["data"]["path"] == f"{run}/clean/rows.parquet"
+    assert last["against_2"]["path"] == f"{run}/round2_judge/verdicts.jsonl" and "against_3" not in last
+    told = json.loads((run / "rounds.json").read_text())
+    assert (told["kept"], told["ended"]) == (1, {"round": 2, "stage": "pairs", "why": why})
+    assert told["rounds"][1]["stages"] == {"judge": "round2_judge"}
+    # Again: the same end out of the failed attempt's manifest, in a run, a dry run and a part of one.
+    before = digests(run)
+    states = {line.split()[0]: line for line in describe(load_pipeline(loop, asked)).splitlines()}
+    assert " ended " in states["round2_pairs"] and " left out " in states["round2_clean"]
+    assert " complete " in states["last"]
+    run_pipeline(load_pipeline(loop, asked))
+    assert "its last attempt ended the rounds, and would again: nothing to do" in capsys.readouterr().out
+    run_pipeline(load_pipeline(loop, asked), Selection(only=["last"]))
+    assert digests(run) == before
+    # With a recipe that asks for less, the rounds go on.
+    assert "left out" not in describe(load_pipeline(loop, ["rounds=3"]))
+    folders = run_pipeline(load_pipeline(loop, ["rounds=3"]))
+    assert len(folders) == 11 and json.loads((run / "rounds.json").read_text())["ended"] is None
+
+
+def test_round_one_with_nothing_to_train_on_is_an_error(loop: Path, tmp_path: Path) -> None:
+    asked = ["rounds=2", "pairs.min_pairs=9"]
+    for _ in range(2):  # and stays one: the failed attempt decides nothing
+        with pytest.raises(TooFewPairs, match="2 train pairs, at least 9 are wanted"):
+            run_pipeline(load_pipeline(loop, asked))
+    assert not (tmp_path / "run" / "last").exists()
+    assert "left out" not in describe(load_pipeline(loop, asked))
+
+
+def test_any_other_error_of_a_later_round_stops_the_run(loop: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(AlignError, match="cannot read the judge's agreement"):
+        run_pipeline(load_pipeline(loop, ["rounds=2", f"round2_pairs.agreement={tmp_path}/broken.json"]))
+    assert not (tmp_path / "run" / "rounds.json").exists()
+
+
 def test_a_stale_word_of_a_keep_rule_ends_nothing(loop: Path, tmp_path: Path) -> None:
     """A folder that will be done anew may come to another decision: until then it decides nothing."""
     run_pipeline(load_pipeline(loop, ["rounds=2"]), Selection(until="pairs"))
@@ -181,13 +244,13 @@ def test_policy_and_judge_drift_apart(tmp_path: Path, rule: dict[str, Any], ends
     loop = Loop(section, 2, tmp_path)
     measured(tmp_path, "judge", 0.5, 0.9, 0.95)
     measured(tmp_path, "round2_judge", 0.70, 0.8, 0.85)
-    everything = ["judge", "dpo", "round2_judge", "round2_dpo"]
+    everything = dict.fromkeys(["judge", "dpo", "round2_judge", "round2_dpo"], "")
     found = read_end(loop, everything)
     assert (found.round if found else None) == ends
     if found:
         assert found.stage == "judge" and "0.800 [0.700, 0.850]" in found.why
     # A judge whose folder may be stale is not believed, nor is what follows it.
-    assert read_end(loop, ["judge", "dpo"]) is None
+    assert read_end(loop, dict.fromkeys(["judge", "dpo"], "")) is None
 
 
 def test_what_the_loop_makes_of_paths(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_tools.scenes import stage
 from data_tools.scenes.categories import BY_ID, BY_NAME, CATEGORIES, CONTEXTS, typical_objects
 from data_tools.scenes.coco_files import write_world
 from data_tools.scenes.colours import COLOURED, COLOURS, dye
@@ -166,6 +167,18 @@ def test_web_captions_are_written_for_train_only(world: Path) -> None:
     assert len(web["annotations"]) == 5 * SIZES["train"]
     assert not list((world / "annotations").glob("captions_web_[!t]*"))
     assert not list((world / "annotations").glob("*.part"))
+
+
+def test_a_killed_attempt_is_drawn_anew_with_the_same_bytes(tmp_path: Path) -> None:
+    recipe = stage.Recipe(run_dir=tmp_path, train=2, dev=1, test=1, unseen=0)
+    with pytest.raises(KeyboardInterrupt), stage.RunFolder.open(recipe, {}) as folder:
+        write_world(folder.work, train=2, dev=1, test=1, unseen=0)
+        (folder.work / "images" / "train" / "cut.png").write_bytes(b"half a picture")
+        raise KeyboardInterrupt
+    again = stage.run(recipe).manifest()
+    assert "images/train/cut.png" not in again["outputs"]
+    elsewhere = stage.run(recipe.model_copy(update={"run_dir": tmp_path / "calm"})).manifest()
+    assert again["output_digest"] == elsewhere["output_digest"]
 
 
 def test_a_used_folder_is_refused(world: Path) -> None:

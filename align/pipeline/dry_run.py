@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from align.folder_state import look
 from align.pipeline.graph import Selection
 from align.pipeline.load import Pipeline, Step
-from align.pipeline.reading import without_unrun
+from align.pipeline.reading import said_before, taken_as_they_are, without_unrun
 
 _MOST_REASONS = 8
 _MOST_KEYS = 3
@@ -16,12 +16,12 @@ _MOST_KEYS = 3
 def describe(pipeline: Pipeline, selection: Selection | None = None) -> str:
     """A table of the selected stages with their state, and below each the reasons for it.
 
-    `complete` is skipped, `stale` is done anew, `partial` is resumed, `to do` has no folder yet, `left out`
-    lies behind the round that ended the loop.
+    `complete` is skipped, `stale` is done anew, `partial` is resumed, `to do` has no folder yet, `ended` was
+    refused and would be again, which ends the rounds, `left out` lies behind that.
     """
     chosen = (selection or Selection()).of(pipeline.names)
     redone: set[str] = set()
-    believed = set(pipeline.names) - set(chosen)
+    believed = taken_as_they_are(pipeline, chosen)
     pipeline = pipeline.knowing(believed)
     width = max(map(len, chosen))
     lines = [f"  {'stage':<{width}} {'kind':<13} {'state':<9} folder"]
@@ -36,8 +36,8 @@ def describe(pipeline: Pipeline, selection: Selection | None = None) -> str:
         lines += [f"      {why}" for why in reasons[:_MOST_REASONS]]
         if len(reasons) > _MOST_REASONS:
             lines.append(f"      and {len(reasons) - _MOST_REASONS} more")
-        if state == "complete":
-            believed.add(name)
+        if state in ("complete", "ended"):
+            believed[name] = said_before(step) if state == "ended" else ""
             pipeline = pipeline.knowing(believed)
         elif not step.left_out:
             redone.add(name)
@@ -48,12 +48,14 @@ def _state(step: Step, redone: Collection[str]) -> tuple[str, Sequence[str]]:
     """The state in a word and its reasons, when the stages in `redone` are done anew before it."""
     if step.left_out:
         return "left out", [step.left_out]
-    found = look(step.recipe)
+    found, end = look(step.recipe), said_before(step)
     if found.status == "to do":
         return found.status, found.reasons
     rewritten = _rewritten(step, redone)
     if found.status == "complete" and rewritten:
         return "stale", [*rewritten, "(skipped after all where the same bytes come out)"]
+    if end and not rewritten:
+        return "ended", [f"here the rounds end: {end}"]
     return found.status, [*rewritten, *found.reasons]
 
 

@@ -24,11 +24,12 @@ from yaml import YAMLError
 from align.config import StageRecipe, load_tree, nearest, validate
 from align.errors import RecipeError
 from align.pipeline.graph import Link, find_links
-from align.pipeline.round_end import ROUNDS_FILE, read_end
+from align.pipeline.round_end import ROUNDS_FILE, Believed, read_end
 from align.pipeline.rounds import SEED_STEP, Loop, Slot, read_loop, slots
 from align.stages import Stage, load_stage, stage_names
 
 _PIPELINE_KEYS = ("run_dir", "seed", "vars", "rounds", "round")
+_NOTHING: Believed = {}
 _SECTION_KEYS = ("stage", "recipe", "minutes", "about")
 
 
@@ -73,16 +74,14 @@ class Pipeline:
         """Of the stages, in order; the same whatever the rounds do."""
         return [step.name for step in self.steps]
 
-    def knowing(self, believed: Collection[str]) -> Pipeline:
+    def knowing(self, believed: Believed) -> Pipeline:
         """The same pipeline as the rounds stand when the folders of these stages can be trusted."""
         if self.loop is None or self.path is None or read_end(self.loop, believed) == self.loop.ended:
             return self
         return load_pipeline(self.path, self.overrides, believed)
 
 
-def load_pipeline(
-    path: str | Path, overrides: Sequence[str] = (), believed: Collection[str] = ()
-) -> Pipeline:
+def load_pipeline(path: str | Path, overrides: Sequence[str] = (), believed: Believed = _NOTHING) -> Pipeline:
     """Read a pipeline and check the recipe of every stage, and that each reads only what is there before it.
 
     Args:

@@ -1,4 +1,4 @@
-"""What selected stages read of stages that are not selected: it must be there, or be only for show."""
+"""What is on disk before a run: what selected stages read of others must be there, or be only for show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from dataclasses import replace
 from typing import Any
 
 from align.errors import AlignError
+from align.folder_state import look, partial_of, read_refusal
 from align.pipeline.load import Pipeline, Step
+
+
+def taken_as_they_are(pipeline: Pipeline, chosen: Collection[str]) -> dict[str, str]:
+    """The stages that are not selected, and of one whose last attempt ended the rounds what it said."""
+    return {step.name: said_before(step) for step in pipeline if step.name not in chosen}
+
+
+def said_before(step: Step) -> str:
+    """What ended the rounds in this stage's last attempt, if it would again; empty for any other stage."""
+    is_later = step.slot is not None and step.slot.round > 1
+    if not is_later or not read_refusal(partial_of(step.recipe.stage_dir)):
+        return ""
+    return look(step.recipe).end
 
 
 def check_reads(pipeline: Pipeline, chosen: Collection[str]) -> None:

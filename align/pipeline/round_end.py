@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from align.folder_state import read_record
 from align.pipeline.rounds import Ended, Loop, RoundSection
 
 ROUNDS_FILE = "rounds.json"
+Believed = Mapping[str, str]
+"""Stages whose folders can be trusted; the text, empty for a finished one, is what its `EndOfRounds` said."""
 
 
-def read_end(loop: Loop, believed: Collection[str]) -> Ended | None:
+def read_end(loop: Loop, believed: Believed) -> Ended | None:
     """Which stage ended the loop, as the folders of `believed` stages tell; None if none did so far."""
     first: Mapping[str, Any] | None = None
     for number in range(1, loop.asked + 1):
@@ -22,6 +24,8 @@ def read_end(loop: Loop, believed: Collection[str]) -> Ended | None:
             name = loop.name(stage, number)
             if name not in believed:
                 return None
+            if believed[name]:
+                return Ended(number, stage, f"{name}: {believed[name]}", is_whole=False)
             folder = loop.run_dir / name
             agreement = read_agreement(folder)
             why = _nothing_kept(folder)

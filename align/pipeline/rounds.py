@@ -15,8 +15,9 @@ seed is 100 higher; `by_round` gives values by round, the last one for all that 
 `round2_dpo` overrides what it names. `${round.number}` counts from 1, `${round.earlier.pairs}` lists that
 stage's folders in the rounds before.
 
-The loop ends when DPO's keep rule kept nothing (`kept.nothing` in a manifest's metrics), or when policy and
-judge have drifted apart since round 1: `min_agreement`, `max_agreement_drop`. The rest of that round and all
+The loop ends when DPO's keep rule kept nothing (`kept.nothing` in a manifest's metrics), when policy and
+judge have drifted apart since round 1 (`min_agreement`, `max_agreement_drop`), or when a stage of round 2 or
+later raises `align.errors.EndOfRounds`: too few pairs, a judge near chance. The rest of that round and all
 later ones are left out, and the last kept checkpoint stands. For the stages behind the loop `${run_dir}/dpo`
 then means the last kept round's, in a list those of all rounds that came so far, and `${round.model}` and
 `result` mean the last kept checkpoint, which is `start` where no round was kept; what does not exist is left
@@ -84,11 +85,16 @@ class Slot:
 
 @dataclass(frozen=True)
 class Ended:
-    """Which stage of which round ended the loop, and why."""
+    """Which stage of which round ended the loop, and why.
+
+    Attributes:
+        is_whole: whether that stage finished its folder; one that raised `EndOfRounds` did not.
+    """
 
     round: int
     stage: str
     why: str
+    is_whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,17 +125,26 @@ class Loop:
         return self.section.start if number == 0 else self._in_round(self.section.result, number)
 
     def came(self, stage: str, number: int) -> bool:
-        """Whether the loop reaches this stage of this round."""
+        """Whether the loop reaches this stage of this round, and the stage finishes."""
         if self.ended is None or number < self.ended.round:
             return True
         order = self.section.stages
-        return number == self.ended.round and order.index(stage) <= order.index(self.ended.stage)
+        reached = order.index(self.ended.stage) + self.ended.is_whole
+        return number == self.ended.round and order.index(stage) < reached
 
     def why_left_out(self, slot: Slot) -> str:
         """Why a stage of the loop does not run; empty for one that does."""
         if self.ended is None or not slot.round or self.came(slot.section, slot.round):
             return ""
         return f"round {self.ended.round} ended the loop: {self.ended.why}"
+
+    def told_end(self) -> str:
+        """What ended the loop and what its result is, for the terminal; empty while none has."""
+        if self.ended is None:
+            return ""
+        whose = f"round {self.kept}'s" if self.kept else "what round 1 started from"
+        result = f"{self.checkpoint(self.kept)} ({whose})"
+        return f"round {self.ended.round} ends the rounds: {self.ended.why}\n  their result is {result}"
 
     def variables(self, slot: Slot) -> dict[str, Any]:
         """What `${round...}` means in a stage."""

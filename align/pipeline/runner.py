@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from align.errors import EndOfRounds
 from align.pipeline.graph import Selection
 from align.pipeline.load import Pipeline, Step
-from align.pipeline.reading import check_reads, without_unrun
-from align.pipeline.round_end import write_rounds
+from align.pipeline.reading import check_reads, said_before, taken_as_they_are, without_unrun
+from align.pipeline.round_end import Believed, write_rounds
 from align.progress import say
 from align.run import RunFolder
 from align.serve import server_pool, stop_servers
@@ -20,14 +21,16 @@ def run_pipeline(pipeline: Pipeline, selection: Selection | None = None) -> list
     """Run the selected stages in order; complete ones are skipped, an interrupted one resumes.
 
     Stages that are not selected are taken as they are. After each stage of a round the pipeline is read
-    again: what a round made decides what follows.
+    again: what a round made decides what follows. A stage of round 2 or later that raises `EndOfRounds` ends
+    the rounds and not the run.
 
     Raises:
         AlignError: a selected stage reads one that is not and has never run.
+        EndOfRounds: of a stage of round 1, or of none.
     """
     chosen = (selection or Selection()).of(pipeline.names)
-    believed = set(pipeline.names) - set(chosen)
-    pipeline = pipeline.knowing(believed)
+    believed = taken_as_they_are(pipeline, chosen)
+    pipeline = _knowing(pipeline, believed)
     check_reads(pipeline, chosen)
     clock = _Clock([step for step in pipeline if step.name in chosen])
     folders: list[RunFolder] = []
@@ -44,11 +47,28 @@ def run_pipeline(pipeline: Pipeline, selection: Selection | None = None) -> list
                 say(f"{where}left out, {step.left_out}")
                 continue
             step, unrun = without_unrun(step, pipeline, chosen)
-            folders.append(_run_step(step, where, clock, unrun))
-            believed.add(name)
-            pipeline = pipeline.knowing(believed)
+            believed[name] = said_before(step)
+            if believed[name]:
+                say(f"{where}its last attempt ended the rounds, and would again: nothing to do")
+            else:
+                try:
+                    folders.append(_run_step(step, where, clock, unrun))
+                except EndOfRounds as error:
+                    if step.slot is None or step.slot.round < 2:
+                        raise
+                    believed[name] = error.what
+            pipeline = _knowing(pipeline, believed)
     say(f"\nall {len(folders)} stages complete in {clock.total()}")
     return folders
+
+
+def _knowing(pipeline: Pipeline, believed: Believed) -> Pipeline:
+    """The pipeline as it stands now; an end of its rounds is told once, when it comes."""
+    known = pipeline.knowing(believed)
+    if known.loop is not None and known.loop != pipeline.loop:
+        say(f"  {known.loop.told_end()}")
+        write_rounds(known.loop)
+    return known
 
 
 def _run_step(step: Step, where: str, clock: _Clock, unrun: Sequence[str]) -> RunFolder:

@@ -26,6 +26,7 @@ from data_tools.scenes.language import NOISE_SHARE, WRONG_PER_NOISE, caption, we
 from data_tools.scenes.questions import Question, questions
 from data_tools.scenes.render import IMAGE_SIZE, SPLITS, Scene, make_scene, scene_rng
 
+PARTS = ("images", "annotations")
 NUM_CAPTIONS = 5
 NUM_ANSWERS = 10
 _FIRST_ID = {split: 100_000_000 * (number + 1) for number, split in enumerate(SPLITS)}
@@ -196,7 +197,7 @@ def write_world(
     sizes = dict(zip(SPLITS, (train, dev, test, unseen), strict=True))
     if min(sizes.values()) < 0 or not 0 <= noise_share <= 1:
         raise ValueError(f"counts must be >= 0 and noise_share in 0..1: {sizes}, {noise_share}")
-    for part in ("images", "annotations"):
+    for part in PARTS:
         if (out_dir / part).exists():
             raise FileExistsError(f"{out_dir / part} exists; write_world wants a fresh folder")
     done, total = 0, sum(sizes.values())

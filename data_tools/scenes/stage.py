@@ -6,6 +6,8 @@ train, dev, test and test_unseen_style (an art style that no training ever sees)
 
 from __future__ import annotations
 
+import shutil
+
 from pydantic import Field
 
 from align.config import StageRecipe
@@ -34,10 +36,12 @@ def run(recipe: Recipe) -> RunFolder:
     folder = RunFolder.open(recipe, {})
     if folder.is_complete:
         return folder
-    from data_tools.scenes.coco_files import write_world
+    from data_tools.scenes.coco_files import PARTS, write_world
 
     total = recipe.train + recipe.dev + recipe.test + recipe.unseen
     with folder, Bar("scenes", total, "images") as bar:
+        for part in PARTS:  # of a killed attempt: drawing takes seconds, so it is drawn anew
+            shutil.rmtree(folder.work / part, ignore_errors=True)
         write_world(
             folder.work,
             train=recipe.train,

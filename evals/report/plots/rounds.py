@@ -11,17 +11,17 @@ from markupsafe import Markup
 from evals.report.captions import INVENTED
 from evals.report.load import Results
 from evals.report.metric import label_of, shown_name
-from evals.report.svg import Figure, drawing, fit, line, marker, polyline, text, y_axis
+from evals.report.svg import Figure, drawing, element, fit, line, marker, polyline, swatch, text, y_axis
 from evals.report.wording import digits_of, interval
 
 SHOWN = (
     "chair_s", "distinct_invention", "instance_precision", "recall", "object_recall", "repeated_captions",
 )  # fmt: skip
 """Measures of the path, by name; those that the scores lack are left out."""
-_WIDTH = 880.0
-_PANEL, _HEIGHT = 293.0, 210.0
-_COLUMNS = 3
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 274.0, 48.0, 166.0
+_WIDTH, _HEIGHT = 300.0, 172.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42.0, 286.0, 36.0, 140.0
+_MOST_NAMED = 4
+"""Places on the x axis that have room for "round 1"; where there are more, its number must do."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,17 @@ def rounds(results: Results, lines: Sequence[Mapping[str, Any]], told: Mapping[s
     rounds_told = list(told.get("rounds", []))
     count = max([len(line["rounds"]) for line in lines] + [len(rounds_told)])
     paths = _measured(results, lines, count)
+    before = [None] if lines else []  # the judge says nothing of the checkpoint that the rounds start from
     if any(item.get("agreement") for item in rounds_told):
-        paths["judge's balanced accuracy"] = [None, *_agreement(rounds_told, count)]
+        paths["judge's balanced accuracy"] = [*before, *_agreement(rounds_told, count)]
     kinds = dict.fromkeys(kind for item in rounds_told for kind in item.get("agreement_by_kind") or ())
     start = shown_name(lines[0]["start"]["checkpoint"]) if lines else "start"
-    titles = [start, *(f"round {number}" for number in range(1, count + 1))]
+    titles = [f"round {number}" for number in range(1, count + 1)]
+    if lines:
+        titles.insert(0, start)
     drawn = {name: path for name, path in paths.items() if sum(point is not None for point in path) > 1}
     for kind in kinds:
-        paths[f"judge on {kind}"] = [None, *_agreement(rounds_told, count, kind)]
+        paths[f"judge on {kind}"] = [*before, *_agreement(rounds_told, count, kind)]
     rows = [[name, *(point.told if point else "–" for point in path)] for name, path in paths.items()]
     return Figure(
         key="rounds",
@@ -68,9 +71,9 @@ def rounds(results: Results, lines: Sequence[Mapping[str, Any]], told: Mapping[s
         lead=_lead(kept, end),
         svg=_charts(drawn, titles, kept),
         header=["", *titles],
-        rows=rows + _decisions(rounds_told, count),
-        note="Each point with its 95% interval; in brackets the change since "
-        f"{start}, paired by picture. The rounds were chosen without these numbers.",
+        rows=rows + _decisions(rounds_told, titles),
+        legend=[("s-after", swatch(2, "s-after fill"), "the round that stands")] if kept and drawn else [],
+        note=_note(lines, start, rounds_told),
         wide=True,
         open_table=True,
     )
@@ -126,46 +129,54 @@ def _agreement(told: Iterable[Mapping[str, Any]], count: int, kind: str | None =
     return found
 
 
-def _decisions(told: Sequence[Mapping[str, Any]], count: int) -> list[list[str]]:
-    """Rows of the table: whether each round was kept, at which step, and the rule's reason."""
-    if not told:
+def _decisions(told: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> list[list[str]]:
+    """A row of the table: whether each round was kept, and at which step of its training."""
+    by_title = {f"round {item['round']}": item for item in told}
+    if not by_title:
         return []
-    by_round = {int(item["round"]): item for item in told}
-    cells = [by_round.get(number, {}) for number in range(1, count + 1)]
-    kept = ["–" if not item else "yes" if item["is_kept"] else "no" for item in cells]
-    rows = [["kept", "", *kept]]
-    rules = [item.get("kept") or {} for item in cells]
-    if any(rules):
-        rows.append(["at step", "", *(str(rule.get("step", "–")) for rule in rules)])
-        rows.append(["because", "", *(str(rule.get("why", "–")) for rule in rules)])
-    return rows
+    cells = []
+    for title in titles:
+        item = by_title.get(title)
+        step = ((item or {}).get("kept") or {}).get("step")
+        words = "" if item is None else "yes" if item["is_kept"] else "no"
+        cells.append(f"{words}, step {step}" if words == "yes" and step is not None else words)
+    return [["kept", *cells]]
+
+
+def _note(lines: Sequence[Mapping[str, Any]], start: str, told: Sequence[Mapping[str, Any]]) -> str:
+    """How to read the numbers, and the keep rule's reason by round: too long for a cell of the table."""
+    parts = ["Each point with its 95% interval"]
+    parts[0] += f"; in brackets the change since {start}, paired by picture." if lines else "."
+    if lines:
+        parts.append("The rounds were chosen without these numbers.")
+    whys = {int(item["round"]): (item.get("kept") or {}).get("why") for item in told}
+    parts += [f"Round {number}: {why}." for number, why in whys.items() if why]
+    return " ".join(parts)
 
 
 def _charts(paths: Mapping[str, _Path], titles: Sequence[str], kept: Any) -> Markup:
+    """Drawings of their own, so that a narrow page stands them one below the other."""
     if not paths:
         return Markup("")
-    parts = []
-    for place, (name, path) in enumerate(paths.items()):
-        dx, dy = _PANEL * (place % _COLUMNS), _HEIGHT * (place // _COLUMNS)
-        parts.append(_chart(name, path, titles, kept, dx, dy))
-    height = _HEIGHT * -(-len(paths) // _COLUMNS)
-    return drawing(_WIDTH, height, "Measures over rounds of preference training", *parts)
+    return element(
+        "div", *(_chart(name, path, titles, kept) for name, path in paths.items()), class_="multiples"
+    )
 
 
-def _chart(name: str, path: _Path, titles: Sequence[str], kept: Any, dx: float, dy: float) -> Markup:
+def _chart(name: str, path: _Path, titles: Sequence[str], kept: Any) -> Markup:
     points = [(place, point) for place, point in enumerate(path) if point is not None]
     ends = [value for _, point in points for value in (point.low, point.high)]
-    y = fit(ends, _BOTTOM + dy, _TOP + dy, pad=0.1, floor=None, num_ticks=4)
-    step = (_RIGHT - _LEFT - 24) / max(len(titles) - 1, 1)
-    xs = [dx + _LEFT + 12 + step * place for place in range(len(titles))]
-    parts = [y_axis(y, dx + _LEFT, dx + _RIGHT, f"{name}, %")]
-    parts += [
-        text(title, x, dy + _BOTTOM + 18, "tick", "middle") for title, x in zip(titles, xs, strict=True)
-    ]
+    y = fit(ends, _BOTTOM, _TOP, pad=0.1, floor=0.0, ceiling=100.0, num_ticks=4)
+    step = (_RIGHT - _LEFT - 56) / max(len(titles) - 1, 1)
+    xs = [_LEFT + 28 + step * place for place in range(len(titles))]
+    shown = titles if len(titles) <= _MOST_NAMED else [title.removeprefix("round ") for title in titles]
+    parts = [y_axis(y, _LEFT, _RIGHT, f"{name[:1].upper()}{name[1:]}, %")]
+    parts += [text(word, x, _BOTTOM + 18, "tick", "middle") for word, x in zip(shown, xs, strict=True)]
     parts.append(polyline([(xs[place], y(point.value)) for place, point in points], "path"))
     for place, point in points:
-        css = "s-after" if place == kept else "s-before"
+        stands = titles[place] == f"round {kept}"
+        css = "s-after" if stands else "s-before"
         parts.append(line(xs[place], y(point.low), xs[place], y(point.high), "ci unclear"))
         tip = f"{titles[place]}: {point.told}"
-        parts.append(marker(2 if place == kept else 1, xs[place], y(point.value), f"{css} fill", tip, 4.5))
-    return Markup("").join(parts)
+        parts.append(marker(2 if stands else 1, xs[place], y(point.value), f"{css} fill", tip, 4.5))
+    return drawing(_WIDTH, _HEIGHT, f"{name} over rounds of preference training", *parts)
