@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from align.schema import PreferenceRow, SFTRow, read_rows
 from data_tools.pair_cap import PairCap
@@ -12,7 +13,7 @@ from tests.test_pairs import candidate, recipe, verdict
 CONTEXT = "This is a farm with a dog. "
 
 
-def pairs_of(tmp_path: Path, *answers: tuple[str, str, str], **fields: object) -> list[PreferenceRow]:
+def pairs_of(tmp_path: Path, *answers: tuple[str, str, str], **fields: Any) -> list[PreferenceRow]:
     """Pairs of answers to one prompt, each a text, the confirmed and the denied objects."""
     rows = [candidate("train-1", number, text, 9) for number, (text, _, _) in enumerate(answers)]
     judged = [(row, verdict(row, yes, no)) for row, (_, yes, no) in zip(rows, answers, strict=True)]
