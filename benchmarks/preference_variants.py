@@ -21,19 +21,9 @@ from align.config import StageRecipe, validate
 from align.errors import AlignError
 from align.pipeline import load_pipeline
 from align.stages import load_stage
+from benchmarks.dev_table import SHOWN, cells, markdown
 
 PIPELINE = "recipes/quickstart/pipeline.yaml"
-SHOWN = {
-    "distinct_invention": "invented",
-    "inventing_captions": "CHAIRs",
-    "object_recall": "recall",
-    "instance_precision": "inst. precision",
-    "instance_recall": "inst. recall",
-    "repeated_captions": "repeats",
-    "overcounted": "overcounted",
-    "words": "words",
-    "vqa_accuracy": "VQA",
-}
 _SFT_TERM = ("dpo.trainer.loss_type=[sigmoid,sft]", "dpo.trainer.loss_weights=[1.0,0.2]")
 _SIGMOID = ("dpo.trainer.loss_type=[sigmoid]", "dpo.trainer.loss_weights=[1.0]")
 _RATE = "dpo.trainer.learning_rate"
@@ -167,31 +157,21 @@ def run_stage(recipe: StageRecipe, stage: str, overrides: Sequence[str], changes
 
 def show(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table: of each run its start, what is kept, and its last check."""
-    header = ["variant", "seed", "pairs", "check", *SHOWN.values()]
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    told: list[list[str]] = []
     for row in rows:
+        name = [row["variant"], str(row["seed"])]
         if "error" in row:
-            lines.append(f"| {row['variant']} | {row['seed']} | {row['error']} |")
+            told.append([*name, row["error"]])
             continue
+        name.append(str(row["pairs"].get("train", row["pairs"].get("pairs", ""))))
         kept = (row["kept"] or {}).get("step")
         for line in row["log"]:
             last = line["step"] == row["log"][-1]["step"]
             mark = "kept" if kept and line["step"] == kept else "last" if last else ""
-            if not mark and line["step"]:
-                continue
-            values = [f"{line['all'][name]['value']:.1f}" if name in line["all"] else "" for name in SHOWN]
-            if line["step"]:
-                values = [
-                    f"{value} ({line['all'][name]['delta']:+.1f})" if value else ""
-                    for name, value in zip(SHOWN, values, strict=True)
-                ]
-            told = [
-                row["variant"],
-                str(row["seed"]),
-                str(row["pairs"].get("train", row["pairs"].get("pairs", ""))),
-            ]
-            lines.append("| " + " | ".join([*told, f"{line['step']} {mark}".strip(), *values]) + " |")
-    return "\n".join(lines) + "\n"
+            if mark or not line["step"]:
+                step = f"{line['step']} {mark}".strip()
+                told.append([*name, step, *cells(line["all"], delta=bool(line["step"]))])
+    return markdown(["variant", "seed", "pairs", "check", *SHOWN.values()], told)
 
 
 if __name__ == "__main__":

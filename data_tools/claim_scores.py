@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import Field
 
 from align.config import Strict
+from align.objects import Mention
 from align.schema import Claim, ClaimCount, ClaimKind
 from data_tools.claims import score_claims
 
@@ -89,3 +90,17 @@ def score_answer(
     true, false = sum(count.true for count in counts), sum(count.false for count in counts)
     score = scores.confirmed * true + scores.denied * false + scores.repeated * num_repeated
     return round(score, 6), ""
+
+
+def score_by_mentions(mentions: Sequence[Mention], claims: Sequence[Claim]) -> tuple[float | None, str]:
+    """Minus CHAIRi of one answer, and where it has none, the reason.
+
+    CHAIRi is the share of mentions whose object is not there, an object as often as it is named (Rohrbach et
+    al. 2018). CHAIR-DPO (Compagnoni et al. 2025, arXiv 2508.20181) prefers the answer whose share is smaller.
+    """
+    _, reason = score_claims([claim for claim in claims if claim.kind == "presence"])
+    if reason:
+        return None, reason
+    denied = {claim.category for claim in claims if claim.kind == "presence" and not claim.supported}
+    false = sum(mention.category in denied for mention in mentions)
+    return round(-false / len(mentions), 6), ""

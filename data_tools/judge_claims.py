@@ -12,12 +12,13 @@ from typing import Any
 
 from align.claims import CLAIM_KINDS, PictureTruth, StatedClaim, check, claims_in, named_instances, read_text
 from align.client import Failure, Reply
+from align.objects import find_objects
 from align.run import RunFolder
 from align.schema import Candidate, Claim, ClaimKind, Verdict
 from data_tools.agreement import measure_kinds, unfit_kinds
 from data_tools.answer_counts import COUNTS, count_phrases
 from data_tools.claim_questions import ask, claim_text, read_reply
-from data_tools.claim_scores import count_claims, is_judged, score_answer
+from data_tools.claim_scores import count_claims, is_judged, score_answer, score_by_mentions
 from data_tools.claims import split_objects
 from data_tools.judge_recipe import Recipe
 from data_tools.judged import Judged, Question, ask_all, read_candidates
@@ -176,8 +177,11 @@ def verdict_of(
 ) -> Verdict:
     """The verdict on one answer, from its judged claims."""
     counts = count_claims(made, left_out)
-    scores = recipe.claim_scores if recipe.score == "utility" else None
-    score, reason = score_answer(made, counts, len(repeated), scores)
+    if recipe.score == "chair":
+        score, reason = score_by_mentions(find_objects(row.text, recipe.objects_mode), made)
+    else:
+        scores = recipe.claim_scores if recipe.score == "utility" else None
+        score, reason = score_answer(made, counts, len(repeated), scores)
     return Verdict(
         candidate_id=row.id,
         prompt_id=row.prompt_id,

@@ -119,10 +119,11 @@ class Recipe(StageRecipe):
     kinds: list[ClaimKind] = Field(
         default=list(CLAIM_KINDS), description="kind claims: which of an answer's claims are judged"
     )
-    score: Literal["utility", "denied"] = Field(
+    score: Literal["utility", "denied", "chair"] = Field(
         default="utility",
-        description="kind claims: utility: what true and false claims and repetitions add up to "
-        "(`claim_scores`); denied: minus the number of denied claims (RLAIF-V), where silence is best",
+        description="kinds claims and oracle: utility: what true and false claims and repetitions add up to "
+        "(`claim_scores`); denied: minus the number of denied claims (RLAIF-V), where silence is best; "
+        "chair: minus the share of mentions whose object is denied (CHAIR-DPO)",
     )
     claim_scores: ClaimScores = ClaimScores()
     min_kind_agreement: float = Field(

@@ -31,6 +31,15 @@ class _Item:
     names: frozenset[str]
 
 
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, with the white space behind each: joined they are the text.
+
+    >>> sentences("It is noon. A car drives by!  A dog")
+    ['It is noon. ', 'A car drives by!  ', 'A dog']
+    """
+    return [match.group() for match in _SENTENCE.finditer(text)]
+
+
 def without_objects(text: str, denied: Collection[str], mode: Mode) -> str | None:
     """The text without the denied objects; None if no clean edit is left, or nothing was to be removed.
 
@@ -42,8 +51,7 @@ def without_objects(text: str, denied: Collection[str], mode: Mode) -> str | Non
     True
     """
     kept = []
-    for match in _SENTENCE.finditer(text):
-        sentence = match.group()
+    for sentence in sentences(text):
         names = _names(sentence, mode)
         if not names & set(denied):
             kept.append(sentence)

@@ -5,7 +5,8 @@
   kind: noisy       pairs get `rejected_images`: the picture after `step` steps of a diffusion (SeVa, POVID)
   kind: cropped     ... a small crop of it (mDPO)
   kind: masked      ... the picture with a share of its pixels lost (OPA-DPO)
-  kind: retrieved   ... the most similar other picture of the pairs (Re-Align), never a near-duplicate
+  kind: retrieved   ... the most similar other picture of the pairs (Re-Align), never a near-duplicate;
+                    `rejected: retrieved` rejects what was chosen for that picture
 
 Noisy, cropped and masked pictures are the ones that `align dpo` makes by itself (objective.conditional):
 write them out here to look at them, to sample rejected answers from them, or for another trainer. They are
@@ -22,7 +23,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -35,6 +36,7 @@ from align.schema import Message, PreferenceRow, SFTRow, Spans, read_rows, write
 from data_tools.claims import split_objects
 from data_tools.edit_spans import DEFAULT_WEIGHT
 from data_tools.object_swaps import CoOccurrence, swap_objects
+from data_tools.pair_cap import PairCap
 from data_tools.tally import Tally
 from data_tools.truth import Annotations, load_truth, truth_inputs
 from data_tools.worse_images import MADE, ImageSettings, made_images, retrieved_images
@@ -64,6 +66,14 @@ class Recipe(StageRecipe):
     objects_mode: Mode = Field(default="strict", description="how objects are found in texts (kind swap)")
     swap: Swap = Swap()
     image: ImageSettings = ImageSettings()
+    rejected: Literal["own", "retrieved"] = Field(
+        default="own",
+        description="kind retrieved: own: the pair's rejected answer; retrieved: the answer that was chosen "
+        "for the retrieved picture, to the same prompt",
+    )
+    max_pairs: int | None = Field(
+        default=None, ge=1, description="most pairs in all, drawn by the seed; null: any number"
+    )
     model: ModelSection | None = Field(
         default=None, description="kind retrieved: compare pictures by this checkpoint's image features"
     )
@@ -72,6 +82,8 @@ class Recipe(StageRecipe):
     def _complete(self) -> Recipe:
         if self.kind == "swap" and (self.rows is None or not self.truth):
             raise ValueError("kind swap needs `rows` and `truth`")
+        if self.rejected == "retrieved" and self.kind != "retrieved":
+            raise ValueError("rejected: retrieved goes with kind retrieved")
         if self.kind != "swap" and self.pairs is None:
             raise ValueError(f"kind {self.kind} needs `pairs`")
         return self
@@ -97,7 +109,9 @@ def run(recipe: Recipe) -> RunFolder:
             rows = list(_swapped(recipe, source, tally))
         else:
             rows = _with_images(recipe, folder, source, tally)
+            rows = _rejecting_retrieved(rows, tally) if recipe.rejected == "retrieved" else rows
         tally.show()
+        rows = [row for _, row in PairCap(recipe.max_pairs, recipe.seed).drawn((row.id, row) for row in rows)]
         (folder.work / "dropped.json").write_text(json.dumps({tally.what: tally.to_json()}, indent=1) + "\n")
         if not rows:
             raise AlignError("no pairs left", where=str(source), fix="see the table above")
@@ -178,3 +192,30 @@ def _with_images(recipe: Recipe, folder: RunFolder, source: Path, tally: Tally) 
         update = {"rejected_images": list(worse[row.id]), "meta": {**row.meta, "negative": recipe.kind}}
         kept.append(row.model_copy(update=update))
     return kept
+
+
+def _rejecting_retrieved(rows: list[PreferenceRow], tally: Tally) -> list[PreferenceRow]:
+    """Each row against what was chosen for its retrieved pictures, so that both preferences go one way.
+
+    Re-Align (Xing et al. 2025, arXiv 2502.13146) masks objects of the chosen answer and has the model fill
+    them in while it looks at the retrieved picture; here the whole answer to that picture is taken.
+    """
+    said: dict[tuple[Any, ...], list[Message]] = {}
+    for row in rows:
+        said.setdefault((*row.images, *_words(row.prompt)), row.chosen)
+    kept = []
+    for row in rows:
+        other = said.get((*row.rejected_images, *_words(row.prompt)))
+        if other is None:
+            tally.move("no answer to this prompt for the retrieved picture", row.id)
+        elif other[-1].content.split() == row.chosen[-1].content.split():
+            tally.move("the retrieved picture has the same answer", row.id)
+        else:
+            meta = {key: value for key, value in row.meta.items() if not key.startswith("rejected_")}
+            update = {"rejected": other, "spans": Spans(), "meta": meta}
+            kept.append(row.model_copy(update=update))
+    return kept
+
+
+def _words(prompt: list[Message]) -> list[str]:
+    return [message.content for message in prompt]

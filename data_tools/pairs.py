@@ -11,6 +11,8 @@ stays in `meta.margin`, for a beta of its own for each pair.
 
   strategy: minimal_edit   each answer against itself without the objects that the judge denies; `spans` mark
                            them, for dense DPO (objective.token_weights)
+  strategy: sentence       a true next sentence against a false one behind the same beginning, which `spans`
+                           leave out (SENTINEL)
 
   align pairs recipes/quickstart/pairs.yaml min_gap=2 max_pairs_per_prompt=1
 
@@ -21,7 +23,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,14 +35,18 @@ from align.run import RunFolder
 from align.schema import Message, PreferenceRow
 from data_tools.altered_pairs import altered_rows
 from data_tools.answer_counts import FEATURES
+from data_tools.chosen_rows import ChosenRows
 from data_tools.claims import split_objects
 from data_tools.earlier_pairs import earlier_inputs, earlier_rows
 from data_tools.judged_answers import JudgedAnswers
+from data_tools.pair_cap import PairCap
 from data_tools.pair_selection import Selected, Selection, edited_pairs, selected_rows
 from data_tools.pairs_recipe import Recipe
+from data_tools.sentence_pairs import sentence_pairs
 from data_tools.tally import Tally
 from data_tools.truth import load_truth, truth_inputs
 
+_BY_PROMPT = {"minimal_edit": edited_pairs, "sentence": sentence_pairs}
 _AVERAGED = ("tokens", "confirmed", "true", "false", *FEATURES[1:])
 """What a row may know of either side (`chosen_tokens`): a number, or a list to be counted."""
 
@@ -72,8 +78,8 @@ def run(recipe: Recipe) -> RunFolder:
         splits = ("train", "dev")
         tallies = {split: (Tally(f"{split} answers"), Tally(f"{split} pairs")) for split in splits}
         answers = JudgedAnswers.open(recipe.candidates, recipe.verdicts)
-        if recipe.strategy == "minimal_edit":
-            selected, rows = None, _edited(recipe, answers, tallies)
+        if recipe.strategy in _BY_PROMPT:
+            selected, rows = None, _by_prompt(recipe, answers, tallies)
         else:
             balanced = _balanced(recipe, answers, tallies)
             selected = balanced["train"]
@@ -81,12 +87,14 @@ def run(recipe: Recipe) -> RunFolder:
                 recipe, balanced, answers, {split: both[1] for split, both in tallies.items()}
             )
         sums, dev, altered = PairSums(), DevCheck(recipe), Counter[str]()
-        with RowWriter(PreferenceRow, folder.work / "pairs.parquet") as out:
-            for split, prompt_id, row in rows:
-                if split == "dev":
-                    dev.add(row)
-                    continue
+        cap = PairCap(recipe.max_pairs, recipe.seed)
+        with (
+            RowWriter(PreferenceRow, folder.work / "pairs.parquet") as out,
+            ChosenRows(folder.work / "chosen.parquet" if recipe.write_chosen else None) as chosen,
+        ):
+            for prompt_id, row in cap.drawn(dev.set_apart(rows)):
                 out.write(row)
+                chosen.write(row)
                 sums.add(prompt_id, row)
                 for beside in altered_rows(row, recipe.altered, recipe.seed, recipe.objects_mode):
                     out.write(beside)
@@ -112,6 +120,9 @@ def run(recipe: Recipe) -> RunFolder:
         for kind in recipe.altered:
             say(f"  {altered[kind]} pairs beside them differ in one phrase alone: {kind}")
             metrics[f"{kind}_pairs"] = altered[kind]
+        if recipe.max_pairs is not None:
+            say(f"  {sums.pairs} of {cap.seen} train pairs drawn (max_pairs)")
+            metrics["pairs_before_cap"] = cap.seen
         if recipe.earlier:
             say(f"  {mixed_in} pairs of earlier rounds mixed in")
             metrics["earlier_pairs"] = mixed_in
@@ -154,6 +165,16 @@ class DevCheck:
         self._mode: Mode = recipe.objects_mode
         self._found: Counter[str] = Counter()
 
+    def set_apart(
+        self, rows: Iterable[tuple[str, str, PreferenceRow]]
+    ) -> Iterator[tuple[str, PreferenceRow]]:
+        """(prompt id, row) of the train pairs among (split, prompt id, row); the dev pairs are counted."""
+        for split, prompt_id, row in rows:
+            if split == "dev":
+                self.add(row)
+            else:
+                yield prompt_id, row
+
     def add(self, row: PreferenceRow) -> None:
         """Count one pair; one without annotations is not counted."""
         image_id = row.meta.get("image_id")
@@ -195,11 +216,12 @@ def _balanced(
     return {split: found.balance(split, answers) for split, found in selections.items()}
 
 
-def _edited(
+def _by_prompt(
     recipe: Recipe, answers: JudgedAnswers, tallies: Mapping[str, tuple[Tally, Tally]]
 ) -> Iterator[tuple[str, str, PreferenceRow]]:
+    """Pairs of a strategy that makes them prompt by prompt and balances nothing."""
     for split, prompt_id, found in answers.prompts({split: both[0] for split, both in tallies.items()}):
-        for row in edited_pairs(recipe, found, tallies[split][1]):
+        for row in _BY_PROMPT[recipe.strategy](recipe, found, tallies[split][1]):
             yield split, prompt_id, row
 
 

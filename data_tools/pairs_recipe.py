@@ -23,13 +23,21 @@ class Recipe(StageRecipe):
     candidates: Path = Field(description="candidates.jsonl of the sample stage")
     verdicts: Path = Field(description="verdicts.jsonl of the judge stage")
     agreement: Path = Field(description="agreement.json of the judge stage")
-    strategy: Literal["best_worst", "all", "minimal_edit"] = Field(
+    strategy: Literal["best_worst", "all", "minimal_edit", "sentence"] = Field(
         default="all",
         description="best_worst: only a prompt's best score against its worst; minimal_edit: each answer "
-        "against itself without the objects that the judge denies",
+        "against itself without the objects that the judge denies; sentence: a true next sentence against a "
+        "false one behind the same beginning",
     )
     min_gap: float = Field(default=1.0, gt=0, description="smallest difference of scores")
     max_pairs_per_prompt: int = Field(default=2, ge=1, description="most pairs of one prompt")
+    max_pairs: int | None = Field(
+        default=None, ge=1, description="most train pairs in all, drawn by the seed; null: any number"
+    )
+    write_chosen: bool = Field(
+        default=False,
+        description="also write the chosen answers as instruction rows, `chosen.parquet`: SFT before DPO",
+    )
     min_fault_drop: int | None = Field(
         default=1,
         ge=0,

@@ -33,6 +33,11 @@ class Tally:
         if example and len(found) < self.max_examples:
             found.append(example)
 
+    def move(self, reason: str, example: str = "") -> None:
+        """Drop an item that has been counted as kept."""
+        self.kept -= 1
+        self.drop(reason, example)
+
     def show(self) -> None:
         """Print the table, most frequent reason first."""
         say(f"  {self.what}: kept {self.kept} of {self.kept + self.dropped.total()}")

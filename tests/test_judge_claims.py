@@ -14,10 +14,11 @@ from PIL import Image
 from align.claims import StatedClaim
 from align.config import validate
 from align.errors import RecipeError
+from align.objects import find_objects
 from align.schema import Candidate, Claim, ClaimCount, ClaimKind, Message, Verdict, read_rows, write_rows
 from data_tools.agreement import measure_agreement, unfit_kinds
 from data_tools.claim_questions import SHORT, Questions, ask, claim_text, read_reply
-from data_tools.claim_scores import ClaimScores, count_claims, score_answer
+from data_tools.claim_scores import ClaimScores, count_claims, score_answer, score_by_mentions
 from data_tools.judge import Recipe, run
 from tests.chat_server import ChatServer
 
@@ -105,6 +106,17 @@ def test_neither_silence_nor_repetition_pays_and_rlaif_v_is_at_hand() -> None:
     assert score_answer([], [], 0, ClaimScores()) == (None, "no claim to check")
     unsure = [dog, claim("presence", "cup", None)]
     assert "neither yes nor no" in score_answer(unsure, count_claims(unsure, ()), 0, ClaimScores())[1]
+
+
+def test_chair_counts_mentions_and_not_objects() -> None:
+    text = "A dog, a dog and a car on a bench."
+    made = [claim("presence", name, name != "car") for name in ("dog", "car", "bench")]
+    mentions = find_objects(text, "strict")
+    assert score_by_mentions(mentions, made) == (-0.25, "")
+    assert score_by_mentions(mentions, [*made, claim("number", "dog", False)])[0] == -0.25
+    assert score_by_mentions([], []) == (None, "no claim to check")
+    unsure = claim("presence", "dog", None)
+    assert score_by_mentions(mentions, [unsure])[0] is None
 
 
 def test_kinds_near_chance_and_kinds_too_few_to_tell_are_left_out() -> None:

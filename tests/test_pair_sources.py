@@ -237,6 +237,29 @@ def test_the_retrieved_picture_is_alike_but_not_the_same(tmp_path: Path) -> None
     assert neighbours(features, np.array([0]), 5).tolist() == [[3, 1, 2, -1, -1]]
 
 
+def test_what_was_chosen_for_the_retrieved_picture_is_rejected(tmp_path: Path) -> None:
+    names = ["red.png", "rose.png", "blue.png"]
+    for seed, (name, colour) in enumerate(
+        zip(names, ((200, 30, 30), (190, 50, 50), (20, 30, 200)), strict=True)
+    ):
+        picture(tmp_path / name, colour, seed)
+    chosen = {"red.png": "A red dog.", "rose.png": "A rose.", "blue.png": "A rose."}
+    rows = [
+        row.model_copy(update={"chosen": [Message(role="assistant", content=chosen[row.id])]})
+        for row in read_rows(PreferenceRow, pairs_file(tmp_path, names))
+    ]
+    write_rows(tmp_path / "own.jsonl", rows)
+    found, folder = negative_rows(tmp_path, "retrieved", pairs=tmp_path / "own.jsonl", rejected="retrieved")
+    assert {row.id: (row.rejected[0].content, row.rejected_images) for row in found} == {
+        "red.png": ("A rose.", ["rose.png"]),
+        "rose.png": ("A red dog.", ["red.png"]),
+    }
+    dropped = json.loads((folder / "dropped.json").read_text())["pairs"]
+    assert dropped["kept"] == 2 and list(dropped["dropped"]) == ["the retrieved picture has the same answer"]
+    with pytest.raises(RecipeError, match="goes with kind retrieved"):
+        negative_rows(tmp_path, "noisy", pairs=tmp_path / "own.jsonl", rejected="retrieved")
+
+
 @pytest.mark.parametrize("name", ["base", "qwen2_vl"])
 def test_a_checkpoint_describes_pictures(
     name: str, base_checkpoint: Path, twins: Twins, tmp_path: Path

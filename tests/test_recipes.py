@@ -15,6 +15,7 @@ ACCELERATE = RECIPES / "accelerate"  # launcher configs, see test_accelerate_con
 BASE = RECIPES / "base"  # what other recipes lie over
 FILES = sorted(path for path in RECIPES.rglob("*.yaml") if path.parent not in (ACCELERATE, BASE))
 STAGE_OF = {"eval": "generate", "keep_rated_4_5": "judge", "sft_qlora": "sft", "dpo_qlora": "dpo"}
+NUM_METHODS = 8  # each for the embedded world and for a model of 7B; see test_method_recipes.py
 MODELS = {
     "gemma3_12b",
     "gemma3_4b",
@@ -38,12 +39,12 @@ MODELS = {
 
 
 def test_the_walk_finds_the_tree() -> None:
-    others = {"quickstart", "evals", "data", "grammar_qwen2_5_0_5b", "vit_base"}
+    others = {"quickstart", "evals", "data", "grammar_qwen2_5_0_5b", "vit_base", "methods"}
     assert {path.parent.name for path in FILES} == MODELS | others
     for model in MODELS:
         found = {path.stem for path in FILES if path.parent.name == model}
         assert found >= {"sft", "dpo", "sft_qlora", "dpo_qlora"}, model
-    assert len(FILES) == 20 + 4 * len(MODELS) - 4
+    assert len(FILES) == 20 + 4 * len(MODELS) - 4 + 2 * NUM_METHODS
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))
@@ -51,6 +52,9 @@ def test_recipe_loads_and_validates(path: Path) -> None:
     if path.stem == "pipeline":
         names = [step.recipe.name for step in load_pipeline(path)]
         assert names[-2:] == ["score", "report"] and {"sft", "dpo", "sample", "judge", "pairs"} <= set(names)
+        return
+    if path.parent.name == "methods":
+        assert "dpo" in load_pipeline(path).names
         return
     if path.stem == "best":  # a pipeline of its own, after the quickstart's
         assert [step.recipe.name for step in load_pipeline(path)] == ["best_sample", "best"]

@@ -120,14 +120,20 @@ class ObjectiveCollator:
         self, example: dict[str, Any], chosen: list[int], rejected: list[int], settings: TokenWeights
     ) -> tuple[list[float], list[float]]:
         spans = example.get("spans") or {}
-        if not any(spans.get(side) for side in SIDES):
+        is_marked = any(spans.get(side) for side in SIDES)
+        if not is_marked and settings.end == 1:
             return pair_weights(chosen, rejected, settings)
         texts = texts_of(self.processor, example, pictures_of(example))
-        first, second = (
-            span_weights(
-                self._offsets(example, side, texts[side], ids), _spans(spans, side), settings.variant
-            )
+        places = [
+            self._offsets(example, side, texts[side], ids)
             for side, ids in zip(SIDES, (chosen, rejected), strict=True)
+        ]
+        counts = [_num_words(example, side, found) for side, found in zip(SIDES, places, strict=True)]
+        if not is_marked:
+            return pair_weights(chosen, rejected, settings, (counts[0], counts[1]))
+        first, second = (
+            span_weights(found, _spans(spans, side), settings.variant, count, settings.end)
+            for side, found, count in zip(SIDES, places, counts, strict=True)
         )
         return first, second
 
@@ -135,9 +141,7 @@ class ObjectiveCollator:
         self, example: dict[str, Any], side: str, text: str, ids: list[int]
     ) -> list[tuple[int, int]]:
         """Where each token stands in the answer's own words; the template's tokens lie outside of them."""
-        content = example[side][-1]["content"]
-        words = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-        start = text.find(words)
+        start = text.find(_words(example, side))
         tokenizer = tokenizer_of(self.processor)
         found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         if start < 0 or found["input_ids"][: len(ids)] != ids:
@@ -178,6 +182,17 @@ def answer_ids(batch: dict[str, Any]) -> tuple[list[list[int]], list[list[int]]]
     answers = [ids[mask == 1].tolist() for ids, mask in rows]
     half = len(answers) // 2
     return answers[:half], answers[half:]
+
+
+def _words(example: dict[str, Any], side: str) -> str:
+    content = example[side][-1]["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _num_words(example: dict[str, Any], side: str, offsets: list[tuple[int, int]]) -> int:
+    """How many of the answer's tokens stand before its words are over."""
+    end = len(_words(example, side).rstrip())
+    return sum(first < end for first, _ in offsets)
 
 
 def _spans(spans: dict[str, Any], side: str) -> list[tuple[int, int, float]]:

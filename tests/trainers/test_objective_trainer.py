@@ -258,6 +258,23 @@ def test_spans_weigh_the_words_that_they_name(build: Any, processor: Any) -> Non
     assert set(others.tolist()) == {0.0, 1.0, 5.0}, "a row without spans is compared with its other side"
 
 
+def test_an_answer_that_goes_on_has_no_end(build: Any, processor: Any) -> None:
+    """C-DPO: what both begin with and the end of turn are left out, with spans and without."""
+    trainer = build({"token_weights": {"variant": "released", "gamma": 1, "end": 0}})
+    rows = examples()
+    begin = ANSWERS[0][0].index("red cat")
+    rows[0]["spans"] = {
+        side: [{"start": 0, "end": begin - 1, "weight": 0.0}] for side in ("chosen", "rejected")
+    }
+    batch = trainer.data_collator(rows)
+    left = [
+        processor.tokenizer.decode(ids[1:][own == 1.0]).strip()
+        for ids, own in zip(batch["input_ids"], batch["extras"].weights, strict=True)
+    ]
+    assert left[0] == ANSWERS[0][0][begin:]
+    assert left[1] == ANSWERS[1][0], "a row without spans keeps all of its words"
+
+
 def test_a_resumed_run_has_the_running_mean_of_an_uninterrupted_one(build: Any, tmp_path: Path) -> None:
     options = {"max_steps": 4, "save_steps": 2, "logging_steps": 1, "learning_rate": 1e-2}
     options |= {"per_device_train_batch_size": 1, "save_strategy": "steps"}

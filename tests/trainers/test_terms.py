@@ -187,6 +187,16 @@ def test_a_span_weighs_every_token_that_it_touches() -> None:
     assert span_weights(offsets[:4], [(0, 10, 0.0)], "paper") == [0, 0, 0, 0], "nothing to divide by"
 
 
+def test_the_end_of_turn_has_a_weight_of_its_own() -> None:
+    offsets = [(0, 1), (1, 5), (5, 9), (9, 10), (10, 10)]
+    context = [(0, 5, 0.0)]
+    assert span_weights(offsets, context, "released", num_words=4, end=0.0) == [0, 0, 1, 1, 0]
+    halves = span_weights(offsets, context, "paper", num_words=4, end=0.0)
+    assert halves == [0, 0, 0.5, 0.5, 0], "what is left out is not divided by either"
+    settings = TokenWeights(gamma=5, variant="released", end=0)
+    assert pair_weights(A_DOG, REPLACED, settings, (4, 4)) == ([1, 1, 5, 5, 0], [1, 1, 5, 5, 0])
+
+
 def test_the_section_reads_recipes_as_written() -> None:
     section = ObjectiveSection.model_validate(
         {

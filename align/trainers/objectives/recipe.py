@@ -95,9 +95,15 @@ class TokenWeights(Strict):
     differing token counts, and the sum is divided by the sum of the weights. released (RLHF-V/RLAIF-V,
     muffin/train/train_muffin.py and utils/diff_lib.py): matches of less than three tokens are no match,
     a difference counts only where both sides have tokens in it, and nothing is divided.
+
+    `end: 0` leaves out the end of turn that the template puts behind an answer's words. C-DPO (SENTINEL,
+    Peng et al., 2025, arXiv 2507.12455; pspdada/SENTINEL, llamafactory's data/processor/pairwise.py)
+    contrasts two next sentences of an answer that goes on: it cuts both behind their last full stop, and
+    leaves out what both begin with, which here are spans of weight 0.
     """
 
     gamma: float = Field(default=5.0, gt=0, description="weight of differing tokens; the others have 1")
+    end: float = Field(default=1.0, ge=0, description="weight of the end of turn; 0: the answers go on")
     variant: Variant = Field(default="paper", description="the paper's formula, or its released code's")
 
 

@@ -45,24 +45,42 @@ def differing_tokens(
 
 
 def pair_weights(
-    chosen: Sequence[int], rejected: Sequence[int], settings: TokenWeights
+    chosen: Sequence[int],
+    rejected: Sequence[int],
+    settings: TokenWeights,
+    num_words: tuple[int, int] | None = None,
 ) -> tuple[list[float], list[float]]:
-    """Weights of both answers' tokens: gamma where they differ, else 1; the paper's sum to 1."""
+    """Weights of both answers' tokens: gamma where they differ, else 1; the paper's sum to 1.
+
+    Args:
+        num_words: how many of each answer's tokens come before its end of turn, which has the weight `end`;
+            None: all have the weight of words.
+    """
     sides = differing_tokens(chosen, rejected, settings.variant)
     first, second = ([settings.gamma if flag else 1.0 for flag in flags] for flags in sides)
+    if num_words is not None:
+        for weights, count in zip((first, second), num_words, strict=True):
+            weights[count:] = [settings.end] * len(weights[count:])
     return normalised(first, settings.variant), normalised(second, settings.variant)
 
 
 def span_weights(
-    offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int, float]], variant: Variant
+    offsets: Sequence[tuple[int, int]],
+    spans: Sequence[tuple[int, int, float]],
+    variant: Variant,
+    num_words: int | None = None,
+    end: float = 1.0,
 ) -> list[float]:
     """Weights from character spans: a token that overlaps a span has its weight, the last one's if several.
 
     Args:
         offsets: first and one-past-last character of each token.
         spans: first and one-past-last character, weight.
+        num_words: how many tokens come before the end of turn, which has the weight `end`; None: all.
     """
     weights = [1.0] * len(offsets)
+    if num_words is not None:
+        weights[num_words:] = [end] * len(weights[num_words:])
     for begin, end, weight in spans:
         for index, (first, last) in enumerate(offsets):
             if first < end and last > begin:
