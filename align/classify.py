@@ -27,7 +27,8 @@ from align.config import StageRecipe
 from align.errors import AlignError
 from align.images import open_image, resolve_image
 from align.labelled_images import ImagesSection, LabelledImage, LabelledImages, read_images
-from align.modeling import CheckpointSection, check_folder, first_line
+from align.model_ref import ModelRef
+from align.modeling import check_folder, first_line
 from align.progress import say
 from align.run import RunFolder
 from align.trainer_args import PEFT_STAGE_OWNS, STAGE_OWNS, section
@@ -66,7 +67,7 @@ class Recipe(StageRecipe):
     """The recipe of `align classify`."""
 
     name: str = "classify"
-    model: CheckpointSection = Field(description="the vision transformer; loaded in float32")
+    model: ModelRef = Field(description="the vision transformer; loaded in float32")
     data: ImagesSection = Field(description="labelled images")
     lora: LoraSection = Field(default=LoraSection(), description="PEFT's LoraConfig by its own names")
     trainer: TrainerSection = Field(
@@ -81,7 +82,7 @@ def run(recipe: Recipe) -> RunFolder:
         AlignError: too few images, a checkpoint that cannot classify, a loss that is not a number, a merged
             checkpoint with other logits.
     """
-    inputs = {"model": recipe.model.source(), **recipe.data.inputs()}
+    inputs = {"model": recipe.model, **recipe.data.inputs()}
     folder = RunFolder.open(recipe, inputs=inputs)
     if folder.is_complete:
         return folder
@@ -152,7 +153,7 @@ def _trainer(recipe: Recipe, folder: RunFolder, processor: Any, images: Labelled
     return build(Trainer, model=wrapped, args=arguments, train_dataset=dataset)
 
 
-def _load_processor(section: CheckpointSection) -> Any:
+def _load_processor(section: ModelRef) -> Any:
     from transformers import AutoImageProcessor
 
     check_folder(section)
@@ -166,7 +167,7 @@ def _load_processor(section: CheckpointSection) -> Any:
         raise AlignError(what, where=section.path, fix=fix) from error
 
 
-def _load_model(section: CheckpointSection, labels: Sequence[str], whole: Sequence[str]) -> Any:
+def _load_model(section: ModelRef, labels: Sequence[str], whole: Sequence[str]) -> Any:
     """The frozen model with a head for these classes, in float32.
 
     Raises:

@@ -113,7 +113,7 @@ def run(recipe: Recipe) -> RunFolder:
         AlignError: no usable pair, a checkpoint that cannot be trained, a reference that is not the
             starting model, a loss that is not a number.
     """
-    inputs = {"model": recipe.model.source(), **recipe.data.inputs()}
+    inputs = {"model": recipe.model, **recipe.data.inputs()}
     folder = RunFolder.open(recipe, inputs=inputs | ({} if recipe.dev is None else recipe.dev.inputs()))
     if folder.is_complete:
         return folder

@@ -120,7 +120,7 @@ def run(recipe: Recipe) -> RunFolder:
     Raises:
         AlignError: the first check that does not hold.
     """
-    inputs = {"model": recipe.model.source(), "adapter": recipe.adapter}
+    inputs = {"model": recipe.model, "adapter": recipe.adapter}
     if recipe.verify.image_root is not None:
         inputs["images"] = recipe.verify.image_root
     folder = RunFolder.open(recipe, inputs=inputs)

@@ -13,6 +13,7 @@ from align.chat import tokenizer_of
 from align.config import Strict
 from align.errors import AlignError
 from align.families import Family, confirm, family_of, reads_images
+from align.model_ref import ModelRef
 from align.progress import say
 
 if TYPE_CHECKING:
@@ -46,33 +47,7 @@ class FamilySection(Strict):
         )
 
 
-class CheckpointSection(Strict):
-    """Which checkpoint."""
-
-    path: str = Field(description="checkpoint folder, or the model's id on the hub")
-    revision: str | None = Field(default=None, description="hub revision (commit or tag); None is the newest")
-
-    @property
-    def is_local(self) -> bool:
-        """Whether `path` is a folder here and not a hub id."""
-        return Path(self.path).exists() or self.path.startswith((".", "/")) or self.path.count("/") != 1
-
-    def source(self) -> str | Path:
-        """For `RunFolder.open(inputs=...)`: a path that is digested, or the hub id with its revision."""
-        if self.is_local:
-            return Path(self.path)
-        return f"{self.path}@{self.revision}" if self.revision else self.path
-
-    def folder(self) -> Path:
-        """Where its files are: `path`, or the hub's cache."""
-        if self.is_local:
-            return Path(self.path)
-        from transformers.utils.hub import cached_file
-
-        return Path(str(cached_file(self.path, "config.json", revision=self.revision))).parent
-
-
-class ModelSection(CheckpointSection):
+class ModelSection(ModelRef):
     """Which checkpoint, and how it is loaded."""
 
     dtype: Dtype = Field(
@@ -223,7 +198,7 @@ def weights_digest(model: PreTrainedModel) -> dict[str, str]:
     return digests
 
 
-def check_folder(section: CheckpointSection) -> None:
+def check_folder(section: ModelRef) -> None:
     """
     Raises:
         AlignError: a local path that is not a checkpoint's folder.

@@ -32,7 +32,7 @@ from omegaconf import OmegaConf
 from align.config import StageRecipe
 from align.digest import MANIFEST, digest_file, digest_json
 from align.errors import AlignError
-from align.folder_state import RECIPE, Wanted, partial_of
+from align.folder_state import RECIPE, Input, Wanted, partial_of
 from align.memory import MemoryPeak
 from align.progress import say
 
@@ -60,7 +60,7 @@ class RunFolder:
         is_resumed: True when `work` holds an earlier, interrupted attempt of the same stage.
     """
 
-    def __init__(self, recipe: StageRecipe, inputs: Mapping[str, str | Path]) -> None:
+    def __init__(self, recipe: StageRecipe, inputs: Mapping[str, Input]) -> None:
         self.recipe = recipe
         self.final = recipe.stage_dir
         self.work = partial_of(self.final)
@@ -73,14 +73,14 @@ class RunFolder:
         self.is_resumed = not self.is_complete and self._wanted.is_begun_in(self.work)
 
     @classmethod
-    def open(cls, recipe: StageRecipe, inputs: Mapping[str, str | Path]) -> RunFolder:
+    def open(cls, recipe: StageRecipe, inputs: Mapping[str, Input]) -> RunFolder:
         """Look at what is on disk; says so when the stage is already done.
 
         Args:
-            inputs: name -> file or folder (digested), or an id that is not a path (kept as text).
+            inputs: name -> file or folder (digested), or a model, which may be on the hub (known by its id).
 
         Raises:
-            AlignError: an input that looks like a path and does not exist.
+            AlignError: an input that does not exist.
         """
         folder = cls(recipe, inputs)
         if folder.is_resumed and folder.is_main and folder._wanted.is_published_by(folder.work):

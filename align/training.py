@@ -22,7 +22,8 @@ from align.checkpoints import last_whole, seal
 from align.digest import MANIFEST
 from align.errors import AlignError
 from align.merging.adapters import BASE_RECORD
-from align.modeling import CHAT_TEMPLATE, CheckpointSection, ModelSection
+from align.model_ref import ModelRef
+from align.modeling import CHAT_TEMPLATE, ModelSection
 from align.progress import Bar, say
 from align.run import RunFolder
 from align.trainer_args import Passthrough
@@ -179,7 +180,7 @@ def train(trainer: Trainer, folder: RunFolder, title: str, dev: DevCheck | None 
     return {**trailing_means(history), "steps": float(steps), "samples_per_second": rate}
 
 
-def save_adapter(trainer: Any, model: CheckpointSection, folder: RunFolder, **options: Any) -> Path:
+def save_adapter(trainer: Any, model: ModelRef, folder: RunFolder, **options: Any) -> Path:
     """Write `adapter/`: the weights, PEFT's config, the base's digest and quantisation in `base.json`, and
     the chat template if the recipe replaced it."""
     out = folder.work / ADAPTER

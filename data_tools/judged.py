@@ -13,7 +13,6 @@ from align.client import ChatRequest, Failure, Reply, Sampling, content_key
 from align.endpoint import connect
 from align.errors import AlignError
 from align.images import image_sha256, resolve_image
-from align.model_digest import as_checkpoint
 from align.run import RunFolder
 from align.schema import Candidate, Message, Verdict, read_rows
 from align.serve import Server, serve
@@ -73,7 +72,8 @@ def judge_server(recipe: Recipe, folder: RunFolder) -> Iterator[tuple[Server, st
         server = connect(recipe.judge, "judge.endpoint")
         yield server, f"{recipe.kind}/{server.model}"
         return
-    with serve(as_checkpoint(recipe.model or ""), recipe.serve, folder.logs) as server:
+    assert recipe.model is not None  # held by the recipe
+    with serve(recipe.model, recipe.serve, folder.logs) as server:
         yield server, f"{recipe.kind}/{server.digest[:16]}"
 
 

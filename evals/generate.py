@@ -23,8 +23,9 @@ from align.answer_store import AnswerStore, Ask, ask_missing
 from align.client import ChatRequest, Decoding, Failure, Reply, Sampling, ask, content_key
 from align.config import StageRecipe
 from align.errors import AlignError
+from align.folder_state import Input
 from align.images import image_sha256, resolve_image
-from align.model_digest import as_checkpoint
+from align.model_ref import ModelRef
 from align.progress import say
 from align.run import RunFolder
 from align.schema import Prediction, write_rows
@@ -39,7 +40,7 @@ class Recipe(StageRecipe):
     limit_keys: ClassVar[frozenset[str]] = frozenset({"max_failed"})
 
     name: str = "generate"
-    model: str = Field(description="merged checkpoint folder, or a model's id on the hub")
+    model: ModelRef = Field(description="merged checkpoint folder, or a model's id on the hub")
     tasks: dict[str, dict[str, Any]] = Field(description="task name -> its section; `type` picks the task")
     sampling: Decoding = Field(
         default=Decoding(), description="greedy by default; max_tokens comes from each task"
@@ -91,8 +92,7 @@ def run(recipe: Recipe) -> RunFolder:
             failed requests than `max_failed`.
     """
     tasks = load_tasks(recipe.tasks)
-    checkpoint = as_checkpoint(recipe.model)
-    inputs: dict[str, str | Path] = {"model": checkpoint}
+    inputs: dict[str, Input] = {"model": recipe.model}
     if recipe.adapter is not None:
         inputs["adapter"] = recipe.serve.adapters[recipe.adapter]
     for name, task in tasks.items():
@@ -103,7 +103,7 @@ def run(recipe: Recipe) -> RunFolder:
     with folder:
         samples = [(name, sample) for name, task in tasks.items() for sample in checked_samples(name, task)]
         with (
-            engine(recipe, checkpoint, folder.logs) as (digest, ask_all),
+            engine(recipe, folder.logs) as (digest, ask_all),
             AnswerStore(folder.scratch / "answers.jsonl") as store,
         ):
             asked, requests = build_requests(recipe, digest, samples)
@@ -122,15 +122,15 @@ def run(recipe: Recipe) -> RunFolder:
 
 
 @contextmanager
-def engine(recipe: Recipe, checkpoint: str | Path, logs: Path) -> Iterator[tuple[str, Ask]]:
+def engine(recipe: Recipe, logs: Path) -> Iterator[tuple[str, Ask]]:
     """What answers for the length of the block: the weights' digest, and how to ask."""
     if recipe.engine == "offline":
         from align.offline import offline_engine
 
-        with offline_engine(checkpoint, recipe.serve) as running:
+        with offline_engine(recipe.model, recipe.serve) as running:
             yield running.digest, running.ask
         return
-    with serve(checkpoint, recipe.serve, logs, recipe.adapter) as server:
+    with serve(recipe.model, recipe.serve, logs, recipe.adapter) as server:
         yield server.digest, lambda requests, keep: ask(server, requests, keep, recipe.concurrency)
 
 

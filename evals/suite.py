@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from align.config import StageRecipe, validate
+from align.model_ref import ModelRef
 from align.pipeline import Pipeline, Step, run_pipeline
 from align.run import RunFolder
 from align.stages import load_stage
@@ -26,7 +27,7 @@ class Recipe(StageRecipe):
     """What to ask whom. Keys of the stages go into their sections, under the names that they have there."""
 
     name: str = Field(default="eval", description="folder inside run_dir")
-    checkpoints: dict[str, str] = Field(
+    checkpoints: dict[str, ModelRef] = Field(
         min_length=1,
         description="name -> merged checkpoint folder or hub id, in training order; each is compared with "
         "the one before",
@@ -60,7 +61,7 @@ def steps(recipe: Recipe) -> list[Step]:
     folder = recipe.run_dir / recipe.name
     shared = {key: getattr(recipe, key) for key in _GENERATE}
     found = [
-        _step("generate", f"generate_{name}", recipe, shared | {"model": model}, f"{name}: {model}")
+        _step("generate", f"generate_{name}", recipe, shared | {"model": model}, f"{name}: {model.name}")
         for name, model in recipe.checkpoints.items()
     ]
     scored = {name: str(folder / f"generate_{name}") for name in recipe.checkpoints}
