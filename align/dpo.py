@@ -169,7 +169,7 @@ def check_first_step(logs: dict[str, Any], loss_types: list[str], tolerance: flo
         raise AlignError(
             f"the first DPO step has loss {loss:.5f} (ln 2 = {math.log(2):.5f}) and rewards "
             f"{rewards['chosen']:.5f} and {rewards['rejected']:.5f} (both must be 0)",
-            fix="policy and reference differ before training: an adapter that does not start at zero "
+            fix="policy and reference differ before the first step by an adapter that does not start at zero "
             "(lora.init_lora_weights), dropout (trainer.disable_dropout), or layers that are not "
             "deterministic",
         )
@@ -275,7 +275,8 @@ def _check_first_row(trainer: Any, processor: Any, checked: CheckedRows[Preferen
         ids, mask = batch["input_ids"][index], batch["attention_mask"][index].bool()
         supervised = ids[batch["completion_mask"][index].bool()].tolist()
         spoken = " ".join(turn.content for turn in side if turn.role == "assistant")
-        expected = checked.lengths[0] if index == longest else int(lengths[index])
+        counted = index == longest and trainer.args.max_length is not None
+        expected = checked.lengths[0] if counted else int(lengths[index])
         check_supervision(ids[mask].tolist(), supervised, spoken, expected, processor, trainer.model)
 
 

@@ -173,13 +173,12 @@ def family_of(model_type: str, config: Any = None) -> Family:
             f"model_type {model_type!r} is not a known family; by its structure it would be:\n"
             + as_recipe(propose(config)),
             where="config.json of the checkpoint",
-            fix="check these names (`lora.components` goes by them) and put the section into the recipe",
+            fix="check these names (LoRA's components go by them) and put the section into the recipe",
         )
     raise AlignError(
         f"model_type {model_type!r} is not one of: {', '.join(sorted(FAMILIES))}",
         where="config.json of the checkpoint",
-        fix="set lora.target_modules to a regular expression over full module names "
-        r"(such as 'model\.language_model\.layers\.\d+\.self_attn\.[qv]_proj')",
+        fix="say where its parts are: `family`, beside the model's path",
     )
 
 
@@ -190,7 +189,7 @@ def confirm(model_type: str, family: Family) -> None:
         AlignError: the `model_type` is known already, with other facts.
     """
     if FAMILIES.setdefault(model_type, family) != family:
-        fix = "leave model.family out"
+        fix = "leave `family` out, beside the model's path"
         raise AlignError(f"model_type {model_type!r} is a known family", where="model.family", fix=fix)
 
 

@@ -84,7 +84,7 @@ def _on_meta(config: Any) -> Any:
     except (ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
         raise AlignError(
             f"transformers cannot build model_type {config.model_type!r}: {error}",
-            fix="set lora.target_modules to a regular expression over full module names",
+            fix="install the transformers that can, or take another checkpoint",
         ) from error
 
 

@@ -107,7 +107,7 @@ def load_processor(section: ModelSection) -> ProcessorMixin | PreTrainedTokenize
     if not processor.chat_template:  # BLIP-2's constructor drops it; its tokenizer has it
         processor.chat_template = getattr(tokenizer_of(processor), "chat_template", None)
     if not processor.chat_template:
-        fix = "set model.chat_template to a Jinja file"
+        fix = "set `chat_template`, beside the model's path, to a Jinja file"
         raise AlignError("the checkpoint has no chat template", where=section.path, fix=fix)
     return processor
 
@@ -221,7 +221,9 @@ def check_folder(section: ModelRef) -> None:
 
 def _read_template(path: Path) -> str:
     if not path.is_file():
-        raise AlignError(f"no such chat template: {path}", fix="check model.chat_template")
+        raise AlignError(
+            f"no such chat template: {path}", fix="check `chat_template`, beside the model's path"
+        )
     return path.read_text(encoding="utf-8")
 
 
@@ -235,8 +237,8 @@ def _quantization_arguments(section: ModelSection) -> dict[str, Any]:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
-        fix = "pip install bitsandbytes, or set model.quantization: none"
-        raise AlignError("bitsandbytes is not installed", where="model.quantization", fix=fix) from error
+        fix = "pip install bitsandbytes, or set quantization: none beside the model's path"
+        raise AlignError("bitsandbytes is not installed", where=section.path, fix=fix) from error
     config = AutoConfig.from_pretrained(
         section.path, revision=section.revision, trust_remote_code=section.trust_remote_code
     )
@@ -282,7 +284,9 @@ def _check_quantized(model: PreTrainedModel, section: ModelSection) -> None:
     if outside or not quantized:
         what = f"quantised outside the language model: {outside[:3]}" if outside else "nothing was quantised"
         raise AlignError(
-            what, where=section.path, fix="set model.quantization: none and report this model_type"
+            what,
+            where=section.path,
+            fix="set quantization: none beside the model's path, and report this family",
         )
     say(f"  {section.quantization}: {len(quantized)} linear layers of the language model")
 

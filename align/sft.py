@@ -158,7 +158,7 @@ def _trainer(
     if trainer.shares:
         say(f"  an image is read once for its rows in a batch: {_counted(checked.rows)}")
     if arguments["assistant_only_loss"] and not trainer.args.packing:
-        _check_first_row(trainer, processor, checked)
+        _check_first_row(trainer, processor, checked, arguments["max_length"])
     return trainer, plan, finish_start(plan, trainer.model, batches, folder, recipe.model)
 
 
@@ -166,7 +166,9 @@ def _counted(rows: Sequence[SFTRow]) -> str:
     return f"{len(rows)} rows, {len({name for row in rows for name in row.images})} images"
 
 
-def _check_first_row(trainer: Any, processor: Any, checked: CheckedRows[SFTRow]) -> None:
+def _check_first_row(
+    trainer: Any, processor: Any, checked: CheckedRows[SFTRow], max_length: int | None
+) -> None:
     batch = trainer.data_collator([trainer.train_dataset[0]])
     sequence = batch["input_ids"][0][batch["attention_mask"][0].bool()].tolist()
     supervised = batch["input_ids"][0][batch["labels"][0] != -100].tolist()
@@ -176,7 +178,8 @@ def _check_first_row(trainer: Any, processor: Any, checked: CheckedRows[SFTRow])
             fix="the chat template needs {% generation %} markers around the assistant's words",
         )
     spoken = " ".join(turn.content for turn in checked.rows[0].messages if turn.role == "assistant")
-    check_supervision(sequence, supervised, spoken, checked.lengths[0], processor, trainer.model)
+    length = None if max_length is None else checked.lengths[0]
+    check_supervision(sequence, supervised, spoken, length, processor, trainer.model)
 
 
 if __name__ == "__main__":

@@ -242,7 +242,12 @@ def trailing_means(history: list[dict[str, Any]], share: float = 0.1) -> dict[st
 
 
 def check_supervision(
-    sequence: list[int], supervised: list[int], expected_text: str, length: int, processor: Any, model: Any
+    sequence: list[int],
+    supervised: list[int],
+    expected_text: str,
+    length: int | None,
+    processor: Any,
+    model: Any,
 ) -> None:
     """Look at one collated row: length as counted, loss on the answer and only there, end of turn in it.
 
@@ -250,13 +255,13 @@ def check_supervision(
         sequence: all token ids of the row, padding removed.
         supervised: the ids that the loss is taken on.
         expected_text: the assistant's words.
-        length: what the token budget counted for this row.
+        length: what the token budget counted for this row; None where no row is cut, and it matters not.
 
     Raises:
         AlignError: what of this does not hold.
     """
     tokenizer = tokenizer_of(processor)
-    if len(sequence) != length:
+    if length is not None and len(sequence) != length:
         what = f"the token budget counted {length} tokens, the processor made {len(sequence)}"
         raise AlignError(what, fix="report this processor; until then set trainer.max_length: null")
     spoken = tokenizer.decode(supervised, skip_special_tokens=True)

@@ -103,7 +103,9 @@ def ask_all(
     ):
         if recipe.guided and not server.is_vllm:
             raise AlignError(
-                "this server is not vLLM, which alone guides replies", where=server.url, fix="guided=false"
+                "this server is not vLLM, which alone guides replies",
+                where=server.url,
+                fix="set guided: false",
             )
         for name, question in questions.items():
             paths = [resolve_image(recipe.image_root, image) for image in question.images]
