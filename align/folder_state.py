@@ -148,7 +148,7 @@ def changed_keys(recipe: StageRecipe, folder: Path) -> list[str]:
         return ["its recipe.yaml cannot be read"]
     before = dict(_leaves(cast(dict[str, Any], loaded)))
     after = dict(_leaves(_tree(recipe, recipe.how_keys)))
-    ignored = {*recipe.how_keys, *_PLACE}
+    ignored = {*recipe.how_keys, *_PLACE, "stage"}  # which the folder says for `align plan`
     keys = [key for key in {**after, **before} if key not in ignored]
     return [
         f"{key}: {_shown(before, key)} -> {_shown(after, key)}"

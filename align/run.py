@@ -29,7 +29,7 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf
 
-from align.config import StageRecipe
+from align.config import StageRecipe, where_stage
 from align.digest import MANIFEST, digest_file, digest_json
 from align.errors import AlignError
 from align.folder_state import RECIPE, Input, Wanted, partial_of
@@ -111,7 +111,8 @@ class RunFolder:
             self.work.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             self._write_manifest("running", {})
-            OmegaConf.save(OmegaConf.create(self.recipe.model_dump(mode="json")), self.work / RECIPE)
+            said = {"stage": where_stage(type(self.recipe)), **self.recipe.model_dump(mode="json")}
+            OmegaConf.save(OmegaConf.create(said), self.work / RECIPE)
         except OSError as error:
             raise _disk_error(error, self.work) from error
         self._memory.start()
