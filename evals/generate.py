@@ -33,14 +33,9 @@ from align.serve import HOW_KEYS, ServeSettings, serve
 from evals.task import Sample, Task, load_tasks
 
 
-class Recipe(StageRecipe):
-    """The recipe of `align generate`."""
+class Asking(StageRecipe):
+    """How checkpoints are asked, one of them by `align generate` or several by `align eval`."""
 
-    how_keys: ClassVar[frozenset[str]] = HOW_KEYS | {"engine", "concurrency"}
-    limit_keys: ClassVar[frozenset[str]] = frozenset({"max_failed"})
-
-    name: str = "generate"
-    model: ModelRef = Field(description="merged checkpoint folder, or a model's id on the hub")
     tasks: dict[str, dict[str, Any]] = Field(description="task name -> its section; `type` picks the task")
     sampling: Decoding = Field(
         default=Decoding(), description="greedy by default; max_tokens comes from each task"
@@ -50,22 +45,13 @@ class Recipe(StageRecipe):
         description="vLLM's OpenAI server (or serve.endpoint), or vLLM inside this process; same answers",
     )
     serve: ServeSettings = ServeSettings()
-    adapter: str | None = Field(
-        default=None,
-        description="ask with this one of serve.adapters on; null asks the model itself. Several such stages "
-        "in a row share one server",
-    )
     concurrency: int = Field(default=128, ge=1, description="requests asked at the same time")
     max_failed: float = Field(default=0.02, ge=0, le=1, description="share of failed requests to accept")
 
     @model_validator(mode="after")
-    def _one_engine(self) -> Recipe:
+    def _one_engine(self) -> Asking:
         if self.engine == "offline" and self.serve.endpoint:
             raise ValueError("engine: offline asks no server, so serve.endpoint must be null")
-        if self.engine == "offline" and self.adapter:
-            raise ValueError("engine: offline answers without adapters; leave engine out")
-        if self.adapter is not None and self.adapter not in self.serve.adapters:
-            raise ValueError(f"adapter {self.adapter!r} is not one of serve.adapters")
         return self
 
     @field_validator("tasks")
@@ -73,6 +59,29 @@ class Recipe(StageRecipe):
     def _tasks_load(cls, tasks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         load_tasks(tasks)
         return tasks
+
+
+class Recipe(Asking):
+    """The recipe of `align generate`."""
+
+    how_keys: ClassVar[frozenset[str]] = HOW_KEYS | {"engine", "concurrency"}
+    limit_keys: ClassVar[frozenset[str]] = frozenset({"max_failed"})
+
+    name: str = "generate"
+    model: ModelRef = Field(description="merged checkpoint folder, or a model's id on the hub")
+    adapter: str | None = Field(
+        default=None,
+        description="ask with this one of serve.adapters on; null asks the model itself. Several such stages "
+        "in a row share one server",
+    )
+
+    @model_validator(mode="after")
+    def _has_the_adapter(self) -> Recipe:
+        if self.engine == "offline" and self.adapter:
+            raise ValueError("engine: offline answers without adapters; leave engine out")
+        if self.adapter is not None and self.adapter not in self.serve.adapters:
+            raise ValueError(f"adapter {self.adapter!r} is not one of serve.adapters")
+        return self
 
 
 @dataclass(frozen=True)
