@@ -79,6 +79,7 @@ def compare_task(
     resamples: int,
     seed: Sequence[int],
     margin: float = 1.0,
+    metrics: Sequence[Metric] | None = None,
 ) -> list[dict[str, Any]]:
     """One line a metric: each checkpoint's value with its interval (`ci`), and the paired differences.
 
@@ -87,6 +88,7 @@ def compare_task(
 
     Args:
         margin: the loss that still counts as kept, in the metric's unit (points of a share).
+        metrics: the lines wanted, all of the task's by default.
 
     All checkpoints are compared on the samples that were scored for all of them, and on the groups of samples
     that are whole in all of them.
@@ -98,7 +100,7 @@ def compare_task(
     }
     first = next(iter(shared.values()))
     clusters = _cluster_index(first[None])
-    metrics = task.metrics
+    metrics = task.metrics if metrics is None else metrics
     sums = {
         name: [cluster_sums(metric, parts, clusters) for metric in metrics] for name, parts in shared.items()
     }

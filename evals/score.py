@@ -188,18 +188,20 @@ def score_predictions(
     predictions: Sequence[Prediction],
     where: str = "",
     samples: Sequence[Sample] | None = None,
+    told: Mapping[str, Any] | None = None,
 ) -> Scored:
     """Score one task's predictions; failed requests are counted, not scored.
 
     Args:
         samples: those that were asked, all of the task's by default.
+        told: verdicts that came with the answers, see `AnswerSet`.
 
     Raises:
         AlignError: a sample has no prediction or two, or a prediction has no sample.
     """
     asked = index_samples(task.samples() if samples is None else samples)
     answers = _index(predictions, asked, where)
-    task.judge_answers(list(asked.values()), predictions)
+    task.judge_answers(list(asked.values()), predictions, told or {})
     health = Health()
     scores = []
     for sample_id, sample in asked.items():
