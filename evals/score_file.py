@@ -20,7 +20,7 @@ from align.progress import say
 from align.schema import Prediction, Score
 from evals.comparison import compare_task
 from evals.score import score_predictions
-from evals.task import CAPTION_AIMS, TASK_TYPES, Metric, Mode, Task, load_tasks
+from evals.task import TASK_TYPES, Metric, Mode, Task, load_tasks
 
 _EXAMPLE = "align score pope --predictions answers.jsonl --data data/pope"
 
@@ -169,14 +169,14 @@ def values(
     undefined: list[str] = []
     for metric, line in zip(metrics_asked, lines, strict=True):
         name = metric.name.removesuffix("_strict")
-        if line["undefined"] and line["measures"] in CAPTION_AIMS:
+        if line.lacking:
             continue  # such as colours, where nobody said one
         if metric.mode != mode and any(_is_other_mode(metric, other) for other in metrics_asked):
             continue
-        splits.setdefault(metric.split, {})[name] = line["value"]
+        splits.setdefault(metric.split, {})[name] = line.values["value"] or 0.0
         if _breadth(metric) < whole.get(name, (9, 0.0))[0]:
-            whole[name] = (_breadth(metric), line["value"])
-        if line["undefined"]:
+            whole[name] = (_breadth(metric), splits[metric.split][name])
+        if line.undefined:
             undefined.append(f"{metric.split}/{name}")
     metrics = {name: value for name, (_, value) in whole.items()}
     if mode == "official":

@@ -57,7 +57,7 @@ def test_one_recipe_generates_scores_and_reports(tmp_path: Path) -> None:
         assert server.answered.total() == 36
     lines = json.loads((tmp_path / "run" / "eval" / "score" / "metrics.json").read_text())
     f1 = next(line for line in lines if line["metric"] == "f1")
-    assert f1["base"] == f1["dpo"] == pytest.approx(100 * 12 / 17, abs=1e-4)
+    assert f1["values"]["base"] == f1["values"]["dpo"] == pytest.approx(100 * 12 / 17, abs=1e-4)
 
 
 def test_one_checkpoint_has_a_report_of_its_own(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evals.metric_line import dump_lines
 from evals.report import provenance, sides, table
 from evals.report.captions import Described, read_described
 from evals.report.examples import STRATA, Example, choose_examples, stratum_name
@@ -109,7 +110,7 @@ def _json(results: Results, verdict: Verdict, unasked: Unasked, record: Mapping[
         **({"pairwise": list(results.preferences)} if results.preferences else {}),
         **({"remarks": list(results.remarks)} if results.remarks else {}),
         "checkpoints": list(results.checkpoints),
-        "metrics": [dict(line) for line in results.raw_metrics],
+        "metrics": dump_lines(results.lines_as_scored),
         "health": results.raw_health,
         "verdict": verdict.to_json(),
         "unasked": unasked.to_json(),

@@ -32,7 +32,7 @@ def main(words: Sequence[str]) -> int:
     found = compare_runs(runs, options.resamples)
     scores = _clear(out / "score")
     write_compared(scores, runs, found)
-    if comparable := [line for line in found.metrics if None not in [line[name] for name in names]]:
+    if comparable := [line for line in found.metrics if None not in line.values.values()]:
         show_metrics(comparable, names)
     for task, reasons in found.apart.items():
         say(f"  {task} cannot be compared: {'; '.join(reasons)}")
