@@ -7,7 +7,7 @@ gives the same logits), `held_out.jsonl` (what was predicted for the images not 
 `train_log.jsonl` and `quarantine.jsonl`. A killed run resumes and ends with the same adapter.
 
   align classify recipes/vit_base/classify.yaml data.path=my/images
-  accelerate launch -m align.classify recipes/vit_base/classify.yaml      # several GPUs
+  accelerate launch -m align classify recipes/vit_base/classify.yaml      # several GPUs
 
 Next: transformers' pipeline("image-classification", model=".../checkpoint").
 """
@@ -15,7 +15,6 @@ Next: transformers' pipeline("image-classification", model=".../checkpoint").
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -258,6 +257,4 @@ def _merge(model: Any, processor: Any, probes: _Pictures, folder: RunFolder) -> 
 
 
 if __name__ == "__main__":
-    from align.cli import main
-
-    sys.exit(main(["classify", *sys.argv[1:]]))
+    raise SystemExit("run it as: python -m align classify RECIPE")

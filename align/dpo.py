@@ -18,7 +18,7 @@ what there should be most of and what must not be lost, and the step that it kee
 that keeps nothing leaves the start, and `kept.nothing` in the manifest.
 
   align dpo recipes/qwen2_5_vl_7b/dpo.yaml trainer.beta=0.2
-  accelerate launch -m align.dpo recipes/qwen2_5_vl_7b/dpo.yaml      # several GPUs
+  accelerate launch -m align dpo recipes/qwen2_5_vl_7b/dpo.yaml      # several GPUs
 
 Next: `align merge`, then `align generate`, `score` and `report`. DPO: Rafailov et al., 2023.
 """
@@ -26,7 +26,6 @@ Next: `align merge`, then `align generate`, `score` and `report`. DPO: Rafailov 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -281,6 +280,4 @@ def _check_first_row(trainer: Any, processor: Any, checked: CheckedRows[Preferen
 
 
 if __name__ == "__main__":
-    from align.cli import main
-
-    sys.exit(main(["dpo", *sys.argv[1:]]))
+    raise SystemExit("run it as: python -m align dpo RECIPE")

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -367,6 +366,4 @@ def _file_dtype(recipe: Recipe) -> Any:
 
 
 if __name__ == "__main__":
-    from align.cli import main
-
-    sys.exit(main(["merge", *sys.argv[1:]]))
+    raise SystemExit("run it as: python -m align merge RECIPE")

@@ -13,6 +13,7 @@ from align.chat import tokenizer_of
 from align.config import Strict
 from align.errors import AlignError
 from align.families import Family, confirm, family_of, reads_images
+from align.family_proposal import known_family
 from align.model_ref import ModelRef
 from align.progress import say
 
@@ -258,7 +259,7 @@ def _quantization_arguments(section: ModelSection) -> dict[str, Any]:
 
 def not_quantized(model_type: str, config: Any = None) -> list[str]:
     """Names of the modules that stay as they are in a quantised model: all but the language model."""
-    family = family_of(model_type, config)
+    family = known_family(config) if config is not None else family_of(model_type)
     return ["lm_head", *filter(None, (family.tower, *family.connector))]
 
 
@@ -276,7 +277,7 @@ def _check_quantized(model: PreTrainedModel, section: ModelSection) -> None:
     """Skip lists go by names that change between releases: look at what was quantised."""
     from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
-    family = family_of(model.config.model_type, model.config)
+    family = known_family(model.config)
     kinds = (Linear4bit, Linear8bitLt)
     quantized = [name for name, module in model.named_modules() if isinstance(module, kinds)]
     decoder = ("language", "cross_attention")

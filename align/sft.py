@@ -15,14 +15,13 @@ what there should be most of and what must not be lost, and the step that it kee
 that keeps nothing leaves the start, and `kept.nothing` in the manifest.
 
   align sft recipes/qwen2_5_vl_7b/sft.yaml trainer.learning_rate=1e-4
-  accelerate launch -m align.sft recipes/qwen2_5_vl_7b/sft.yaml      # several GPUs
+  accelerate launch -m align sft recipes/qwen2_5_vl_7b/sft.yaml      # several GPUs
 
 Next: `align merge`, which folds the adapter into a checkpoint that a server can load.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +182,4 @@ def _check_first_row(
 
 
 if __name__ == "__main__":
-    from align.cli import main
-
-    sys.exit(main(["sft", *sys.argv[1:]]))
+    raise SystemExit("run it as: python -m align sft RECIPE")

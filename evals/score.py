@@ -22,7 +22,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,13 @@ from align.config import StageRecipe, nearest, read_yaml
 from align.errors import AlignError, RecipeError
 from align.progress import say
 from align.run import RunFolder
-from align.schema import Prediction, Score, read_rows, write_rows
-from evals.comparison import Health, compare_task, correct
+from align.schema import Prediction, read_rows, write_rows
+from evals.comparison import compare_task, correct
 from evals.metric_line import MetricLine, dump_lines
 from evals.pairwise import PairwiseSettings, prefer, preference_rows, summarise_preferences
 from evals.rounds import lines_by_round, round_name
-from evals.task import TASK_TYPES, Sample, Task, index_samples, load_tasks
+from evals.scored import Scored, score_predictions
+from evals.task import TASK_TYPES, Task, index_samples, load_tasks
 
 
 class Recipe(StageRecipe):
@@ -78,16 +79,6 @@ class Recipe(StageRecipe):
         if self.pairwise is not None and len(self.checkpoints) < 2:
             raise ValueError("pairwise needs two checkpoints")
         return self
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One checkpoint's answers to one task: scores in the order of the samples, what went wrong, and what
-    else a reader must know (see `Task.notes`)."""
-
-    scores: list[Score]
-    health: Health
-    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def run(recipe: Recipe) -> RunFolder:
@@ -177,36 +168,6 @@ def score_folder(tasks: Mapping[str, Task], folder: Path) -> dict[str, Scored]:
     }
 
 
-def score_predictions(
-    task: Task,
-    predictions: Sequence[Prediction],
-    where: str = "",
-    samples: Sequence[Sample] | None = None,
-    told: Mapping[str, Any] | None = None,
-) -> Scored:
-    """Score one task's predictions; failed requests are counted, not scored.
-
-    Args:
-        samples: those that were asked, all of the task's by default.
-        told: verdicts that came with the answers, see `AnswerSet`.
-
-    Raises:
-        AlignError: a sample has no prediction or two, or a prediction has no sample.
-    """
-    asked = index_samples(task.samples() if samples is None else samples)
-    answers = _index(predictions, asked, where)
-    task.judge_answers(list(asked.values()), predictions, told or {})
-    health = Health()
-    scores = []
-    for sample_id, sample in asked.items():
-        prediction = answers[sample_id]
-        score = task.score(sample, prediction) if prediction.text is not None else None
-        health.add(prediction, score)
-        if score is not None:
-            scores.append(score)
-    return Scored(task.combine(scores), health, task.notes())
-
-
 def compare_checkpoints(
     tasks: Mapping[str, Task],
     scored: Mapping[str, Mapping[str, Scored]],
@@ -289,22 +250,6 @@ def write_scores(folder: Path, scored: Mapping[str, Mapping[str, Scored]]) -> No
             path = folder / "rows" / checkpoint / f"{task}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_rows(path, part.scores)
-
-
-def _index(
-    predictions: Sequence[Prediction], samples: Mapping[str, Sample], where: str
-) -> dict[str, Prediction]:
-    answers = {prediction.sample_id: prediction for prediction in predictions}
-    lacking, unknown = samples.keys() - answers.keys(), answers.keys() - samples.keys()
-    if lacking or unknown or len(answers) != len(predictions):
-        example = min(lacking or unknown or answers)
-        raise AlignError(
-            f"{len(predictions)} predictions for {len(samples)} samples: {len(lacking)} without an answer, "
-            f"{len(unknown)} unknown, {len(predictions) - len(answers)} repeated (such as {example!r})",
-            where=where,
-            fix="run `align generate` again: annotations have changed since, or the run was not finished",
-        )
-    return answers
 
 
 def show_metrics(metrics: Sequence[MetricLine], checkpoints: Sequence[str]) -> None:

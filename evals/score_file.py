@@ -19,7 +19,7 @@ from align.errors import AlignError, RecipeError
 from align.progress import say
 from align.schema import Prediction, Score
 from evals.comparison import compare_task
-from evals.score import score_predictions
+from evals.scored import score_predictions
 from evals.task import TASK_TYPES, Metric, Mode, Task, load_tasks
 
 _EXAMPLE = "align score pope --predictions answers.jsonl --data data/pope"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,11 +92,9 @@ def build_report(recipe: Recipe) -> Report:
         "next_steps": _next_steps(results, verdict),
         "sections": _sections(bool(unasked), bool(figures), bool(examples)),
     }
-    from evals.report.stage import dump_json
-
     return Report(
         files={
-            "report.json": dump_json(_json(results, verdict, unasked, record)),
+            "report.json": _dump_json(_json(results, verdict, unasked, record)),
             "report.html": render_page(context),
             "report.md": render_markdown(recipe.title, results, verdict, unasked),
         },
@@ -257,3 +256,8 @@ def _sections(unasked: bool, figures: bool, examples: bool) -> list[tuple[str, s
     found += [("plots", "Plots")] if figures else []
     found += [("examples", "Examples")] if examples else []
     return [*found, ("health", "Health"), ("provenance", "Provenance")]
+
+
+def _dump_json(value: Any) -> str:
+    """Indented JSON, the same bytes for the same value."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
