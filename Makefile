@@ -1,11 +1,12 @@
 # make demo    install into .venv if needed, then the whole road on the embedded model
 # make test    the same set-up, then the tests
 # make lint    ruff and pyright
+# make graph   circles and arrows between the modules of the tree
 # make bench   DPO timed against TRL's trainer; saves runs/bench (BENCH_ARGS=--full for the sweep)
 # make setup   only the set-up (EXTRA=cpu or gpu, PYTHON=python3.11)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint lock clean
+.PHONY: help setup demo test bench graph lint lock clean
 
 # Once chosen, the extra stays; at first an NVIDIA driver decides.
 INSTALLED := $(firstword $(patsubst .venv/.installed-%,%,$(wildcard .venv/.installed-*)))
@@ -42,6 +43,9 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.dpo_vs_trl $(BENCH_ARGS)
+
+graph: $(STAMP)
+	@$(BIN)/python -m tests.import_graph
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

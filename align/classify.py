@@ -7,7 +7,7 @@ gives the same logits), `held_out.jsonl` (what was predicted for the images not 
 `train_log.jsonl` and `quarantine.jsonl`. A killed run resumes and ends with the same adapter.
 
   align classify recipes/vit_base/classify.yaml data.path=my/images
-  accelerate launch -m align.classify recipes/vit_base/classify.yaml      # several GPUs
+  accelerate launch -m align classify recipes/vit_base/classify.yaml      # several GPUs
 
 Next: transformers' pipeline("image-classification", model=".../checkpoint").
 """
@@ -15,7 +15,6 @@ Next: transformers' pipeline("image-classification", model=".../checkpoint").
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,8 @@ from align.config import StageRecipe
 from align.errors import AlignError
 from align.images import open_image, resolve_image
 from align.labelled_images import ImagesSection, LabelledImage, LabelledImages, read_images
-from align.modeling import CheckpointSection, check_folder, first_line
+from align.model_ref import ModelRef
+from align.modeling import check_folder, first_line
 from align.progress import say
 from align.run import RunFolder
 from align.trainer_args import PEFT_STAGE_OWNS, STAGE_OWNS, section
@@ -66,7 +66,7 @@ class Recipe(StageRecipe):
     """The recipe of `align classify`."""
 
     name: str = "classify"
-    model: CheckpointSection = Field(description="the vision transformer; loaded in float32")
+    model: ModelRef = Field(description="the vision transformer; loaded in float32")
     data: ImagesSection = Field(description="labelled images")
     lora: LoraSection = Field(default=LoraSection(), description="PEFT's LoraConfig by its own names")
     trainer: TrainerSection = Field(
@@ -81,7 +81,7 @@ def run(recipe: Recipe) -> RunFolder:
         AlignError: too few images, a checkpoint that cannot classify, a loss that is not a number, a merged
             checkpoint with other logits.
     """
-    inputs = {"model": recipe.model.source(), **recipe.data.inputs()}
+    inputs = {"model": recipe.model, **recipe.data.inputs()}
     folder = RunFolder.open(recipe, inputs=inputs)
     if folder.is_complete:
         return folder
@@ -152,7 +152,7 @@ def _trainer(recipe: Recipe, folder: RunFolder, processor: Any, images: Labelled
     return build(Trainer, model=wrapped, args=arguments, train_dataset=dataset)
 
 
-def _load_processor(section: CheckpointSection) -> Any:
+def _load_processor(section: ModelRef) -> Any:
     from transformers import AutoImageProcessor
 
     check_folder(section)
@@ -166,7 +166,7 @@ def _load_processor(section: CheckpointSection) -> Any:
         raise AlignError(what, where=section.path, fix=fix) from error
 
 
-def _load_model(section: CheckpointSection, labels: Sequence[str], whole: Sequence[str]) -> Any:
+def _load_model(section: ModelRef, labels: Sequence[str], whole: Sequence[str]) -> Any:
     """The frozen model with a head for these classes, in float32.
 
     Raises:
@@ -257,6 +257,4 @@ def _merge(model: Any, processor: Any, probes: _Pictures, folder: RunFolder) -> 
 
 
 if __name__ == "__main__":
-    from align.cli import main
-
-    sys.exit(main(["classify", *sys.argv[1:]]))
+    raise SystemExit("run it as: python -m align classify RECIPE")

@@ -193,14 +193,17 @@ def _schema(words: list[str]) -> int:
 
 
 def _serve(words: list[str]) -> int:
+    from align.config import validate
+    from align.model_ref import ModelRef
     from align.serve import ServeSettings, serve
 
     parser = argparse.ArgumentParser(
         prog="align serve", description="Serve a merged checkpoint over vLLM's OpenAI API until Ctrl-C."
     )
     parser.add_argument("checkpoint", help="a checkpoint folder or hub id")
+    parser.add_argument("--revision", help="hub revision (commit or tag); the newest by default")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the `serve` section")
-    options = parser.parse_args(words)
+    options = parser.parse_intermixed_args(words)
     from omegaconf import OmegaConf
 
     plain = OmegaConf.to_container(OmegaConf.from_dotlist(options.overrides), resolve=True)
@@ -208,11 +211,13 @@ def _serve(words: list[str]) -> int:
         settings = ServeSettings.model_validate(plain)
     except ValueError as error:
         raise RecipeError(str(error), where="command line") from error
+    named = {"path": options.checkpoint, "revision": options.revision}
+    model = validate(ModelRef, named, where="command line")
     import signal
     import tempfile
 
-    with serve(options.checkpoint, settings, Path(tempfile.mkdtemp(prefix="align-serve-"))) as server:
-        say(f"serving {options.checkpoint} at {server.url} (Ctrl-C stops it)")
+    with serve(model, settings, Path(tempfile.mkdtemp(prefix="align-serve-"))) as server:
+        say(f"serving {model.name} at {server.url} (Ctrl-C stops it)")
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
     return 0
 

@@ -269,8 +269,10 @@ def _message(content: bytes) -> str:
 
 
 def _gone(server: Server, words: str) -> AlignError:
+    own = server.process is not None  # one that a recipe's `serve` section started
+    memory = "max_num_seqs or kv_cache_gb in the section `serve`" if own else "what it decodes at once"
     return AlignError(
         f"the server stopped answering: {words}",
         where=str(server.log_path or server.url),
-        fix="run again: what was answered is kept. Out of memory? Lower serve.max_num_seqs or kv_cache_gb",
+        fix=f"run again: what was answered is kept. Out of memory? Lower {memory}",
     )

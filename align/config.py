@@ -46,6 +46,11 @@ class StageRecipe(Strict):
     limit_keys: ClassVar[frozenset[str]] = frozenset()
     shown_keys: ClassVar[frozenset[str]] = frozenset()
 
+    stage: str | None = Field(
+        default=None,
+        exclude=True,
+        description="which stage the recipe is of, such as dpo; for `align plan`, and against mistakes",
+    )
     run_dir: Path = Field(description="folder of the run; the stage writes to run_dir/name")
     name: str = Field(description="the stage's folder inside run_dir")
     seed: int = Field(default=0, ge=0, description="seeds every random choice of the stage")
@@ -57,6 +62,13 @@ class StageRecipe(Strict):
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not name.strip("."):
             raise ValueError("must be one folder's name: letters, digits, _ . -")
         return name
+
+    @field_validator("stage")
+    @classmethod
+    def _of_this_stage(cls, stage: str | None) -> str | None:
+        if stage is not None and stage != where_stage(cls):
+            raise ValueError(f"and it was read as a recipe of `align {where_stage(cls)}`")
+        return stage
 
     @property
     def stage_dir(self) -> Path:
@@ -131,7 +143,7 @@ def validate(cls: type[S], values: dict[str, Any], where: str) -> S:
 
 
 def where_stage(cls: type[Strict]) -> str:
-    """The command that runs this recipe class, from its default stage name."""
+    """The stage, and command, of this recipe class, from its default name."""
     name = cls.model_fields.get("name")
     return name.default if name is not None and isinstance(name.default, str) else "run"
 

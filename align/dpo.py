@@ -18,7 +18,7 @@ what there should be most of and what must not be lost, and the step that it kee
 that keeps nothing leaves the start, and `kept.nothing` in the manifest.
 
   align dpo recipes/qwen2_5_vl_7b/dpo.yaml trainer.beta=0.2
-  accelerate launch -m align.dpo recipes/qwen2_5_vl_7b/dpo.yaml      # several GPUs
+  accelerate launch -m align dpo recipes/qwen2_5_vl_7b/dpo.yaml      # several GPUs
 
 Next: `align merge`, then `align generate`, `score` and `report`. DPO: Rafailov et al., 2023.
 """
@@ -26,7 +26,6 @@ Next: `align merge`, then `align generate`, `score` and `report`. DPO: Rafailov 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +112,7 @@ def run(recipe: Recipe) -> RunFolder:
         AlignError: no usable pair, a checkpoint that cannot be trained, a reference that is not the
             starting model, a loss that is not a number.
     """
-    inputs = {"model": recipe.model.source(), **recipe.data.inputs()}
+    inputs = {"model": recipe.model, **recipe.data.inputs()}
     folder = RunFolder.open(recipe, inputs=inputs | ({} if recipe.dev is None else recipe.dev.inputs()))
     if folder.is_complete:
         return folder
@@ -169,7 +168,7 @@ def check_first_step(logs: dict[str, Any], loss_types: list[str], tolerance: flo
         raise AlignError(
             f"the first DPO step has loss {loss:.5f} (ln 2 = {math.log(2):.5f}) and rewards "
             f"{rewards['chosen']:.5f} and {rewards['rejected']:.5f} (both must be 0)",
-            fix="policy and reference differ before training: an adapter that does not start at zero "
+            fix="policy and reference differ before the first step by an adapter that does not start at zero "
             "(lora.init_lora_weights), dropout (trainer.disable_dropout), or layers that are not "
             "deterministic",
         )
@@ -275,11 +274,10 @@ def _check_first_row(trainer: Any, processor: Any, checked: CheckedRows[Preferen
         ids, mask = batch["input_ids"][index], batch["attention_mask"][index].bool()
         supervised = ids[batch["completion_mask"][index].bool()].tolist()
         spoken = " ".join(turn.content for turn in side if turn.role == "assistant")
-        expected = checked.lengths[0] if index == longest else int(lengths[index])
+        counted = index == longest and trainer.args.max_length is not None
+        expected = checked.lengths[0] if counted else int(lengths[index])
         check_supervision(ids[mask].tolist(), supervised, spoken, expected, processor, trainer.model)
 
 
 if __name__ == "__main__":
-    from align.cli import main
-
-    sys.exit(main(["dpo", *sys.argv[1:]]))
+    raise SystemExit("run it as: python -m align dpo RECIPE")

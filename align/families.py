@@ -154,32 +154,22 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def family_of(model_type: str, config: Any = None) -> Family:
-    """The family's facts.
+class UnknownFamily(AlignError):
+    """A `model_type` that nobody has written down; `align.family_proposal` reads it by its structure."""
 
-    Args:
-        config: of the model; for an unknown `model_type` a family is then proposed, to be confirmed.
+
+def family_of(model_type: str) -> Family:
+    """Where the parts of a model sit.
 
     Raises:
-        AlignError: no facts for this `model_type`; shows the proposal, or names the recipe key that places
-            LoRA by hand.
+        UnknownFamily: no facts for this `model_type`.
     """
     if model_type in FAMILIES:
         return FAMILIES[model_type]
-    if config is not None:
-        from align.family_proposal import as_recipe, propose
-
-        raise AlignError(
-            f"model_type {model_type!r} is not a known family; by its structure it would be:\n"
-            + as_recipe(propose(config)),
-            where="config.json of the checkpoint",
-            fix="check these names (`lora.components` goes by them) and put the section into the recipe",
-        )
-    raise AlignError(
+    raise UnknownFamily(
         f"model_type {model_type!r} is not one of: {', '.join(sorted(FAMILIES))}",
         where="config.json of the checkpoint",
-        fix="set lora.target_modules to a regular expression over full module names "
-        r"(such as 'model\.language_model\.layers\.\d+\.self_attn\.[qv]_proj')",
+        fix="say where its parts are: `family`, beside the model's path",
     )
 
 
@@ -190,7 +180,7 @@ def confirm(model_type: str, family: Family) -> None:
         AlignError: the `model_type` is known already, with other facts.
     """
     if FAMILIES.setdefault(model_type, family) != family:
-        fix = "leave model.family out"
+        fix = "leave `family` out, beside the model's path"
         raise AlignError(f"model_type {model_type!r} is a known family", where="model.family", fix=fix)
 
 

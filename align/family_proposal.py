@@ -14,13 +14,33 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
-from align.families import Family
+from align.families import Family, UnknownFamily, family_of, reads_images
 
 if TYPE_CHECKING:
     from torch import nn
 
 _ATTENTION = re.compile(r"attn|attention")
 _CROSS = re.compile(r"cross_?att")
+
+
+def known_family(config: Any) -> Family:
+    """The family of the model that `config` describes.
+
+    Args:
+        config: transformers' `PreTrainedConfig`.
+
+    Raises:
+        AlignError: an unknown `model_type`; shows what it would be, to be confirmed.
+    """
+    try:
+        return family_of(config.model_type)
+    except UnknownFamily as error:
+        raise AlignError(
+            f"model_type {config.model_type!r} is not a known family; by its structure it would be:\n"
+            + as_recipe(propose(config)),
+            where=error.where,
+            fix="check these names (LoRA's components go by them) and put the section into the recipe",
+        ) from error
 
 
 def propose(config: Any) -> Family:
@@ -75,8 +95,6 @@ def _on_meta(config: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    from align.families import reads_images
-
     auto = AutoModelForImageTextToText if reads_images(config.to_dict()) else AutoModelForCausalLM
     try:
         with torch.device("meta"):
@@ -84,7 +102,7 @@ def _on_meta(config: Any) -> Any:
     except (ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
         raise AlignError(
             f"transformers cannot build model_type {config.model_type!r}: {error}",
-            fix="set lora.target_modules to a regular expression over full module names",
+            fix="install the transformers that can, or take another checkpoint",
         ) from error
 
 

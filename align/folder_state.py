@@ -8,7 +8,6 @@ unchanged recipe names unchanged inputs, so only their contents need a look.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ from yaml import YAMLError
 from align.config import StageRecipe
 from align.digest import MANIFEST, digest_json, digest_path
 from align.errors import AlignError
+from align.model_ref import ModelRef
 
 RECIPE = "recipe.yaml"
 END = "end_of_rounds"
@@ -30,6 +30,8 @@ _PLACE = ("run_dir", "name")
 _SHOWN = 60
 
 Status = Literal["complete", "stale", "partial", "to do"]
+Input = str | Path | ModelRef
+"""What a stage reads: a file or folder, known by its contents, or a model, which may be on the hub."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,11 @@ class Wanted:
     inputs: Mapping[str, Mapping[str, str]]
 
     @classmethod
-    def of(cls, recipe: StageRecipe, inputs: Mapping[str, str | Path]) -> Wanted:
+    def of(cls, recipe: StageRecipe, inputs: Mapping[str, Input]) -> Wanted:
         """With the inputs that the stage names.
 
         Raises:
-            AlignError: an input that looks like a path and does not exist.
+            AlignError: an input that does not exist.
         """
         return cls(recipe, {name: input_record(name, source) for name, source in inputs.items()})
 
@@ -157,7 +159,7 @@ def changed_keys(recipe: StageRecipe, folder: Path) -> list[str]:
         return ["its recipe.yaml cannot be read"]
     before = dict(_leaves(cast(dict[str, Any], loaded)))
     after = dict(_leaves(_tree(recipe, recipe.how_keys)))
-    ignored = {*recipe.how_keys, *_PLACE}
+    ignored = {*recipe.how_keys, *_PLACE, "stage"}  # which the folder says for `align plan`
     keys = [key for key in {**after, **before} if key not in ignored]
     return [
         f"{key}: {_shown(before, key)} -> {_shown(after, key)}"
@@ -191,21 +193,20 @@ def missing_outputs(folder: Path, record: Mapping[str, Any]) -> list[str]:
     return [name for name, item in outputs.items() if not _has_size(folder / name, item["bytes"])]
 
 
-def input_record(name: str, source: str | Path) -> dict[str, str]:
-    """An input's `path` and `digest`; a hub id is known by its name.
+def input_record(name: str, source: Input) -> dict[str, str]:
+    """An input's `path` and `digest`; a model on the hub is known by its id and revision.
 
     Raises:
-        AlignError: what looks like a path does not exist.
+        AlignError: it does not exist.
     """
-    path = Path(source)
-    if path.exists():
-        return {"path": str(source), "digest": digest_path(path)}
-    is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and not path.parent.is_dir()
-    if isinstance(source, Path) or not is_hub_id:
+    if isinstance(source, ModelRef) and not source.is_local:
+        return {"path": source.name, "digest": source.identity}
+    path = Path(source.path if isinstance(source, ModelRef) else source)
+    if not path.exists():
         raise AlignError(
-            f"missing input {name}: {source}", fix="check the path, or run the stage that writes it"
+            f"missing input {name}: {path}", fix="check the path, or run the stage that writes it"
         )
-    return {"path": str(source), "digest": f"id:{source}"}
+    return {"path": str(path), "digest": digest_path(path)}
 
 
 def _digested_anew(record: Mapping[str, Any]) -> dict[str, dict[str, str]]:

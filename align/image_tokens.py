@@ -43,10 +43,11 @@ class ImageTokens:
 
     def __init__(self, processor: Any) -> None:
         name = type(processor).__name__
-        if name not in _RULES:
+        if not has_rule(processor):
             raise AlignError(
                 f"no rule how many tokens an image takes in {name}",
-                fix=f"known processors: {', '.join(sorted(_RULES))}; or set trainer.max_length: null",
+                fix=f"known processors: {', '.join(sorted(_RULES))}. Others train with "
+                "trainer.max_length: null, where no row is counted, and without the section dev",
             )
         self._processor, self._rule = processor, _RULES[name]
         self._places = getattr(processor, "image_token", None) if name != "Blip2Processor" else None
@@ -78,6 +79,11 @@ class ImageTokens:
             text = _replaced(segment, self._places, left)
             expanded.append(_finish(self._processor, segment, text))
         return expanded, extra
+
+
+def has_rule(processor: Any) -> bool:
+    """Whether it is known how many tokens an image takes in this processor."""
+    return type(processor).__name__ in _RULES
 
 
 def _replaced(segment: str, place: str, images: Any) -> str:

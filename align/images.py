@@ -39,7 +39,9 @@ def resolve_image(root: Path, relative: str) -> Path:
         raise AlignError(f"image path leaves the image root: {relative!r}", where=str(root))
     if not os.path.isfile(path):
         raise AlignError(
-            f"missing image: {relative}", where=str(root), fix="check image_root and the row's `images`"
+            f"missing image: {relative}",
+            where=str(root),
+            fix="check the folder that images are relative to, and the row's `images`",
         )
     return Path(path)
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,7 +119,7 @@ def run(recipe: Recipe) -> RunFolder:
     Raises:
         AlignError: the first check that does not hold.
     """
-    inputs = {"model": recipe.model.source(), "adapter": recipe.adapter}
+    inputs = {"model": recipe.model, "adapter": recipe.adapter}
     if recipe.verify.image_root is not None:
         inputs["images"] = recipe.verify.image_root
     folder = RunFolder.open(recipe, inputs=inputs)
@@ -367,6 +366,4 @@ def _file_dtype(recipe: Recipe) -> Any:
 
 
 if __name__ == "__main__":
-    from align.cli import main
-
-    sys.exit(main(["merge", *sys.argv[1:]]))
+    raise SystemExit("run it as: python -m align merge RECIPE")

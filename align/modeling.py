@@ -13,6 +13,8 @@ from align.chat import tokenizer_of
 from align.config import Strict
 from align.errors import AlignError
 from align.families import Family, confirm, family_of, reads_images
+from align.family_proposal import known_family
+from align.model_ref import ModelRef
 from align.progress import say
 
 if TYPE_CHECKING:
@@ -46,33 +48,7 @@ class FamilySection(Strict):
         )
 
 
-class CheckpointSection(Strict):
-    """Which checkpoint."""
-
-    path: str = Field(description="checkpoint folder, or the model's id on the hub")
-    revision: str | None = Field(default=None, description="hub revision (commit or tag); None is the newest")
-
-    @property
-    def is_local(self) -> bool:
-        """Whether `path` is a folder here and not a hub id."""
-        return Path(self.path).exists() or self.path.startswith((".", "/")) or self.path.count("/") != 1
-
-    def source(self) -> str | Path:
-        """For `RunFolder.open(inputs=...)`: a path that is digested, or the hub id with its revision."""
-        if self.is_local:
-            return Path(self.path)
-        return f"{self.path}@{self.revision}" if self.revision else self.path
-
-    def folder(self) -> Path:
-        """Where its files are: `path`, or the hub's cache."""
-        if self.is_local:
-            return Path(self.path)
-        from transformers.utils.hub import cached_file
-
-        return Path(str(cached_file(self.path, "config.json", revision=self.revision))).parent
-
-
-class ModelSection(CheckpointSection):
+class ModelSection(ModelRef):
     """Which checkpoint, and how it is loaded."""
 
     dtype: Dtype = Field(
@@ -132,7 +108,7 @@ def load_processor(section: ModelSection) -> ProcessorMixin | PreTrainedTokenize
     if not processor.chat_template:  # BLIP-2's constructor drops it; its tokenizer has it
         processor.chat_template = getattr(tokenizer_of(processor), "chat_template", None)
     if not processor.chat_template:
-        fix = "set model.chat_template to a Jinja file"
+        fix = "set `chat_template`, beside the model's path, to a Jinja file"
         raise AlignError("the checkpoint has no chat template", where=section.path, fix=fix)
     return processor
 
@@ -223,7 +199,7 @@ def weights_digest(model: PreTrainedModel) -> dict[str, str]:
     return digests
 
 
-def check_folder(section: CheckpointSection) -> None:
+def check_folder(section: ModelRef) -> None:
     """
     Raises:
         AlignError: a local path that is not a checkpoint's folder.
@@ -246,7 +222,9 @@ def check_folder(section: CheckpointSection) -> None:
 
 def _read_template(path: Path) -> str:
     if not path.is_file():
-        raise AlignError(f"no such chat template: {path}", fix="check model.chat_template")
+        raise AlignError(
+            f"no such chat template: {path}", fix="check `chat_template`, beside the model's path"
+        )
     return path.read_text(encoding="utf-8")
 
 
@@ -260,8 +238,8 @@ def _quantization_arguments(section: ModelSection) -> dict[str, Any]:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
-        fix = "pip install bitsandbytes, or set model.quantization: none"
-        raise AlignError("bitsandbytes is not installed", where="model.quantization", fix=fix) from error
+        fix = "pip install bitsandbytes, or set quantization: none beside the model's path"
+        raise AlignError("bitsandbytes is not installed", where=section.path, fix=fix) from error
     config = AutoConfig.from_pretrained(
         section.path, revision=section.revision, trust_remote_code=section.trust_remote_code
     )
@@ -281,7 +259,7 @@ def _quantization_arguments(section: ModelSection) -> dict[str, Any]:
 
 def not_quantized(model_type: str, config: Any = None) -> list[str]:
     """Names of the modules that stay as they are in a quantised model: all but the language model."""
-    family = family_of(model_type, config)
+    family = known_family(config) if config is not None else family_of(model_type)
     return ["lm_head", *filter(None, (family.tower, *family.connector))]
 
 
@@ -299,7 +277,7 @@ def _check_quantized(model: PreTrainedModel, section: ModelSection) -> None:
     """Skip lists go by names that change between releases: look at what was quantised."""
     from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
-    family = family_of(model.config.model_type, model.config)
+    family = known_family(model.config)
     kinds = (Linear4bit, Linear8bitLt)
     quantized = [name for name, module in model.named_modules() if isinstance(module, kinds)]
     decoder = ("language", "cross_attention")
@@ -307,7 +285,9 @@ def _check_quantized(model: PreTrainedModel, section: ModelSection) -> None:
     if outside or not quantized:
         what = f"quantised outside the language model: {outside[:3]}" if outside else "nothing was quantised"
         raise AlignError(
-            what, where=section.path, fix="set model.quantization: none and report this model_type"
+            what,
+            where=section.path,
+            fix="set quantization: none beside the model's path, and report this family",
         )
     say(f"  {section.quantization}: {len(quantized)} linear layers of the language model")
 

@@ -15,7 +15,7 @@ from align.chat import openai_messages
 from align.client import ChatRequest, Choice, Failure, Reply, spells_image
 from align.errors import AlignError
 from align.image_words import image_words
-from align.model_digest import model_digest
+from align.model_ref import ModelRef
 from align.progress import say
 from align.serve import ServeSettings, engine_args
 from align.served_template import served_template
@@ -35,10 +35,10 @@ class OfflineEngine:
         image_words: texts that the model would take for an image; requests that spell one are not asked.
     """
 
-    def __init__(self, llm: Any, checkpoint: str | Path, digest: str, batch: int) -> None:
+    def __init__(self, llm: Any, model: ModelRef, digest: str, batch: int) -> None:
         self.digest = digest
-        self.image_words = image_words(checkpoint)
-        self._template = served_template(checkpoint)
+        self.image_words = image_words(model)
+        self._template = served_template(model)
         self._llm = llm
         self._batch = batch
 
@@ -94,32 +94,33 @@ class OfflineEngine:
 
 
 @contextmanager
-def offline_engine(checkpoint: str | Path, settings: ServeSettings) -> Iterator[OfflineEngine]:
+def offline_engine(checkpoint: ModelRef | str | Path, settings: ServeSettings) -> Iterator[OfflineEngine]:
     """An engine on `checkpoint` for the length of the block, with the settings of the server's engine.
 
     Raises:
         AlignError: no such checkpoint, vLLM not installed, or an engine that does not start.
     """
     require_vllm()
-    digest = model_digest(checkpoint)
-    os.environ.update(vllm_environment(checkpoint))
+    model = ModelRef.of(checkpoint)
+    digest = model.digest()
+    os.environ.update(vllm_environment(model))
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    say(f"  starting vLLM's engine on {checkpoint} in this process")
-    llm = _start(checkpoint, settings)
+    say(f"  starting vLLM's engine on {model.name} in this process")
+    llm = _start(model, settings)
     try:
-        yield OfflineEngine(llm, checkpoint, digest, BATCHES_OF_SEQUENCES * settings.max_num_seqs)
+        yield OfflineEngine(llm, model, digest, BATCHES_OF_SEQUENCES * settings.max_num_seqs)
     finally:
         llm.llm_engine.engine_core.shutdown()
 
 
-def _start(checkpoint: str | Path, settings: ServeSettings) -> Any:
+def _start(model: ModelRef, settings: ServeSettings) -> Any:
     from vllm import LLM, EngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser(conflict_handler="resolve"))
     try:
-        words: Any = parser.parse_args(engine_args(checkpoint, settings))
+        words: Any = parser.parse_args(engine_args(model, settings))
     except SystemExit as error:
         raise AlignError(
             "vLLM's engine knows not all of these arguments (it says which above)",
@@ -131,7 +132,7 @@ def _start(checkpoint: str | Path, settings: ServeSettings) -> Any:
     except (RuntimeError, ValueError, OSError) as error:
         raise AlignError(
             f"vLLM's engine did not start: {error}",
-            where=str(checkpoint),
+            where=model.name,
             fix="`align doctor` checks the installation; engine: server keeps vLLM's log",
         ) from error
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from align.config import read_yaml, validate
+from align.config import StageRecipe, read_yaml, validate
 from align.efficiency import read_efficiency, readable
 from align.errors import AlignError, RecipeError
 from align.progress import say
@@ -167,18 +167,35 @@ def _recipe(given: argparse.Namespace) -> tuple[Stage, Any]:
     path = Path(given.recipe)
     path = path / RECIPE if path.is_dir() else path
     values = read_yaml(path, given.overrides)
-    stage: Stage = given.stage or _stage_of(path, values)
-    return stage, validate({"sft": sft, "dpo": dpo}[stage].Recipe, values, where=str(path))
+    classes: dict[Stage, type[StageRecipe]] = {"sft": sft.Recipe, "dpo": dpo.Recipe}
+    said = given.stage or values.get("stage")
+    if said in classes:
+        return said, validate(classes[said], values, where=str(path))
+    return _only_fit(classes, values, str(path))
 
 
-def _stage_of(path: Path, values: dict[str, Any]) -> Stage:
-    name = str(values.get("name") or path.stem)
-    trainer = values.get("trainer") or {}
-    if name.startswith("dpo") or "beta" in trainer or "objective" in values:
-        return "dpo"
-    if name.startswith("sft") or "lora" in values:
-        return "sft"
-    raise RecipeError("not a recipe of SFT or DPO", where=str(path), fix="say which: --stage sft or dpo")
+def _only_fit(
+    classes: Mapping[Stage, type[StageRecipe]], values: dict[str, Any], where: str
+) -> tuple[Stage, StageRecipe]:
+    """The stage that takes the recipe, where it says none.
+
+    Raises:
+        RecipeError: both take it, or neither does.
+    """
+    fits: list[tuple[Stage, StageRecipe]] = []
+    faults = []
+    for stage, cls in classes.items():
+        try:
+            fits.append((stage, validate(cls, values, where=where)))
+        except RecipeError as error:
+            faults.append(f"{stage}: {error.what}")
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        fix = "say which: `stage: sft` or `stage: dpo` in the recipe, or --stage sft or dpo"
+        raise RecipeError("a recipe of SFT as well as of DPO", where=where, fix=fix)
+    fix = "say which it should be, for its faults alone: --stage sft or dpo"
+    raise RecipeError("not a recipe of SFT or DPO\n" + "\n".join(faults), where=where, fix=fix)
 
 
 def _row_words(row: RowShape, plan: MemoryPlan) -> str:
@@ -215,7 +232,9 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe of SFT or DPO, or a run's folder")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    parser.add_argument("--stage", choices=["sft", "dpo"], help="default: by the recipe's name and keys")
+    parser.add_argument(
+        "--stage", choices=["sft", "dpo"], help="default: as the recipe says, or the only one that takes it"
+    )
     parser.add_argument("--config", type=Path, metavar="DIR", help="folder with config.json, for model.path")
     parser.add_argument("--full", action="store_true", help="every weight trains, no adapter")
     parser.add_argument(

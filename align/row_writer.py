@@ -13,7 +13,6 @@ from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import BaseModel
 
 from align.errors import AlignError
-from align.schema import BaseRow
 
 ROWS_A_GROUP = 1000
 """Rows that are held before they go to disk: a Parquet row group."""
@@ -29,7 +28,7 @@ class RowWriter:
         AlignError: an unknown suffix, or a class that Parquet cannot hold.
     """
 
-    def __init__(self, cls: type[BaseRow], path: Path) -> None:
+    def __init__(self, cls: type[BaseModel], path: Path) -> None:
         if path.suffix not in (".jsonl", ".parquet"):
             raise AlignError(
                 f"unknown row format {path.suffix!r}", where=str(path), fix="use .jsonl or .parquet"
@@ -51,7 +50,7 @@ class RowWriter:
             self._table = pq.ParquetWriter(self._partial, self._schema)
         return self
 
-    def write(self, row: BaseRow) -> None:
+    def write(self, row: BaseModel) -> None:
         """Add one row.
 
         Raises:

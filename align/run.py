@@ -29,10 +29,10 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf
 
-from align.config import StageRecipe
+from align.config import StageRecipe, where_stage
 from align.digest import MANIFEST, digest_file, digest_json
 from align.errors import AlignError, EndOfRounds
-from align.folder_state import END, RECIPE, Wanted, partial_of
+from align.folder_state import END, RECIPE, Input, Wanted, partial_of
 from align.memory import MemoryPeak
 from align.progress import say
 
@@ -60,7 +60,7 @@ class RunFolder:
         is_resumed: True when `work` holds an earlier, interrupted attempt of the same stage.
     """
 
-    def __init__(self, recipe: StageRecipe, inputs: Mapping[str, str | Path]) -> None:
+    def __init__(self, recipe: StageRecipe, inputs: Mapping[str, Input]) -> None:
         self.recipe = recipe
         self.final = recipe.stage_dir
         self.work = partial_of(self.final)
@@ -73,14 +73,14 @@ class RunFolder:
         self.is_resumed = not self.is_complete and self._wanted.is_begun_in(self.work)
 
     @classmethod
-    def open(cls, recipe: StageRecipe, inputs: Mapping[str, str | Path]) -> RunFolder:
+    def open(cls, recipe: StageRecipe, inputs: Mapping[str, Input]) -> RunFolder:
         """Look at what is on disk; says so when the stage is already done.
 
         Args:
-            inputs: name -> file or folder (digested), or an id that is not a path (kept as text).
+            inputs: name -> file or folder (digested), or a model, which may be on the hub (known by its id).
 
         Raises:
-            AlignError: an input that looks like a path and does not exist.
+            AlignError: an input that does not exist.
         """
         folder = cls(recipe, inputs)
         if folder.is_resumed and folder.is_main and folder._wanted.is_published_by(folder.work):
@@ -111,7 +111,8 @@ class RunFolder:
             self.work.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             self._write_manifest("running", {})
-            OmegaConf.save(OmegaConf.create(self.recipe.model_dump(mode="json")), self.work / RECIPE)
+            said = {"stage": where_stage(type(self.recipe)), **self.recipe.model_dump(mode="json")}
+            OmegaConf.save(OmegaConf.create(said), self.work / RECIPE)
         except OSError as error:
             raise _disk_error(error, self.work) from error
         self._memory.start()

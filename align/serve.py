@@ -34,7 +34,7 @@ from align.digest import digest_json
 from align.errors import AlignError
 from align.families import reads_images
 from align.image_words import image_words
-from align.model_digest import checkpoint_config, longest_context, model_digest
+from align.model_ref import ModelRef
 from align.progress import say
 from align.served_adapters import adapted_digest, check_all, load_adapter, lora_args
 from align.served_template import template_args
@@ -164,7 +164,7 @@ def stop_servers() -> None:
 
 @contextmanager
 def serve(
-    checkpoint: str | Path, settings: ServeSettings, log_dir: Path, adapter: str | None = None
+    checkpoint: ModelRef | str | Path, settings: ServeSettings, log_dir: Path, adapter: str | None = None
 ) -> Iterator[Server]:
     """A server that answers for `checkpoint`, for the length of the block.
 
@@ -176,10 +176,11 @@ def serve(
             line of its log that says why) or takes too long; an endpoint that does not answer or
             serves another folder; an adapter that vLLM would not serve whole.
     """
-    digest = model_digest(checkpoint)
+    model = ModelRef.of(checkpoint)
+    digest = model.digest()
     if settings.adapters:
-        check_all(checkpoint, settings.adapters)
-    with _base_server(checkpoint, settings, log_dir, digest) as server:
+        check_all(model, settings.adapters)
+    with _base_server(model, settings, log_dir, digest) as server:
         if adapter is None:
             yield server
             return
@@ -188,11 +189,9 @@ def serve(
 
 
 @contextmanager
-def _base_server(
-    checkpoint: str | Path, settings: ServeSettings, log_dir: Path, digest: str
-) -> Iterator[Server]:
+def _base_server(model: ModelRef, settings: ServeSettings, log_dir: Path, digest: str) -> Iterator[Server]:
     if settings.endpoint:
-        yield _attach(checkpoint, settings.endpoint, digest)
+        yield _attach(model, settings.endpoint, digest)
         return
     # Not which adapters: those are loaded into a running server.
     room = lora_args(settings.adapters, settings.max_loras)
@@ -202,16 +201,16 @@ def _base_server(
             _stop(_pool.server)
             _pool.server = None
         if _pool.server is None:
-            _pool.server, _pool.key = _start(checkpoint, settings, digest, log_dir), key
+            _pool.server, _pool.key = _start(model, settings, digest, log_dir), key
         else:
-            say(f"  the server on {checkpoint} is still up: using it")
+            say(f"  the server on {model.name} is still up: using it")
         _pool.in_use += 1
         try:
             yield _pool.server
         finally:
             _pool.in_use = max(0, _pool.in_use - 1)
         return
-    server = _start(checkpoint, settings, digest, log_dir)
+    server = _start(model, settings, digest, log_dir)
     try:
         yield server
     finally:
@@ -227,7 +226,7 @@ def telling_line(log: str) -> str:
     return (causes[:1] or raised[-1:] or lines[-1:] or [""])[0].strip()[:500]
 
 
-def _attach(checkpoint: str | Path, endpoint: str, digest: str) -> Server:
+def _attach(model: ModelRef, endpoint: str, digest: str) -> Server:
     url = endpoint.rstrip("/")
     url = url if url.endswith("/v1") else url + "/v1"
     try:
@@ -244,15 +243,15 @@ def _attach(checkpoint: str | Path, endpoint: str, digest: str) -> Server:
     root = Path(str(told))
     if not told or name == _served_name(root, digest):
         pass  # a server that tells nothing of its weights, or started by align on these very ones
-    elif root.is_dir() and (name.startswith(_served_name(root, "")) or model_digest(root) != digest):
+    elif root.is_dir() and (name.startswith(_served_name(root, "")) or ModelRef.of(root).digest() != digest):
         raise AlignError(
-            f"the server at {url} serves other weights ({name} from {root}) than {checkpoint} has now",
+            f"the server at {url} serves other weights ({name} from {root}) than {model.name} has now",
             where="serve.endpoint",
             fix="name the server of this checkpoint, or set serve.endpoint=null",
         )
     say(f"  using the server at {url} (model {name})")
     is_vllm = card.get("owned_by") == "vllm"
-    return Server(url=url, model=name, digest=digest, is_vllm=is_vllm, image_words=image_words(checkpoint))
+    return Server(url=url, model=name, digest=digest, is_vllm=is_vllm, image_words=image_words(model))
 
 
 def _served_name(checkpoint: str | Path, digest: str) -> str:
@@ -261,16 +260,16 @@ def _served_name(checkpoint: str | Path, digest: str) -> str:
     return f"{path.parent.name or path.name}-{digest.removeprefix('id:').replace('/', '-')[:12]}"
 
 
-def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir: Path) -> Server:
+def _start(model: ModelRef, settings: ServeSettings, digest: str, log_dir: Path) -> Server:
     require_vllm()
     port = _free_port(settings.host, settings.port)
-    name = _served_name(checkpoint, digest)
+    name = _served_name(model.path, digest)
     log_dir.mkdir(parents=True, exist_ok=True)
     log_path = log_dir / f"vllm-{time.strftime('%H%M%S')}-{port}.log"
     command = [sys.executable, "-S", "-E", server_guard.__file__, str(os.getpid())]
     command += [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
-    command += [*server_args(checkpoint, settings, port, name), *template_args(checkpoint, log_path)]
-    say(f"  starting vLLM on {checkpoint} (log: {log_path})")
+    command += [*server_args(model, settings, port, name), *template_args(model, log_path)]
+    say(f"  starting vLLM on {model.name} (log: {log_path})")
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             command,
@@ -278,7 +277,7 @@ def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=vllm_environment(checkpoint, bool(settings.adapters)),
+            env=vllm_environment(model, bool(settings.adapters)),
         )
     server = Server(
         url=f"http://{settings.host}:{port}/v1",
@@ -287,7 +286,7 @@ def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir
         process=process,
         log=log_path.open(encoding="utf-8", errors="replace"),
         log_path=log_path,
-        image_words=image_words(checkpoint),
+        image_words=image_words(model),
     )
     _pool.started.append(server)
     try:
@@ -298,21 +297,23 @@ def _start(checkpoint: str | Path, settings: ServeSettings, digest: str, log_dir
     return server
 
 
-def server_args(checkpoint: str | Path, settings: ServeSettings, port: int, name: str) -> list[str]:
+def server_args(model: ModelRef, settings: ServeSettings, port: int, name: str) -> list[str]:
     """The arguments of vLLM's OpenAI server."""
     args = ["--served-model-name", name, "--host", settings.host, "--port", str(port)]
-    return [*args, "--disable-uvicorn-access-log", *engine_args(checkpoint, settings)]
+    return [*args, "--disable-uvicorn-access-log", *engine_args(model, settings)]
 
 
-def engine_args(checkpoint: str | Path, settings: ServeSettings) -> list[str]:
+def engine_args(model: ModelRef, settings: ServeSettings) -> list[str]:
     """The arguments of vLLM's engine, in a server or not. Sampling defaults come from vLLM, never from the
     model's generation config."""
     on_cpu = is_cpu_build()
     dtype = "float32" if settings.dtype == "auto" and on_cpu else settings.dtype
-    args = ["--model", str(checkpoint), "--dtype", dtype]
+    args = ["--model", model.path, "--dtype", dtype]
+    if model.revision:
+        args += ["--revision", model.revision]  # vLLM takes the tokenizer's from it
     args += ["--generation-config", "vllm", "--max-num-seqs", str(settings.max_num_seqs)]
     args += ["--tensor-parallel-size", str(settings.tensor_parallel_size)]
-    sees = reads_images(checkpoint_config(checkpoint) or {"vision_config": "a hub id: not known here"})
+    sees = reads_images(model.config() or {"vision_config": "a hub id: not known here"})
     if sees:
         args += ["--limit-mm-per-prompt", f'{{"image": {settings.max_images}}}']
     args += ["--max-logprobs", "20", "--seed", "0"]
@@ -329,7 +330,7 @@ def engine_args(checkpoint: str | Path, settings: ServeSettings) -> list[str]:
             args += ["--mm-processor-cache-gb", "0.5"]
         # A seeded request whose prompt is cut over two steps kills vLLM's CPU engine ("CPU Generator
         # does not use offset", gpu_model_runner.py in 0.32): room for all prompts in one step avoids it.
-        longest = settings.max_model_len or longest_context(checkpoint)
+        longest = settings.max_model_len or model.longest_context()
         if longest:
             args += ["--max-num-batched-tokens", str(longest * settings.max_num_seqs)]
     else:

@@ -27,6 +27,7 @@ from align.digest import digest_json, digest_path
 from align.errors import AlignError
 from align.families import FAMILIES
 from align.merging.adapters import Adapter, check_plain, module_of, read_adapter
+from align.model_ref import ModelRef
 from align.progress import say
 
 # vLLM's own steps (`MaxLoRARanks` in config/lora.py).
@@ -118,16 +119,16 @@ def lora_args(adapters: Mapping[str, Path], max_loras: int) -> list[str]:
     return [*args, "--max-loras", str(max_loras), "--max-cpu-loras", str(max(max_loras, 16))]
 
 
-def check_all(checkpoint: str | Path, adapters: Mapping[str, Path]) -> None:
+def check_all(model: ModelRef, adapters: Mapping[str, Path]) -> None:
     """Every adapter can be served on this checkpoint, whole.
 
     Raises:
         AlignError: one cannot, or belongs to another base.
     """
-    config = Path(checkpoint) / "config.json"
+    config = Path(model.path) / "config.json"
     if not config.is_file():
         raise AlignError(
-            f"adapters are served on a checkpoint folder, not on a hub id ({checkpoint})",
+            f"adapters are served on a checkpoint folder, not on a hub id ({model.name})",
             where="serve.adapters",
             fix="name the folder that the adapters were trained on",
         )
@@ -135,7 +136,7 @@ def check_all(checkpoint: str | Path, adapters: Mapping[str, Path]) -> None:
     for name, path in adapters.items():
         adapter = read_adapter(path)
         check_servable(adapter, model_type)
-        if adapter.base and adapter.base["digest"] != digest_path(Path(checkpoint)):
+        if adapter.base and adapter.base["digest"] != digest_path(Path(model.path)):
             raise AlignError(
                 f"adapter {name!r} was trained on another base ({adapter.base['path']})",
                 where=f"serve.adapters.{name} = {path}",

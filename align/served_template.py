@@ -11,26 +11,28 @@ import json
 from pathlib import Path
 
 from align.image_words import image_words
+from align.model_ref import ModelRef
 
 _WRITES_IMAGES_ITSELF = frozenset({"paligemma"})
 
 
-def served_template(checkpoint: str | Path) -> str | None:
+def served_template(model: ModelRef) -> str | None:
     """The template without image tokens; None where vLLM takes the checkpoint's own."""
-    config, own = Path(checkpoint) / "config.json", Path(checkpoint) / "chat_template.jinja"
+    folder = Path(model.path)
+    config, own = folder / "config.json", folder / "chat_template.jinja"
     if not config.is_file() or not own.is_file():
         return None
     if json.loads(config.read_text(encoding="utf-8")).get("model_type") not in _WRITES_IMAGES_ITSELF:
         return None
     template = own.read_text(encoding="utf-8")
-    for word in image_words(checkpoint):
+    for word in image_words(model):
         template = template.replace(word, "")
     return template
 
 
-def template_args(checkpoint: str | Path, beside: Path) -> list[str]:
+def template_args(model: ModelRef, beside: Path) -> list[str]:
     """The server's argument for `served_template`, which is written beside its log; none without one."""
-    template = served_template(checkpoint)
+    template = served_template(model)
     if template is None:
         return []
     path = beside.with_suffix(".jinja")

@@ -15,14 +15,13 @@ what there should be most of and what must not be lost, and the step that it kee
 that keeps nothing leaves the start, and `kept.nothing` in the manifest.
 
   align sft recipes/qwen2_5_vl_7b/sft.yaml trainer.learning_rate=1e-4
-  accelerate launch -m align.sft recipes/qwen2_5_vl_7b/sft.yaml      # several GPUs
+  accelerate launch -m align sft recipes/qwen2_5_vl_7b/sft.yaml      # several GPUs
 
 Next: `align merge`, which folds the adapter into a checkpoint that a server can load.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +87,7 @@ def run(recipe: Recipe) -> RunFolder:
     Raises:
         AlignError: no usable row, a checkpoint that cannot be trained, a loss that is not a number.
     """
-    inputs = {"model": recipe.model.source(), **recipe.data.inputs()}
+    inputs = {"model": recipe.model, **recipe.data.inputs()}
     folder = RunFolder.open(recipe, inputs=inputs | ({} if recipe.dev is None else recipe.dev.inputs()))
     if folder.is_complete:
         return folder
@@ -158,7 +157,7 @@ def _trainer(
     if trainer.shares:
         say(f"  an image is read once for its rows in a batch: {_counted(checked.rows)}")
     if arguments["assistant_only_loss"] and not trainer.args.packing:
-        _check_first_row(trainer, processor, checked)
+        _check_first_row(trainer, processor, checked, arguments["max_length"])
     return trainer, plan, finish_start(plan, trainer.model, batches, folder, recipe.model)
 
 
@@ -166,7 +165,9 @@ def _counted(rows: Sequence[SFTRow]) -> str:
     return f"{len(rows)} rows, {len({name for row in rows for name in row.images})} images"
 
 
-def _check_first_row(trainer: Any, processor: Any, checked: CheckedRows[SFTRow]) -> None:
+def _check_first_row(
+    trainer: Any, processor: Any, checked: CheckedRows[SFTRow], max_length: int | None
+) -> None:
     batch = trainer.data_collator([trainer.train_dataset[0]])
     sequence = batch["input_ids"][0][batch["attention_mask"][0].bool()].tolist()
     supervised = batch["input_ids"][0][batch["labels"][0] != -100].tolist()
@@ -176,10 +177,9 @@ def _check_first_row(trainer: Any, processor: Any, checked: CheckedRows[SFTRow])
             fix="the chat template needs {% generation %} markers around the assistant's words",
         )
     spoken = " ".join(turn.content for turn in checked.rows[0].messages if turn.role == "assistant")
-    check_supervision(sequence, supervised, spoken, checked.lengths[0], processor, trainer.model)
+    length = None if max_length is None else checked.lengths[0]
+    check_supervision(sequence, supervised, spoken, length, processor, trainer.model)
 
 
 if __name__ == "__main__":
-    from align.cli import main
-
-    sys.exit(main(["sft", *sys.argv[1:]]))
+    raise SystemExit("run it as: python -m align sft RECIPE")

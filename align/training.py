@@ -22,7 +22,8 @@ from align.checkpoints import last_whole, seal
 from align.digest import MANIFEST
 from align.errors import AlignError
 from align.merging.adapters import BASE_RECORD
-from align.modeling import CHAT_TEMPLATE, CheckpointSection, ModelSection
+from align.model_ref import ModelRef
+from align.modeling import CHAT_TEMPLATE, ModelSection
 from align.progress import Bar, say
 from align.run import RunFolder
 from align.trainer_args import Passthrough
@@ -179,7 +180,7 @@ def train(trainer: Trainer, folder: RunFolder, title: str, dev: DevCheck | None 
     return {**trailing_means(history), "steps": float(steps), "samples_per_second": rate}
 
 
-def save_adapter(trainer: Any, model: CheckpointSection, folder: RunFolder, **options: Any) -> Path:
+def save_adapter(trainer: Any, model: ModelRef, folder: RunFolder, **options: Any) -> Path:
     """Write `adapter/`: the weights, PEFT's config, the base's digest and quantisation in `base.json`, and
     the chat template if the recipe replaced it."""
     out = folder.work / ADAPTER
@@ -241,7 +242,12 @@ def trailing_means(history: list[dict[str, Any]], share: float = 0.1) -> dict[st
 
 
 def check_supervision(
-    sequence: list[int], supervised: list[int], expected_text: str, length: int, processor: Any, model: Any
+    sequence: list[int],
+    supervised: list[int],
+    expected_text: str,
+    length: int | None,
+    processor: Any,
+    model: Any,
 ) -> None:
     """Look at one collated row: length as counted, loss on the answer and only there, end of turn in it.
 
@@ -249,13 +255,13 @@ def check_supervision(
         sequence: all token ids of the row, padding removed.
         supervised: the ids that the loss is taken on.
         expected_text: the assistant's words.
-        length: what the token budget counted for this row.
+        length: what the token budget counted for this row; None where no row is cut, and it matters not.
 
     Raises:
         AlignError: what of this does not hold.
     """
     tokenizer = tokenizer_of(processor)
-    if len(sequence) != length:
+    if length is not None and len(sequence) != length:
         what = f"the token budget counted {length} tokens, the processor made {len(sequence)}"
         raise AlignError(what, fix="report this processor; until then set trainer.max_length: null")
     spoken = tokenizer.decode(supervised, skip_special_tokens=True)

@@ -21,6 +21,7 @@ from align.budget import TokenBudget
 from align.chat import check_text, image_tokens, render, sees_images
 from align.config import Strict
 from align.errors import AlignError
+from align.image_tokens import has_rule
 from align.images import image_size, open_image, resolve_image
 from align.progress import Bar, say
 from align.run import RunFolder
@@ -55,7 +56,8 @@ class CheckedRows(Generic[T]):
     """Rows that can be trained on, in the file's order, and the reasons of those that cannot.
 
     Attributes:
-        lengths: tokens of each row's longest sequence, image tokens included.
+        lengths: tokens of each row's longest sequence, image tokens included; empty where they are not known,
+            which only a recipe without `trainer.max_length` allows.
         dropped: reason kind -> number of quarantined rows.
         first_bad: place and reason of the first of them, for a file without one good row.
     """
@@ -97,10 +99,13 @@ def check_rows(
     """Read and check all rows; writes `quarantine.jsonl` to the stage's folder.
 
     Args:
+        max_length: longer rows are bad; None takes every row, also of a processor whose image tokens are not
+            counted.
         lacks: what the stage needs and a row has not, in words; empty for a row that has all.
 
     Raises:
-        AlignError: missing files, no row left, or (strict) the first bad row.
+        AlignError: missing files, no row left, no rule for the processor's images with a `max_length`, or
+            (strict) the first bad row.
     """
     if section.image_root is not None and not section.image_root.is_dir():
         raise AlignError(
@@ -128,14 +133,18 @@ def check_rows(
             kept.append((where, row, row_texts(processor, row)))
         except AlignError as error:
             quarantine.add(where, row.id, "text", error.what)
-    lengths = _lengths(processor, kept, sizes)
-    for (where, row, _), (length, longest) in zip(kept, lengths, strict=True):
-        if max_length is not None and longest > max_length:
-            reason = f"{longest} tokens, more than trainer.max_length = {max_length}"
-            quarantine.add(where, row.id, "too long", reason)
-            continue
-        checked.rows.append(row)
-        checked.lengths.append(length)
+    if max_length is None and sees_images(processor) and not has_rule(processor):
+        say("  rows are not counted: it is not known how many tokens an image takes in this processor")
+        checked.rows = [row for _, row, _ in kept]
+    else:
+        lengths = _lengths(processor, kept, sizes)
+        for (where, row, _), (length, longest) in zip(kept, lengths, strict=True):
+            if max_length is not None and longest > max_length:
+                reason = f"{longest} tokens, more than trainer.max_length = {max_length}"
+                quarantine.add(where, row.id, "too long", reason)
+                continue
+            checked.rows.append(row)
+            checked.lengths.append(length)
     checked.dropped = quarantine.counts
     checked.first_bad = next((f"{line['where']}: {line['reason']}" for line in quarantine.lines), "")
     if folder.is_main:
@@ -323,5 +332,7 @@ def _report(checked: CheckedRows[Any], path: Path, folder: RunFolder) -> None:
         fix = f"see {folder.work / QUARANTINE}" if dropped else "the file holds no rows"
         first = f"; the first bad one, {checked.first_bad}" if dropped else ""
         raise AlignError(f"no rows to train on{first}", where=str(path), fix=fix)
-    longest = max(checked.lengths)
-    say(f"  {len(checked.rows)} rows; the longest has {longest} tokens, image tokens included")
+    said = f"{len(checked.rows)} rows"
+    if checked.lengths:
+        said += f"; the longest has {max(checked.lengths)} tokens, image tokens included"
+    say(f"  {said}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
-from pathlib import Path
 
 from align.errors import AlignError
+from align.model_ref import ModelRef
 
 _INSTALL = 'pip install -e ".[cpu]"   (with an NVIDIA GPU: pip install -e ".[gpu]")'
 
@@ -32,13 +32,13 @@ def is_cpu_build() -> bool:
     return False
 
 
-def vllm_environment(checkpoint: str | Path, loads_adapters: bool = False) -> dict[str, str]:
+def vllm_environment(model: ModelRef, loads_adapters: bool = False) -> dict[str, str]:
     """This process's environment with what vLLM needs: quiet, offline where the checkpoint is a folder, and
     leave to load adapters while it runs."""
     env = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONWARNINGS": "ignore"}
     # Set by hand it would override kv_cache_gb.
     env.pop("VLLM_CPU_KVCACHE_SPACE", None)
-    if Path(checkpoint).is_dir():
+    if model.is_local:
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if loads_adapters:
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"

@@ -27,9 +27,8 @@ Next: `align pairs`, which refuses a judge that is near chance; after `rows`, `a
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-from align.model_digest import as_checkpoint
+from align.folder_state import Input
 from align.progress import say
 from align.run import RunFolder
 from align.schema import write_rows
@@ -79,12 +78,12 @@ def run(recipe: Recipe) -> RunFolder:
     return folder
 
 
-def _inputs(recipe: Recipe) -> dict[str, str | Path]:
-    inputs: dict[str, str | Path] = {}
+def _inputs(recipe: Recipe) -> dict[str, Input]:
+    inputs: dict[str, Input] = {}
     named = {"candidates": recipe.candidates, "rows": recipe.rows, "labels": recipe.labels}
     inputs |= {name: path for name, path in named.items() if path is not None}
     inputs |= truth_inputs(recipe.truth)
     if recipe.model is not None:
-        inputs["model"] = as_checkpoint(recipe.model)
+        inputs["model"] = recipe.model
     inputs |= {f"verdicts_{name}": path for name, path in recipe.ensemble.verdicts.items()}
     return inputs

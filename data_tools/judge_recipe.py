@@ -11,6 +11,7 @@ from align.claims import CLAIM_KINDS
 from align.config import StageRecipe, Strict
 from align.digest import digest_json
 from align.endpoint import Endpoint
+from align.model_ref import ModelRef
 from align.objects import Mode
 from align.schema import ClaimKind
 from align.serve import HOW_KEYS, ServeSettings
@@ -105,7 +106,7 @@ class Recipe(StageRecipe):
 
     name: str = "judge"
     kind: Kind = Field(default="claims", description="how answers are judged, see above")
-    model: str | None = Field(default=None, description="the judge's checkpoint folder or hub id")
+    model: ModelRef | None = Field(default=None, description="the judge's checkpoint folder or hub id")
     judge: Endpoint | None = Field(default=None, description="a judge behind a server, instead of `model`")
     candidates: Path | None = Field(default=None, description="candidates.jsonl of the sample stage")
     rows: Path | None = Field(

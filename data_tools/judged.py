@@ -13,7 +13,6 @@ from align.client import ChatRequest, Failure, Reply, Sampling, content_key
 from align.endpoint import connect
 from align.errors import AlignError
 from align.images import image_sha256, resolve_image
-from align.model_digest import as_checkpoint
 from align.run import RunFolder
 from align.schema import Candidate, Message, Verdict, read_rows
 from align.serve import Server, serve
@@ -73,7 +72,8 @@ def judge_server(recipe: Recipe, folder: RunFolder) -> Iterator[tuple[Server, st
         server = connect(recipe.judge, "judge.endpoint")
         yield server, f"{recipe.kind}/{server.model}"
         return
-    with serve(as_checkpoint(recipe.model or ""), recipe.serve, folder.logs) as server:
+    assert recipe.model is not None  # held by the recipe
+    with serve(recipe.model, recipe.serve, folder.logs) as server:
         yield server, f"{recipe.kind}/{server.digest[:16]}"
 
 
@@ -103,7 +103,9 @@ def ask_all(
     ):
         if recipe.guided and not server.is_vllm:
             raise AlignError(
-                "this server is not vLLM, which alone guides replies", where=server.url, fix="guided=false"
+                "this server is not vLLM, which alone guides replies",
+                where=server.url,
+                fix="set guided: false",
             )
         for name, question in questions.items():
             paths = [resolve_image(recipe.image_root, image) for image in question.images]

@@ -29,6 +29,7 @@ from pydantic import Field, model_validator
 
 from align.config import StageRecipe, Strict
 from align.errors import AlignError
+from align.folder_state import Input
 from align.modeling import ModelSection
 from align.objects import Mode
 from align.run import RunFolder
@@ -97,9 +98,9 @@ def run(recipe: Recipe) -> RunFolder:
     """
     source = recipe.rows if recipe.kind == "swap" else recipe.pairs
     assert source is not None
-    inputs: dict[str, str | Path] = {"rows": source, **truth_inputs(recipe.truth)}
+    inputs: dict[str, Input] = {"rows": source, **truth_inputs(recipe.truth)}
     if recipe.model is not None:
-        inputs["model"] = recipe.model.source()
+        inputs["model"] = recipe.model
     folder = RunFolder.open(recipe, inputs)
     if folder.is_complete:
         return folder

@@ -26,7 +26,7 @@ from align.config import StageRecipe, Strict
 from align.digest import digest_json
 from align.errors import AlignError
 from align.images import image_sha256
-from align.model_digest import as_checkpoint
+from align.model_ref import ModelRef
 from align.progress import say
 from align.run import RunFolder
 from align.schema import Candidate, PromptRow, read_rows, write_rows
@@ -56,7 +56,7 @@ class Recipe(StageRecipe):
     limit_keys: ClassVar[frozenset[str]] = frozenset({"max_failed"})
 
     name: str = "sample"
-    model: str = Field(description="checkpoint folder to sample from, or a model's id on the hub")
+    model: ModelRef = Field(description="checkpoint folder to sample from, or a model's id on the hub")
     prompts: Path = Field(description="prompts.parquet of the instructions stage")
     part: Part | None = Field(
         default=None, description="ask a part of the train prompts, by their pictures; null: all of them"
@@ -87,15 +87,14 @@ def run(recipe: Recipe) -> RunFolder:
         AlignError: no prompts, a missing image, a server that dies, or more failed
             requests than `max_failed`.
     """
-    checkpoint = as_checkpoint(recipe.model)
-    folder = RunFolder.open(recipe, {"model": checkpoint, "prompts": recipe.prompts})
+    folder = RunFolder.open(recipe, {"model": recipe.model, "prompts": recipe.prompts})
     if folder.is_complete:
         return folder
     with folder:
         prompts = in_part(read_prompts(recipe.prompts), recipe.part)
         say(f"  {len(prompts)} prompts, {recipe.n} answers each")
         with (
-            serve(checkpoint, recipe.serve, folder.logs) as server,
+            serve(recipe.model, recipe.serve, folder.logs) as server,
             AnswerStore(folder.scratch / "answers.jsonl") as store,
         ):
             asked = [build_request(recipe, server, row) for row in prompts]

@@ -20,7 +20,8 @@ from omegaconf import OmegaConf
 
 from align.schema import Score, write_rows
 from align.stats import minimum_detectable_effect
-from evals.comparison import compare_task, correct, step_key, steps_of
+from evals.comparison import compare_task, correct
+from evals.metric_line import Change, MetricLine, dump_lines, steps_of
 from evals.runs import Run
 from evals.task import Aim, Metric
 
@@ -52,7 +53,7 @@ class Compared:
         rows: task -> run -> the rows that were compared.
     """
 
-    metrics: Sequence[dict[str, Any]]
+    metrics: Sequence[MetricLine]
     apart: Mapping[str, Sequence[str]]
     remarks: Sequence[str]
     rows: Mapping[str, Mapping[str, Sequence[Score]]]
@@ -60,11 +61,11 @@ class Compared:
 
 def compare_runs(runs: Sequence[Run], resamples: int = 10_000, seed: int = 0) -> Compared:
     """Compare the last run with the one before, and each with the first, task by task."""
-    metrics: list[dict[str, Any]] = []
+    metrics: list[MetricLine] = []
     apart: dict[str, list[str]] = {}
     remarks: list[str] = []
     kept: dict[str, dict[str, Sequence[Score]]] = {}
-    for task in dict.fromkeys(str(line["task"]) for run in runs for line in run.lines):
+    for task in dict.fromkeys(line.task for run in runs for line in run.lines):
         missing = [run.name for run in runs if task not in run.cards]
         if missing:
             apart[task] = [f"{', '.join(missing)} was not asked"]
@@ -122,7 +123,7 @@ def whole_in_all(sides: Sequence[Sequence[Score]]) -> list[list[Score]] | None:
 
 def write_compared(folder: Path, runs: Sequence[Run], found: Compared) -> None:
     """A score folder of the comparison, for `align report`."""
-    tasks = {str(line["task"]) for line in found.metrics}
+    tasks = {line.task for line in found.metrics}
     for run in runs:
         rows = folder / "rows" / run.name
         rows.mkdir(parents=True, exist_ok=True)
@@ -130,7 +131,7 @@ def write_compared(folder: Path, runs: Sequence[Run], found: Compared) -> None:
             if sides[run.name]:
                 write_rows(rows / f"{task}.jsonl", sides[run.name])
     texts = {
-        "metrics": found.metrics,
+        "metrics": dump_lines(found.metrics),
         "health": {run.name: {t: n for t, n in run.health.items() if t in tasks} for run in runs},
         "tasks": {task: card for task, card in runs[0].cards.items() if task in tasks},
         "definitions": {task: item for task, item in runs[0].definitions.items() if task in tasks},
@@ -157,61 +158,54 @@ def _is_defined(item: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) ->
     return any(all(item[key] == other[key] for key in keys) for other in others)
 
 
-def _side_by_side(runs: Sequence[Run], task: str, is_compared: bool) -> list[dict[str, Any]]:
+def _side_by_side(runs: Sequence[Run], task: str, is_compared: bool) -> list[MetricLine]:
     """The first run's lines with every run's own value; differences from independent intervals, or none."""
-    others = {
-        run.name: {(line["metric"], line["split"]): line for line in run.lines if line["task"] == task}
-        for run in runs
-    }
+    lines = [{(line.metric, line.split): line for line in run.lines if line.task == task} for run in runs]
     found = []
-    for line in (line for line in runs[0].lines if line["task"] == task):
-        sides = {run.name: others[run.name].get((line["metric"], line["split"])) for run in runs}
-        row = {key: value for key, value in line.items() if key in _KEPT}
-        row |= {run.name: (sides[run.name] or {}).get(run.checkpoint) for run in runs}
-        row["ci"] = {
-            run.name: side["ci"][run.checkpoint]
-            for run in runs
-            if (side := sides[run.name]) is not None and run.checkpoint in side.get("ci", {})
-        }
-        row |= dict.fromkeys(_CHANGE) | {"paired": False}
+    for key, line in lines[0].items():
+        sides = {run.name: own.get(key) for run, own in zip(runs, lines, strict=True)}
+        checkpoints = {run.name: run.checkpoint for run in runs}
+        row = line.model_copy(
+            update={
+                **Change(paired=False).model_dump(),
+                "values": {
+                    name: None if side is None else side.values.get(checkpoints[name])
+                    for name, side in sides.items()
+                },
+                "ci": {
+                    name: side.ci[checkpoints[name]]
+                    for name, side in sides.items()
+                    if side is not None and checkpoints[name] in side.ci
+                },
+                "steps": {},
+            }
+        )
         if is_compared:
-            _add_unpaired(row, [run.name for run in runs])
+            _add_unpaired(row)
         found.append(row)
     return found
 
 
-_KEPT = (
-    "task", "metric", "split", "mode", "higher_is_better", "primary", "measures", "scale", "points", "n",
-    "clusters", "undefined", "description",
-)  # fmt: skip
-_CHANGE = ("delta", "ci_low", "ci_high", "p", "p_holm", "p_method", "p_not_worse", "mde")
+def _add_unpaired(row: MetricLine) -> None:
+    for before, after in steps_of(row.values):
+        one, two = row.values[before], row.values[after]
+        if one is not None and two is not None and {before, after} <= row.ci.keys():
+            row.set_change(before, after, _unpaired(one, row.ci[before], two, row.ci[after]))
 
 
-def _add_unpaired(row: dict[str, Any], names: Sequence[str]) -> None:
-    for before, after in steps_of(names):
-        if row[before] is None or row[after] is None or not {before, after} <= row["ci"].keys():
-            continue
-        change = _unpaired(row[before], row["ci"][before], row[after], row["ci"][after])
-        if (before, after) == (*names[-2:],):
-            row |= change
-        else:
-            row[step_key(before, after)] = change
-
-
-def _unpaired(one: float, ends: Sequence[float], two: float, others: Sequence[float]) -> dict[str, Any]:
+def _unpaired(one: float, ends: Sequence[float], two: float, others: Sequence[float]) -> Change:
     """A difference of independent values: normal, with the errors that their 95% intervals stand for."""
     error = math.hypot(*((high - low) / (2 * _Z) for low, high in (ends, others)))
     delta = two - one
-    p = 2 * NormalDist().cdf(-abs(delta) / error) if error else float(delta == 0)
-    numbers = {
-        "delta": delta,
-        "ci_low": delta - _Z * error,
-        "ci_high": delta + _Z * error,
-        "p": p,
-        "mde": minimum_detectable_effect(error),
-    }
-    rounded = {key: round(value, 6) for key, value in numbers.items()}
-    return {**rounded, "p_method": "unpaired_normal", "paired": False}
+    return Change(
+        delta=round(delta, 6),
+        ci_low=round(delta - _Z * error, 6),
+        ci_high=round(delta + _Z * error, 6),
+        p=round(2 * NormalDist().cdf(-abs(delta) / error) if error else float(delta == 0), 6),
+        mde=round(minimum_detectable_effect(error), 6),
+        p_method="unpaired_normal",
+        paired=False,
+    )
 
 
 def _settings_differ(one: Run, other: Run, task: str) -> list[str]:

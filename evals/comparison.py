@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 
 from align.schema import Prediction, Score
 from align.stats import Array, Comparison, compare, holm, intervals, ratios
+from evals.metric_line import Change, MetricLine, steps_of
 from evals.task import CAPTION_AIMS, Aim, Metric
 
 Parts = Mapping[str | None, Sequence[Score]]
@@ -79,14 +79,13 @@ def compare_task(
     resamples: int,
     seed: Sequence[int],
     margin: float = 1.0,
-) -> list[dict[str, Any]]:
-    """One line a metric: each checkpoint's value with its interval (`ci`), and the paired differences.
-
-    The last checkpoint minus the one before stands in the line itself; every earlier step, and each
-    checkpoint against the first, under `<before>_to_<after>`.
+    metrics: Sequence[Metric] | None = None,
+) -> list[MetricLine]:
+    """One line a metric: each checkpoint's value with its interval, and the paired differences of `steps_of`.
 
     Args:
         margin: the loss that still counts as kept, in the metric's unit (points of a share).
+        metrics: the lines wanted, all of the task's by default.
 
     All checkpoints are compared on the samples that were scored for all of them, and on the groups of samples
     that are whole in all of them.
@@ -98,7 +97,7 @@ def compare_task(
     }
     first = next(iter(shared.values()))
     clusters = _cluster_index(first[None])
-    metrics = task.metrics
+    metrics = task.metrics if metrics is None else metrics
     sums = {
         name: [cluster_sums(metric, parts, clusters) for metric in metrics] for name, parts in shared.items()
     }
@@ -114,12 +113,7 @@ def compare_task(
             losses = [_too_great_a_loss(metrics[k], margin) for k in batch]
             steps = compare(chosen[before], chosen[after], binary, losses=losses, **draws)
             for k, step in zip(batch, steps, strict=True):
-                change = _difference(step, metrics[k].scale)
-                if (before, after) == (*list(scores)[-2:],):
-                    rows[k] |= change
-                else:
-                    del change["p_method"]
-                    rows[k][step_key(before, after)] = change
+                rows[k].set_change(before, after, _difference(step, metrics[k].scale))
     return rows
 
 
@@ -132,31 +126,21 @@ def _batches(metrics: Sequence[Metric]) -> list[list[int]]:
 
 
 def _add_intervals(
-    rows: Sequence[dict[str, Any]], sums: Mapping[str, Sequence[Array]], draws: Mapping[str, Any]
+    rows: Sequence[MetricLine], sums: Mapping[str, Sequence[Array]], draws: Mapping[str, Any]
 ) -> None:
     for name, found in sums.items():
         for row, ends in zip(rows, intervals(found, **draws), strict=True):
-            row["ci"][name] = [_rounded(end * row["scale"]) for end in ends]
+            low, high = (_rounded(end * row.scale) for end in ends)
+            row.ci[name] = (low, high)
 
 
-def steps_of(names: Sequence[str]) -> list[tuple[str, str]]:
-    """What is compared with what: each checkpoint with the one before, and the later ones with the first."""
-    return [*pairwise(names), *((names[0], name) for name in names[2:])]
-
-
-def step_key(before: str, after: str) -> str:
-    """Where a line of `metrics.json` keeps the difference of two checkpoints, but for the last two."""
-    return f"{before}_to_{after}"
-
-
-def correct(rows: Sequence[dict[str, Any]], checkpoints: Sequence[str]) -> None:
+def correct(rows: Sequence[MetricLine], checkpoints: Sequence[str]) -> None:
     """Set `p_holm` on the primary lines: Holm's correction over all of them, for each step by itself."""
-    primary = [row for row in rows if row["primary"]]
-    steps = [[row.get(step_key(*step)) for row in primary] for step in steps_of(checkpoints)]
-    for changes in (primary, *steps):
-        tested = [change for change in changes if change is not None and change["p"] is not None]
-        for change, p in zip(tested, holm([change["p"] for change in tested]), strict=True):
-            change["p_holm"] = float(f"{p:.6g}")
+    for step in steps_of(checkpoints):
+        changes = [change for row in rows if row.primary and (change := row.change_of(*step)) is not None]
+        tested = {k: change.p for k, change in enumerate(changes) if change.p is not None}
+        for k, p in zip(tested, holm(list(tested.values())), strict=True):
+            changes[k].p_holm = float(f"{p:.6g}")
 
 
 def cluster_sums(metric: Metric, parts: Parts, clusters: Mapping[str, int]) -> Array:
@@ -202,36 +186,27 @@ def _cluster_index(scores: Sequence[Score]) -> dict[str, int]:
     return {name: index for index, name in enumerate(sorted({score.cluster for score in scores}))}
 
 
-def _row(task: Measured, metric: Metric, sums: Mapping[str, Array], parts: Parts) -> dict[str, Any]:
+def _row(task: Measured, metric: Metric, sums: Mapping[str, Array], parts: Parts) -> MetricLine:
     members = [score for subset in metric.subsets or (None,) for score in parts.get(subset, ())]
     asked = {score.sample_id: score.cluster for score in members}
     totals = {name: values.sum(axis=0) for name, values in sums.items()}
     k = max(1, len(metric.subsets))
-    return {
-        "task": task.name,
-        "metric": metric.name,
-        "split": metric.split,
-        "mode": metric.mode,
-        "higher_is_better": metric.higher_is_better,
-        "primary": metric.primary,
-        "measures": metric.measures or task.measures,
-        "scale": metric.scale,
-        "points": metric.points,
-        **{name: _rounded(float(ratios(total, k)) * metric.scale) for name, total in totals.items()},
-        "ci": {},
-        "delta": None,
-        "ci_low": None,
-        "ci_high": None,
-        "p": None,
-        "p_holm": None,
-        "p_method": None,
-        "p_not_worse": None,
-        "mde": None,
-        "n": len(asked),
-        "clusters": len(set(asked.values())),
-        "undefined": [name for name, total in totals.items() if bool((total[k:] == 0).any())],
-        "description": metric.description,
-    }
+    return MetricLine(
+        task=task.name,
+        metric=metric.name,
+        split=metric.split,
+        mode=metric.mode,
+        higher_is_better=metric.higher_is_better,
+        primary=metric.primary,
+        measures=metric.measures or task.measures,
+        scale=metric.scale,
+        points=metric.points,
+        values={name: _rounded(float(ratios(total, k)) * metric.scale) for name, total in totals.items()},
+        n=len(asked),
+        clusters=len(set(asked.values())),
+        undefined=[name for name, total in totals.items() if bool((total[k:] == 0).any())],
+        description=metric.description,
+    )
 
 
 def _too_great_a_loss(metric: Metric, margin: float) -> float | None:
@@ -241,16 +216,16 @@ def _too_great_a_loss(metric: Metric, margin: float) -> float | None:
     return (-margin if metric.higher_is_better else margin) / metric.scale
 
 
-def _difference(step: Comparison, scale: float) -> dict[str, Any]:
-    return {
-        "delta": _rounded(step.delta * scale),
-        "ci_low": _rounded(step.ci_low * scale),
-        "ci_high": _rounded(step.ci_high * scale),
-        "p": float(f"{step.p:.6g}"),
-        "p_method": step.method,
-        "p_not_worse": None if step.p_not_worse is None else float(f"{step.p_not_worse:.6g}"),
-        "mde": _rounded(step.mde * scale),
-    }
+def _difference(step: Comparison, scale: float) -> Change:
+    return Change(
+        delta=_rounded(step.delta * scale),
+        ci_low=_rounded(step.ci_low * scale),
+        ci_high=_rounded(step.ci_high * scale),
+        p=float(f"{step.p:.6g}"),
+        p_method=step.method,
+        p_not_worse=None if step.p_not_worse is None else float(f"{step.p_not_worse:.6g}"),
+        mde=_rounded(step.mde * scale),
+    )
 
 
 def _rounded(value: float) -> float:

@@ -23,8 +23,9 @@ from align.answer_store import AnswerStore, Ask, ask_missing
 from align.client import ChatRequest, Decoding, Failure, Reply, Sampling, ask, content_key
 from align.config import StageRecipe
 from align.errors import AlignError
+from align.folder_state import Input
 from align.images import image_sha256, resolve_image
-from align.model_digest import as_checkpoint
+from align.model_ref import ModelRef
 from align.progress import say
 from align.run import RunFolder
 from align.schema import Prediction, write_rows
@@ -32,14 +33,9 @@ from align.serve import HOW_KEYS, ServeSettings, serve
 from evals.task import Sample, Task, load_tasks
 
 
-class Recipe(StageRecipe):
-    """The recipe of `align generate`."""
+class Asking(StageRecipe):
+    """How checkpoints are asked, one of them by `align generate` or several by `align eval`."""
 
-    how_keys: ClassVar[frozenset[str]] = HOW_KEYS | {"engine", "concurrency"}
-    limit_keys: ClassVar[frozenset[str]] = frozenset({"max_failed"})
-
-    name: str = "generate"
-    model: str = Field(description="merged checkpoint folder, or a model's id on the hub")
     tasks: dict[str, dict[str, Any]] = Field(description="task name -> its section; `type` picks the task")
     sampling: Decoding = Field(
         default=Decoding(), description="greedy by default; max_tokens comes from each task"
@@ -49,22 +45,13 @@ class Recipe(StageRecipe):
         description="vLLM's OpenAI server (or serve.endpoint), or vLLM inside this process; same answers",
     )
     serve: ServeSettings = ServeSettings()
-    adapter: str | None = Field(
-        default=None,
-        description="ask with this one of serve.adapters on; null asks the model itself. Several such stages "
-        "in a row share one server",
-    )
     concurrency: int = Field(default=128, ge=1, description="requests asked at the same time")
     max_failed: float = Field(default=0.02, ge=0, le=1, description="share of failed requests to accept")
 
     @model_validator(mode="after")
-    def _one_engine(self) -> Recipe:
+    def _one_engine(self) -> Asking:
         if self.engine == "offline" and self.serve.endpoint:
             raise ValueError("engine: offline asks no server, so serve.endpoint must be null")
-        if self.engine == "offline" and self.adapter:
-            raise ValueError("engine: offline answers without adapters; leave engine out")
-        if self.adapter is not None and self.adapter not in self.serve.adapters:
-            raise ValueError(f"adapter {self.adapter!r} is not one of serve.adapters")
         return self
 
     @field_validator("tasks")
@@ -72,6 +59,29 @@ class Recipe(StageRecipe):
     def _tasks_load(cls, tasks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         load_tasks(tasks)
         return tasks
+
+
+class Recipe(Asking):
+    """The recipe of `align generate`."""
+
+    how_keys: ClassVar[frozenset[str]] = HOW_KEYS | {"engine", "concurrency"}
+    limit_keys: ClassVar[frozenset[str]] = frozenset({"max_failed"})
+
+    name: str = "generate"
+    model: ModelRef = Field(description="merged checkpoint folder, or a model's id on the hub")
+    adapter: str | None = Field(
+        default=None,
+        description="ask with this one of serve.adapters on; null asks the model itself. Several such stages "
+        "in a row share one server",
+    )
+
+    @model_validator(mode="after")
+    def _has_the_adapter(self) -> Recipe:
+        if self.engine == "offline" and self.adapter:
+            raise ValueError("engine: offline answers without adapters; leave engine out")
+        if self.adapter is not None and self.adapter not in self.serve.adapters:
+            raise ValueError(f"adapter {self.adapter!r} is not one of serve.adapters")
+        return self
 
 
 @dataclass(frozen=True)
@@ -91,8 +101,7 @@ def run(recipe: Recipe) -> RunFolder:
             failed requests than `max_failed`.
     """
     tasks = load_tasks(recipe.tasks)
-    checkpoint = as_checkpoint(recipe.model)
-    inputs: dict[str, str | Path] = {"model": checkpoint}
+    inputs: dict[str, Input] = {"model": recipe.model}
     if recipe.adapter is not None:
         inputs["adapter"] = recipe.serve.adapters[recipe.adapter]
     for name, task in tasks.items():
@@ -103,7 +112,7 @@ def run(recipe: Recipe) -> RunFolder:
     with folder:
         samples = [(name, sample) for name, task in tasks.items() for sample in checked_samples(name, task)]
         with (
-            engine(recipe, checkpoint, folder.logs) as (digest, ask_all),
+            engine(recipe, folder.logs) as (digest, ask_all),
             AnswerStore(folder.scratch / "answers.jsonl") as store,
         ):
             asked, requests = build_requests(recipe, digest, samples)
@@ -122,15 +131,15 @@ def run(recipe: Recipe) -> RunFolder:
 
 
 @contextmanager
-def engine(recipe: Recipe, checkpoint: str | Path, logs: Path) -> Iterator[tuple[str, Ask]]:
+def engine(recipe: Recipe, logs: Path) -> Iterator[tuple[str, Ask]]:
     """What answers for the length of the block: the weights' digest, and how to ask."""
     if recipe.engine == "offline":
         from align.offline import offline_engine
 
-        with offline_engine(checkpoint, recipe.serve) as running:
+        with offline_engine(recipe.model, recipe.serve) as running:
             yield running.digest, running.ask
         return
-    with serve(checkpoint, recipe.serve, logs, recipe.adapter) as server:
+    with serve(recipe.model, recipe.serve, logs, recipe.adapter) as server:
         yield server.digest, lambda requests, keep: ask(server, requests, keep, recipe.concurrency)
 
 

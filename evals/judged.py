@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from align.errors import AlignError
 from align.schema import Message, Prediction
-from evals.judge import Judgement, Judgements, JudgeSettings, agreement, ask_judge, summarise
+from evals.judge import Judgements, JudgeSettings, agreement, ask_judge, summarise
 from evals.task import Sample, Task, TaskConfig
 
 
@@ -29,7 +29,7 @@ class JudgedTask(Task):
     Attributes:
         wording: the judge's prompt with its placeholders.
         judgements: of the predictions judged last, by sample id.
-        told: judgements that came with the file read last.
+        told: judgements that came with those.
     """
 
     wording: str
@@ -38,7 +38,7 @@ class JudgedTask(Task):
         super().__init__(name, config)
         self.judge = config.judge
         self.judgements: Judgements = {}
-        self.told: dict[str, list[Judgement]] = {}
+        self.told: Judgements = {}
 
     @abstractmethod
     def judge_question(self, sample: Sample, text: str) -> Sequence[Message] | None:
@@ -49,12 +49,15 @@ class JudgedTask(Task):
         """The verdict in a judge's reply, None if it is not of the closed set."""
 
     @override
-    def judge_answers(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> None:
+    def judge_answers(
+        self, samples: Sequence[Sample], predictions: Sequence[Prediction], told: Judgements
+    ) -> None:
         """Ask the judge about every answer; without a judge, take the file's judgements.
 
         Raises:
             AlignError: there is neither, or the judge cannot be reached.
         """
+        self.told = told
         answers = {row.sample_id: row.text for row in predictions if row.text is not None}
         questions = {
             sample.id: question

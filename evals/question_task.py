@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from align.errors import AlignError
-from align.schema import Message, Prediction
+from align.schema import Message
 from align.vqa_accuracy import SHORT_ANSWER
 from evals.answers import (
     OWN_FORMAT,
@@ -29,7 +29,7 @@ from evals.answers import (
     own_predictions,
     read_answer_rows,
 )
-from evals.task import Mark, Metric, Mode, Sample, Task, TaskConfig
+from evals.task import AnswerSet, Mark, Metric, Mode, Sample, Task, TaskConfig
 
 ID_FIELDS = ("question_id", "questionId", "sample_id", "id", "index", "qid")
 _MODES: tuple[Mode, ...] = ("official", "strict")
@@ -196,11 +196,12 @@ class QuestionTask(Task, Generic[C]):
         )
 
     @override
-    def read_answers(self, path: Path) -> list[Prediction]:
+    def read_answers(self, path: Path) -> AnswerSet:
         rows = self.answer_rows(path)
         if is_own(rows):
-            return own_predictions(rows, self.name)
-        return [make_prediction(self.name, self.answered_id(row), self.answered_text(row)) for row in rows]
+            return self.asked_in(own_predictions(rows, self.name))
+        found = [make_prediction(self.name, self.answered_id(row), self.answered_text(row)) for row in rows]
+        return self.asked_in(found)
 
     def answer_rows(self, path: Path) -> list[Row]:
         """The rows of an answer file."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from evals.comparison import step_key
+from evals.metric_line import Change, MetricLine
 
 _LINE = (
     "task",
@@ -27,7 +27,7 @@ def round_name(number: int) -> str:
     return f"after_round_{number}"
 
 
-def lines_by_round(rows: Sequence[Mapping[str, Any]], start: str, rounds: int) -> list[dict[str, Any]]:
+def lines_by_round(rows: Sequence[MetricLine], start: str, rounds: int) -> list[dict[str, Any]]:
     """The lines of `rounds.json` from a comparison of `start` and the rounds' checkpoints, in this order.
 
     Args:
@@ -39,19 +39,19 @@ def lines_by_round(rows: Sequence[Mapping[str, Any]], start: str, rounds: int) -
         and its paired change since `start` with an interval of its own.
     """
     return [
-        {name: row[name] for name in _LINE}
-        | {"start": {"checkpoint": start, "value": row[start], "ci": row["ci"].get(start)}}
+        row.model_dump(mode="json", include=set(_LINE))
+        | {"start": {"checkpoint": start, "value": row.values[start], "ci": row.ci.get(start)}}
         | {"rounds": [_round(row, start, number) for number in range(1, rounds + 1)]}
         for row in rows
     ]
 
 
-def _round(row: Mapping[str, Any], start: str, number: int) -> dict[str, Any]:
+def _round(row: MetricLine, start: str, number: int) -> dict[str, Any]:
     name = round_name(number)
-    change = row.get(step_key(start, name)) or {}
+    change = row.change_of(start, name) or Change()
     return {
         "round": number,
-        "value": row[name],
-        "ci": row["ci"].get(name),
-        **{key: change.get(key) for key in _CHANGE},
+        "value": row.values[name],
+        "ci": row.ci.get(name),
+        **change.model_dump(include=set(_CHANGE)),
     }

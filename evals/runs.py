@@ -13,6 +13,7 @@ from align.config import nearest, read_yaml
 from align.digest import MANIFEST
 from align.errors import AlignError
 from align.schema import Score, read_rows
+from evals.metric_line import MetricLine, read_lines
 
 _OURS = ("score", "report", "report.json")
 _FIX = "name a folder that `align run`, `align eval`, `align score` or `align report` wrote"
@@ -24,7 +25,7 @@ class Run:
 
     Attributes:
         name: for tables; letters, digits, `.`, `_` and `-`.
-        lines: the lines of `metrics.json`, where this checkpoint's value stands under `checkpoint`.
+        lines: of `metrics.json`, with the values of all of the run's checkpoints.
         definitions: task -> its metrics as ratios of sums; empty where only a report is left.
         rows: task -> scored samples; likewise.
         data: task -> name of a data file -> its sha256.
@@ -34,7 +35,7 @@ class Run:
 
     name: str
     checkpoint: str
-    lines: Sequence[Mapping[str, Any]]
+    lines: Sequence[MetricLine]
     health: Mapping[str, Any]
     cards: Mapping[str, Mapping[str, Any]]
     notes: Mapping[str, Any]
@@ -84,7 +85,7 @@ def _find_scores(folder: Path) -> Path:
 
 
 def _read_scores(folder: Path, checkpoint: str | None) -> Run:
-    lines = read_json(folder / "metrics.json")
+    lines = read_lines(read_json(folder / "metrics.json"), str(folder / "metrics.json"))
     health = read_json(folder / "health.json")
     chosen = _choose(list(health), checkpoint, folder)
     manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
@@ -115,7 +116,7 @@ def _read_report(path: Path, checkpoint: str | None) -> Run:
         return Run(
             name="",
             checkpoint=chosen,
-            lines=report["metrics"],
+            lines=read_lines(report["metrics"], str(path)),
             health=report["health"][chosen],
             cards={card["task"]: card for card in record["tasks"]},
             notes=record.get("judges", {}).get(chosen, {}),

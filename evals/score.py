@@ -22,7 +22,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,13 @@ from align.config import StageRecipe, nearest, read_yaml
 from align.errors import AlignError, RecipeError
 from align.progress import say
 from align.run import RunFolder
-from align.schema import Prediction, Score, read_rows, write_rows
-from evals.comparison import Health, compare_task, correct, step_key, steps_of
+from align.schema import Prediction, read_rows, write_rows
+from evals.comparison import compare_task, correct
+from evals.metric_line import MetricLine, dump_lines
 from evals.pairwise import PairwiseSettings, prefer, preference_rows, summarise_preferences
 from evals.rounds import lines_by_round, round_name
-from evals.task import CAPTION_AIMS, TASK_TYPES, Sample, Task, index_samples, load_tasks
-
-_FIELDS = """
-task metric split mode higher_is_better primary measures scale points description ci delta ci_low ci_high p
-p_holm p_method p_not_worse mde n clusters undefined
-"""
-"""Fields of a line of `metrics.json`; checkpoints stand beside them and must be called otherwise."""
+from evals.scored import Scored, score_predictions
+from evals.task import TASK_TYPES, Task, index_samples, load_tasks
 
 
 class Recipe(StageRecipe):
@@ -73,10 +69,9 @@ class Recipe(StageRecipe):
     @field_validator("checkpoints")
     @classmethod
     def _names(cls, checkpoints: dict[str, Path]) -> dict[str, Path]:
-        steps = {step_key(*step) for step in steps_of(list(checkpoints))}
-        for name in checkpoints:
-            if name in {*_FIELDS.split(), *steps} or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-                raise ValueError(f"{name!r} is a field of metrics.json, or no plain word")
+        for name in checkpoints:  # they name folders
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+                raise ValueError(f"{name!r} is no plain word: letters, digits, _ . -")
         return checkpoints
 
     @model_validator(mode="after")
@@ -84,16 +79,6 @@ class Recipe(StageRecipe):
         if self.pairwise is not None and len(self.checkpoints) < 2:
             raise ValueError("pairwise needs two checkpoints")
         return self
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One checkpoint's answers to one task: scores in the order of the samples, what went wrong, and what
-    else a reader must know (see `Task.notes`)."""
-
-    scores: list[Score]
-    health: Health
-    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def run(recipe: Recipe) -> RunFolder:
@@ -113,7 +98,7 @@ def run(recipe: Recipe) -> RunFolder:
         scored = {name: score_folder(tasks, path) for name, path in recipe.checkpoints.items()}
         write_scores(folder.work, scored)
         metrics = compare_checkpoints(tasks, scored, recipe.resamples, recipe.seed, recipe.margin_points)
-        _write_json(folder.work / "metrics.json", metrics)
+        _write_json(folder.work / "metrics.json", dump_lines(metrics))
         write_about(folder.work, tasks, scored)
         if len(rounds) > 1 and len(recipe.checkpoints) > 1:
             write_rounds(folder.work, recipe, tasks, scored)
@@ -121,9 +106,9 @@ def run(recipe: Recipe) -> RunFolder:
             write_preferences(folder, recipe, recipe.pairwise, tasks, scored)
         show_metrics(metrics, list(recipe.checkpoints))
         headline = {
-            f"{row['task']}/{row['split']}/{row['metric']}": row[list(recipe.checkpoints)[-1]]
+            f"{row.task}/{row.split}/{row.metric}": row.values[list(recipe.checkpoints)[-1]]
             for row in metrics
-            if row["primary"]
+            if row.primary
         }
         folder.complete(metrics=headline, next_step="align report, with this folder as its scores")
     return folder
@@ -183,43 +168,15 @@ def score_folder(tasks: Mapping[str, Task], folder: Path) -> dict[str, Scored]:
     }
 
 
-def score_predictions(
-    task: Task,
-    predictions: Sequence[Prediction],
-    where: str = "",
-    samples: Sequence[Sample] | None = None,
-) -> Scored:
-    """Score one task's predictions; failed requests are counted, not scored.
-
-    Args:
-        samples: those that were asked, all of the task's by default.
-
-    Raises:
-        AlignError: a sample has no prediction or two, or a prediction has no sample.
-    """
-    asked = index_samples(task.samples() if samples is None else samples)
-    answers = _index(predictions, asked, where)
-    task.judge_answers(list(asked.values()), predictions)
-    health = Health()
-    scores = []
-    for sample_id, sample in asked.items():
-        prediction = answers[sample_id]
-        score = task.score(sample, prediction) if prediction.text is not None else None
-        health.add(prediction, score)
-        if score is not None:
-            scores.append(score)
-    return Scored(task.combine(scores), health, task.notes())
-
-
 def compare_checkpoints(
     tasks: Mapping[str, Task],
     scored: Mapping[str, Mapping[str, Scored]],
     resamples: int,
     seed: int,
     margin_points: float = 1.0,
-) -> list[dict[str, Any]]:
+) -> list[MetricLine]:
     """The lines of `metrics.json`, tasks in the recipe's order, Holm's correction over all primary lines."""
-    rows: list[dict[str, Any]] = []
+    rows: list[MetricLine] = []
     for name, task in tasks.items():
         scores = {checkpoint: parts[name].scores for checkpoint, parts in scored.items()}
         rows += compare_task(task, scores, resamples, [seed, zlib.crc32(name.encode())], margin_points)
@@ -295,30 +252,12 @@ def write_scores(folder: Path, scored: Mapping[str, Mapping[str, Scored]]) -> No
             write_rows(path, part.scores)
 
 
-def _index(
-    predictions: Sequence[Prediction], samples: Mapping[str, Sample], where: str
-) -> dict[str, Prediction]:
-    answers = {prediction.sample_id: prediction for prediction in predictions}
-    lacking, unknown = samples.keys() - answers.keys(), answers.keys() - samples.keys()
-    if lacking or unknown or len(answers) != len(predictions):
-        example = min(lacking or unknown or answers)
-        raise AlignError(
-            f"{len(predictions)} predictions for {len(samples)} samples: {len(lacking)} without an answer, "
-            f"{len(unknown)} unknown, {len(predictions) - len(answers)} repeated (such as {example!r})",
-            where=where,
-            fix="run `align generate` again: annotations have changed since, or the run was not finished",
-        )
-    return answers
-
-
-def show_metrics(metrics: Sequence[Mapping[str, Any]], checkpoints: Sequence[str]) -> None:
+def show_metrics(metrics: Sequence[MetricLine], checkpoints: Sequence[str]) -> None:
     """Print the official and the primary lines as a table, without parts that were not asked."""
     shown = [
         row
         for row in metrics
-        if row["n"]
-        and (row["mode"] == "official" or row["primary"])
-        and not (row["measures"] in CAPTION_AIMS and row["undefined"] == list(checkpoints))
+        if row.n and (row.mode == "official" or row.primary) and not {*checkpoints} <= row.lacking
     ]
     titles = ["task", "split", "metric", *checkpoints, "delta", "95% interval", "p (Holm)"]
     table = [titles, *([*_cells(row, checkpoints)] for row in shown)]
@@ -332,17 +271,16 @@ def show_metrics(metrics: Sequence[Mapping[str, Any]], checkpoints: Sequence[str
     say("  * primary; shares in percent; delta is the last checkpoint minus the one before")
 
 
-def _cells(row: Mapping[str, Any], checkpoints: Sequence[str]) -> list[str]:
-    lacking = set(row["undefined"]) if row["measures"] in CAPTION_AIMS else set()
-    has_change = row["delta"] is not None and not lacking & {*checkpoints[-2:]}
+def _cells(row: MetricLine, checkpoints: Sequence[str]) -> list[str]:
+    has_change = row.delta is not None and not row.lacking & {*checkpoints[-2:]}
     return [
-        row["task"],
-        row["split"],
-        row["metric"] + ("*" if row["primary"] else ""),
-        *("–" if name in lacking else f"{row[name]:.1f}" for name in checkpoints),
-        f"{row['delta']:+.1f}" if has_change else "",
-        f"[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]" if has_change else "",
-        "" if row["p_holm"] is None else f"{row['p_holm']:.3g}",
+        row.task,
+        row.split,
+        row.metric + ("*" if row.primary else ""),
+        *("–" if name in row.lacking else f"{row.values[name]:.1f}" for name in checkpoints),
+        f"{row.delta:+.1f}" if has_change else "",
+        f"[{row.ci_low:+.1f}, {row.ci_high:+.1f}]" if has_change else "",
+        "" if row.p_holm is None else f"{row.p_holm:.3g}",
     ]
 
 

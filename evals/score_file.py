@@ -19,8 +19,8 @@ from align.errors import AlignError, RecipeError
 from align.progress import say
 from align.schema import Prediction, Score
 from evals.comparison import compare_task
-from evals.score import score_predictions
-from evals.task import CAPTION_AIMS, TASK_TYPES, Metric, Mode, Task, load_tasks
+from evals.scored import score_predictions
+from evals.task import TASK_TYPES, Metric, Mode, Task, load_tasks
 
 _EXAMPLE = "align score pope --predictions answers.jsonl --data data/pope"
 
@@ -109,8 +109,9 @@ def score_file(task: Task, predictions: Path, mode: Mode = "official") -> FileSc
         AlignError: the file has another format than the task reads, two different answers to one question, or
             no answer to any of the benchmark's questions.
     """
-    answers = task.read_answers(predictions)
-    samples = task.samples_of({answer.sample_id for answer in answers})
+    expected, answers, told = task.read_answers(predictions)
+    answered = {answer.sample_id for answer in answers}
+    samples = [sample for sample in expected if sample.id in answered]
     known = {sample.id for sample in samples}
     joined = [answer for answer in answers if answer.sample_id in known]
     kept = _once(joined, predictions)
@@ -121,14 +122,14 @@ def score_file(task: Task, predictions: Path, mode: Mode = "official") -> FileSc
             where=str(predictions),
             fix="check that --data has the same questions",
         )
-    scored = score_predictions(task, kept, where=str(predictions), samples=samples)
+    scored = score_predictions(task, kept, where=str(predictions), samples=samples, told=told)
     metrics, splits, undefined = values(task, scored.scores, mode)
     counts = {key: count for key, count in scored.health.to_json().items() if key not in ("n", "truncated")}
     health = {"answered": len(kept) - counts["failed"], "unknown": len(answers) - len(joined), **counts}
     if len(joined) > len(kept):
         health["repeated"] = len(joined) - len(kept)
     if task.all_expected:
-        health = {"missing": len(task.samples()) - len(kept), **health}
+        health = {"missing": len(expected) - len(kept), **health}
     return FileScore(task.type, mode, metrics, splits, health, undefined, task.card.to_json(), task.notes())
 
 
@@ -160,23 +161,22 @@ def values(
         over the whole benchmark (of several parts, their mean); split -> the same, empty where there is
         only one; names of metrics without a denominator.
     """
-    lines = compare_task(task, {"value": scores}, resamples=100, seed=[0])
+    parts = {subset for score in scores for subset in score.meta["subsets"]}
+    metrics_asked = task.metrics_of(parts)
+    lines = compare_task(task, {"value": scores}, resamples=100, seed=[0], metrics=metrics_asked)
     splits: dict[str, dict[str, float]] = {}
     whole: dict[str, tuple[int, float]] = {}
     undefined: list[str] = []
-    parts = {subset for score in scores for subset in score.meta["subsets"]}
-    for metric, line in zip(task.metrics, lines, strict=True):
+    for metric, line in zip(metrics_asked, lines, strict=True):
         name = metric.name.removesuffix("_strict")
-        if not parts.issuperset(metric.subsets):
-            continue  # not asked in this file
-        if line["undefined"] and line["measures"] in CAPTION_AIMS:
+        if line.lacking:
             continue  # such as colours, where nobody said one
-        if metric.mode != mode and any(_is_other_mode(metric, other) for other in task.metrics):
+        if metric.mode != mode and any(_is_other_mode(metric, other) for other in metrics_asked):
             continue
-        splits.setdefault(metric.split, {})[name] = line["value"]
+        splits.setdefault(metric.split, {})[name] = line.values["value"] or 0.0
         if _breadth(metric) < whole.get(name, (9, 0.0))[0]:
-            whole[name] = (_breadth(metric), line["value"])
-        if line["undefined"]:
+            whole[name] = (_breadth(metric), splits[metric.split][name])
+        if line.undefined:
             undefined.append(f"{metric.split}/{name}")
     metrics = {name: value for name, (_, value) in whole.items()}
     if mode == "official":

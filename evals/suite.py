@@ -14,29 +14,24 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from align.config import StageRecipe, validate
+from align.config import validate
+from align.model_ref import ModelRef
 from align.pipeline import Pipeline, Step, run_pipeline
 from align.run import RunFolder
 from align.stages import load_stage
+from evals.generate import Asking
 
-_GENERATE = ("seed", "tasks", "sampling", "engine", "serve", "concurrency", "max_failed")
 
-
-class Recipe(StageRecipe):
-    """What to ask whom. Keys of the stages go into their sections, under the names that they have there."""
+class Recipe(Asking):
+    """What to ask whom. How is `align generate`'s own; keys of the other stages go into their sections,
+    under the names that they have there."""
 
     name: str = Field(default="eval", description="folder inside run_dir")
-    checkpoints: dict[str, str] = Field(
+    checkpoints: dict[str, ModelRef] = Field(
         min_length=1,
         description="name -> merged checkpoint folder or hub id, in training order; each is compared with "
         "the one before",
     )
-    tasks: dict[str, dict[str, Any]] = Field(description="task name -> its section; `type` picks the task")
-    sampling: dict[str, Any] = Field(default={}, description="as `align generate`'s")
-    engine: str = Field(default="server", description="as `align generate`'s")
-    serve: dict[str, Any] = Field(default={}, description="as `align generate`'s")
-    concurrency: int = Field(default=64, description="as `align generate`'s")
-    max_failed: float = Field(default=0.02, description="as `align generate`'s")
     score: dict[str, Any] = Field(default={}, description="keys of `align score`, but for its checkpoints")
     report: dict[str, Any] = Field(default={}, description="keys of `align report`, but for its scores")
 
@@ -58,9 +53,9 @@ def steps(recipe: Recipe) -> list[Step]:
         RecipeError: a key that a stage does not have, or a value that it does not take.
     """
     folder = recipe.run_dir / recipe.name
-    shared = {key: getattr(recipe, key) for key in _GENERATE}
+    shared = recipe.model_dump(include={"seed", *Asking.model_fields} - {"run_dir", "name", "stage"})
     found = [
-        _step("generate", f"generate_{name}", recipe, shared | {"model": model}, f"{name}: {model}")
+        _step("generate", f"generate_{name}", recipe, shared | {"model": model}, f"{name}: {model.name}")
         for name, model in recipe.checkpoints.items()
     ]
     scored = {name: str(folder / f"generate_{name}") for name in recipe.checkpoints}

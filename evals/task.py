@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -114,6 +114,21 @@ class Metric:
     points: bool = False
 
 
+class AnswerSet(NamedTuple):
+    """What a file of answers holds.
+
+    Attributes:
+        samples: what it asked: the task's own samples, also those that it does not answer, or some that only
+            the file has.
+        predictions: what was answered; an answer to no sample keeps an id of its own.
+        told: sample id -> verdicts (`evals.judge.Judgement`) that came with the answers.
+    """
+
+    samples: Sequence[Sample]
+    predictions: Sequence[Prediction]
+    told: Mapping[str, Any] = {}
+
+
 @dataclass(frozen=True)
 class Card:
     """A task's protocol, printed in the report."""
@@ -208,6 +223,10 @@ class Task(ABC):
     def card(self) -> Card:
         """The protocol."""
 
+    def metrics_of(self, parts: Collection[str]) -> Sequence[Metric]:
+        """The metrics of a file that asks only these parts (`Sample.subsets`)."""
+        return [metric for metric in self.metrics if set(parts).issuperset(metric.subsets)]
+
     def samples_of(self, ids: Collection[str]) -> list[Sample]:
         """The samples of these ids, in the order of `samples`; unknown ids have none."""
         return [sample for sample in self.samples() if sample.id in ids]
@@ -220,8 +239,10 @@ class Task(ABC):
         """
         return None
 
-    def read_answers(self, path: Path) -> list[Prediction]:
-        """Somebody's answers from a file in one of the formats of `answer_format`.
+    def read_answers(self, path: Path) -> AnswerSet:
+        """Somebody's answers from a file in one of the formats of `answer_format`, and what it asked.
+
+        Nothing of the task changes by it: two files can be read one after the other.
 
         Raises:
             AlignError: unreadable, or in another format; says what was expected.
@@ -231,10 +252,22 @@ class Task(ABC):
             raise AlignError(
                 "not a known answer format", where=rows[0].where, fix=f"expected {self.answer_format}"
             )
-        return own_predictions(rows, self.name)
+        return self.asked_in(own_predictions(rows, self.name))
 
-    def judge_answers(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> None:  # noqa: B027
-        """What must be known of all answers before any is scored: a judge's verdicts. Nothing by default."""
+    def asked_in(self, predictions: Sequence[Prediction], told: Mapping[str, Any] | None = None) -> AnswerSet:
+        """The answers with the task's own samples: all, or where any picture may be described, those."""
+        ids = {prediction.sample_id for prediction in predictions}
+        samples = self.samples_of(ids) if not self.all_expected else self.samples()
+        return AnswerSet(samples, list(predictions), told or {})
+
+    def judge_answers(  # noqa: B027
+        self, samples: Sequence[Sample], predictions: Sequence[Prediction], told: Mapping[str, Any]
+    ) -> None:
+        """What must be known of all answers before any is scored: a judge's verdicts. Nothing by default.
+
+        Args:
+            told: `AnswerSet.told`.
+        """
 
     def notes(self) -> dict[str, Any]:
         """What a reader of the numbers must know besides: who judged, with how many tokens."""

@@ -151,7 +151,7 @@ def line(
         "primary": metric != "recall",
         "measures": measures,
         "scale": 100.0,
-        **dict(zip(("base", "sft", "dpo"), values, strict=True)),
+        "values": dict(zip(("base", "sft", "dpo"), values, strict=True)),
         "delta": values[2] - values[1],
         "ci_low": low,
         "ci_high": high,
@@ -160,7 +160,9 @@ def line(
         "mde": 2.0,
         "n": 400,
         "clusters": 400,
-        "base_to_sft": {"delta": values[1] - values[0], "ci_low": -1.0, "ci_high": 1.0, "p": 0.5},
+        "steps": {
+            "base": {"sft": {"delta": values[1] - values[0], "ci_low": -1.0, "ci_high": 1.0, "p": 0.5}}
+        },
     }
     return found | more
 

@@ -12,6 +12,7 @@ from align.cli import main
 from align.schema import Prediction, Score
 from evals.compare_runs import Recorded
 from evals.comparison import compare_task
+from evals.metric_line import MetricLine, dump_lines
 from evals.report.load import load_results
 from evals.report.table import caption_sections, main_rows
 from evals.score import Scored, compare_checkpoints, score_predictions, write_about, write_scores
@@ -70,17 +71,17 @@ def scored(task: Task, texts: list[str]) -> Scored:
     return score_predictions(task, predictions(task, texts))
 
 
-def lines(task: Task, **sides: list[Score]) -> dict[str, dict[str, Any]]:
-    return {line["metric"]: line for line in compare_task(task, sides, 200, [0])}
+def lines(task: Task, **sides: list[Score]) -> dict[str, MetricLine]:
+    return {line.metric: line for line in compare_task(task, sides, 200, [0])}
 
 
 def test_chair_with_instances_has_every_measure(tmp_path: Path) -> None:
     task = chair(tmp_path)
     found = lines(task, sft=scored(task, BEFORE).scores, dpo=scored(task, AFTER).scores)
-    assert {name for name, line in found.items() if line["measures"] == "truth"} == TRUTH_MEASURES
-    form = {name for name, line in found.items() if line["measures"] == "form"}
-    assert form == FORM_MEASURES - {"words"} and found["words"]["measures"] == "invention"  # CHAIR's own
-    assert not any(line["primary"] for line in found.values() if line["measures"] in CAPTION_AIMS)
+    assert {name for name, line in found.items() if line.measures == "truth"} == TRUTH_MEASURES
+    form = {name for name, line in found.items() if line.measures == "form"}
+    assert form == FORM_MEASURES - {"words"} and found["words"].measures == "invention"  # CHAIR's own
+    assert not any(line.primary for line in found.values() if line.measures in CAPTION_AIMS)
     # before: dog 1 of 2, car 1, cat 1; after: dogs 3 for 2, car, cats 2 for 1, a bird for none
     expected = {
         "instance_precision": (100.0, 400 / 7), "instance_recall": (75.0, 100.0),
@@ -88,24 +89,24 @@ def test_chair_with_instances_has_every_measure(tmp_path: Path) -> None:
         "number_accuracy": (0.0, 0.0), "place_accuracy": (0.0, 0.0), "colour_accuracy": (100.0, 0.0),
         "repeated_captions": (0.0, 100.0), "broken_captions": (0.0, 50.0), "words": (5.5, 8.5),
     }  # fmt: skip
-    shown = {name: (found[name]["sft"], found[name]["dpo"]) for name in expected}
+    shown = {name: (found[name].values["sft"], found[name].values["dpo"]) for name in expected}
     assert {name: pytest.approx(pair, abs=1e-4) for name, pair in expected.items()} == shown
     line = found["instance_precision"]
-    assert line["delta"] == pytest.approx(400 / 7 - 100, abs=1e-4)
-    assert line["ci_low"] <= line["delta"] <= line["ci_high"] < 0 and set(line["ci"]) == {"sft", "dpo"}
+    assert line.delta == pytest.approx(400 / 7 - 100, abs=1e-4)
+    assert line.is_clear and (line.ci_high or 0) < 0 and set(line.ci) == {"sft", "dpo"}
     # nobody says a relation; a number is said in the second side alone
-    assert found["relation_accuracy"]["undefined"] == ["sft", "dpo"]
-    assert found["number_accuracy"]["undefined"] == ["sft"]
+    assert found["relation_accuracy"].undefined == ["sft", "dpo"]
+    assert found["number_accuracy"].undefined == ["sft"]
 
 
 def test_published_numbers_stay_first_and_as_they_were(tmp_path: Path) -> None:
     task = chair(tmp_path)
     found = lines(task, base=scored(task, AFTER).scores)
     assert list(found)[:3] == ["chair_s", "chair_i", "recall"]
-    assert [found[name]["base"] for name in list(found)[:3]] == pytest.approx(
+    assert [found[name].values["base"] for name in list(found)[:3]] == pytest.approx(
         [50.0, 100 / 7, 100.0], abs=1e-4
     )
-    assert [name for name, line in found.items() if line["primary"]] == ["chair_s", "chair_i"]
+    assert [name for name, line in found.items() if line.primary] == ["chair_s", "chair_i"]
 
 
 def test_published_intervals_do_not_depend_on_further_measures(tmp_path: Path) -> None:
@@ -134,8 +135,8 @@ def test_presence_alone_leaves_counts_out(tmp_path: Path) -> None:
     section = {"type": "chair", "image_root": str(tmp_path), "objects": str(path)}
     task = load_tasks({"chair": section})["chair"]
     found = lines(task, base=scored(task, AFTER).scores)
-    assert {name for name, line in found.items() if line["measures"] == "truth"} == PRESENCE_MEASURES
-    assert found["distinct_invention"]["base"] == pytest.approx(25.0)
+    assert {name for name, line in found.items() if line.measures == "truth"} == PRESENCE_MEASURES
+    assert found["distinct_invention"].values["base"] == pytest.approx(25.0)
 
 
 def write_folder(folder: Path, task: Task, sides: dict[str, Scored]) -> Path:
@@ -144,7 +145,7 @@ def write_folder(folder: Path, task: Task, sides: dict[str, Scored]) -> Path:
     folder.mkdir()
     write_scores(folder, by_task)
     metrics = compare_checkpoints({task.name: task}, by_task, 200, 0)
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "metrics.json").write_text(json.dumps(dump_lines(metrics)))
     write_about(folder, {task.name: task}, by_task)
     (folder / "recipe.yaml").write_text("checkpoints: {}\n")
     return folder
@@ -188,7 +189,7 @@ def test_amber_measures_things_of_its_own(tmp_path: Path) -> None:
     text = "A dog, a dog and a cat, a cat on the road."
     found = lines(task, base=scored(task, [text]).scores)
     assert found["chair"]["base"] == pytest.approx(40.0)  # published: mentions, repeats counting
-    assert found["distinct_invention"]["base"] == pytest.approx(100 / 3, abs=1e-4)  # dog, cat, road
+    assert found["distinct_invention"].values["base"] == pytest.approx(100 / 3, abs=1e-4)  # dog, cat, road
     assert found["object_recall"]["base"] == pytest.approx(200 / 3, abs=1e-4)
     assert found["repeated_captions"]["base"] == 100.0 and found["words"]["base"] == 12.0
     assert found["words"]["split"] == "generative" and "instance_precision" not in found

@@ -32,7 +32,7 @@ def values(task: Task, captions: Sequence[str]) -> dict[str, float]:
         task.score(sample, Prediction(key="k", task=task.name, sample_id=sample.id, text=text))
         for sample, text in zip(task.samples(), captions, strict=True)
     ]
-    return {row["metric"]: row["base"] for row in compare_task(task, {"base": scores}, 100, [0])}
+    return {row.metric: row.values["base"] or 0.0 for row in compare_task(task, {"base": scores}, 100, [0])}
 
 
 def test_corpus_worked_by_hand(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer
 from align.chat import check_text, image_tokens, message_parts, openai_messages, render
 from align.errors import AlignError
 from align.image_words import image_words
+from align.model_ref import ModelRef
 from align.modeling import ModelSection, load_processor
 from align.schema import Message
 from tests.twins import IMAGE_TWINS, Twins
@@ -104,8 +105,8 @@ def test_the_files_alone_tell_the_image_token(twins: Twins, name: str) -> None:
     number = getattr(config, "image_token_id", None)
     number = config.image_token_index if number is None else number
     token = AutoTokenizer.from_pretrained(twins(name)).convert_ids_to_tokens(number)
-    assert token in image_words(twins(name))
+    assert token in image_words(ModelRef.of(twins(name)))
 
 
 def test_a_text_only_model_has_no_image_words(twins: Twins) -> None:
-    assert image_words(twins("llama")) == ()
+    assert image_words(ModelRef.of(twins("llama"))) == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from align.cli import main
 from align.errors import AlignError
 from align.schema import Score
 from evals.compare_runs import compare_runs, whole_in_all
+from evals.metric_line import MetricLine
 from evals.runs import read_runs
 
 
@@ -42,8 +44,8 @@ def change_json(path: Path, change: Any) -> None:
     path.write_text(json.dumps(value))
 
 
-def line_of(lines: Any, task: str, metric: str) -> dict[str, Any]:
-    return next(line for line in lines if (line["task"], line["metric"]) == (task, metric))
+def line_of(lines: Sequence[MetricLine], task: str, metric: str) -> MetricLine:
+    return next(line for line in lines if (line.task, line.metric) == (task, metric))
 
 
 def test_paired_runs_equal_one_scoring_of_both(
@@ -64,7 +66,7 @@ def test_paired_runs_equal_one_scoring_of_both(
         )
         for key in ("delta", "ci_low", "ci_high", "p", "n", "clusters", "p_holm"):
             assert same[key] == line[key], (line["task"], line["metric"], key)
-        assert (same["a"], same["b"]) == (line["sft"], line["dpo"])
+        assert [*same["values"].values()] == [line["values"]["sft"], line["values"]["dpo"]]
     assert found["verdict"]["headline"] in capsys.readouterr().out
     assert main(words) == 0  # again into the same folder
 
@@ -81,9 +83,9 @@ def test_what_differs_is_said_and_not_compared(copy: Path) -> None:
     assert list(found.apart) == ["chair", "vqa"]
     assert found.apart["chair"][0].startswith("other data: instances has sha256 ")
     assert found.apart["vqa"][0].startswith("another prompt: ") and "Say: {question}" in found.apart["vqa"][0]
-    assert line_of(found.metrics, "chair", "chair_i")["delta"] is None
-    assert line_of(found.metrics, "chair", "chair_i")["b"] is not None
-    assert line_of(found.metrics, "pope", "f1")["delta"] is not None
+    assert line_of(found.metrics, "chair", "chair_i").delta is None
+    assert line_of(found.metrics, "chair", "chair_i").values["b"] is not None
+    assert line_of(found.metrics, "pope", "f1").delta is not None
 
 
 def test_other_sampling_is_said(copy: Path) -> None:
@@ -91,7 +93,7 @@ def test_other_sampling_is_said(copy: Path) -> None:
     OmegaConf.save(OmegaConf.merge(OmegaConf.load(recipe), {"sampling": {"temperature": 0.7}}), recipe)
     found = compare_runs(read_runs([str(copy / "a"), str(copy / "b")]), resamples=200)
     assert found.apart["pope"] == ["other sampling: temperature 0.0 / 0.7"]
-    assert all(line["delta"] is None for line in found.metrics)
+    assert all(line.delta is None for line in found.metrics)
 
 
 def test_only_whole_clusters_are_paired(copy: Path) -> None:
@@ -102,7 +104,7 @@ def test_only_whole_clusters_are_paired(copy: Path) -> None:
     rows.write_text("\n".join(lines[1:]) + "\n")
     found = compare_runs(read_runs([str(copy / "a"), str(copy / "b")]), resamples=200)
     left = sum(json.loads(line)["cluster"] != gone for line in lines)
-    assert line_of(found.metrics, "vqa", "accuracy")["n"] == left
+    assert line_of(found.metrics, "vqa", "accuracy").n == left
     remark = f"vqa: on the {left:,} answers that all runs have, of {len(lines)}, {len(lines) - 1}"
     assert found.remarks == [remark]
 
@@ -115,10 +117,12 @@ def test_without_rows_intervals_are_unpaired(copy: Path) -> None:
     found = compare_runs(read_runs([str(copy / "a"), str(copy / "b")]), resamples=200)
     assert not found.apart and len(found.remarks) == 3
     line = line_of(found.metrics, "chair", "chair_s")
-    (low, high), (other_low, other_high) = line["ci"]["a"], line["ci"]["b"]
+    (low, high), (other_low, other_high) = line.ci["a"], line.ci["b"]
     half = ((high - low) ** 2 + (other_high - other_low) ** 2) ** 0.5 / 2
-    assert line["delta"] == pytest.approx(line["b"] - line["a"], abs=2e-6)
-    assert line["ci_high"] - line["delta"] == pytest.approx(half, abs=2e-6) and line["paired"] is False
+    a, b = line.values.values()
+    assert None not in (a, b, line.delta, line.ci_high)
+    assert line.delta == pytest.approx((b or 0) - (a or 0), abs=2e-6)
+    assert (line.ci_high or 0) - (line.delta or 0) == pytest.approx(half, abs=2e-6) and not line.paired
 
 
 def test_names_and_checkpoints(runs: Path) -> None:

@@ -109,6 +109,20 @@ def test_no_source_is_longer_than_400_lines(package: str) -> None:
     assert {path: lines for path, lines in lengths.items() if lines > 400} == {}
 
 
+def test_what_is_required_is_imported() -> None:
+    called = {"faiss-cpu": "faiss", "pillow": "PIL", "scikit-learn": "sklearn"}
+    required = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = [re.match(r"[\w-]+", line) for line in required]
+    wanted = {called.get(name.group(), name.group()) for name in names if name is not None}
+    imported = {
+        name
+        for package in PACKAGES
+        for path in sources(package)
+        for name in imported_packages(path.read_text())
+    }
+    assert len(wanted) == len(required) and wanted - imported == set()
+
+
 def test_the_repository_holds_no_pickles() -> None:
     suffixes = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
     assert [str(path) for path in repository_files() if path.suffix in suffixes] == []

@@ -214,7 +214,7 @@ def test_a_model_that_only_says_yes_is_scored_like_any_other(tmp_path: Path) -> 
         folder = go(values)
     values = {"run_dir": str(tmp_path / "run"), "checkpoints": {"base": str(folder.final)}, "resamples": 100}
     final = score.run(validate(score.Recipe, values, where="test")).final
-    found = {row["metric"]: row["base"] for row in json.loads((final / "metrics.json").read_text())}
+    found = {row["metric"]: row["values"]["base"] for row in json.loads((final / "metrics.json").read_text())}
     assert (found["yes_ratio"], found["recall"]) == (100.0, 100.0)
     assert found["f1"] == pytest.approx(50.0) and found["accuracy"] == pytest.approx(100 / 3, abs=1e-4)
 

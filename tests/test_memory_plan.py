@@ -154,6 +154,46 @@ def test_what_cannot_be_planned_says_so(tmp_path: Path, capsys: pytest.CaptureFi
     assert "--stage sft or dpo" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_a_recipe_says_its_stage_or_is_asked_for_it(
+    stage: str, twins: Twins, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the file's name nor the keys that it happens to have decide."""
+    recipe = tmp_path / "round2.yaml"
+    lines = [
+        "name: round2",
+        f"run_dir: {tmp_path}",
+        f"model: {{path: {twins('llava')}}}",
+        "data: {path: rows.jsonl, image_root: images}",
+        "trainer: {learning_rate: 5e-6}",
+        "lora: {r: 4}",
+    ]
+    recipe.write_text("\n".join(lines))
+    assert main(["plan", str(recipe)]) == 2
+    error = capsys.readouterr().err
+    assert "a recipe of SFT as well as of DPO" in error and "`stage: sft` or `stage: dpo`" in error
+    assert main(["plan", str(recipe), f"stage={stage}", "--json", *SMALL_IMAGE]) == 0
+    assert json.loads(capsys.readouterr().out)["stage"] == stage
+    other = {"sft": "dpo", "dpo": "sft"}[stage]
+    assert main([other, str(recipe), f"stage={stage}"]) == 2
+    assert f"stage = '{stage}': and it was read as a recipe of `align {other}`" in capsys.readouterr().err
+
+
+def test_a_key_that_one_stage_alone_has_decides(
+    twins: Twins, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "sft.yaml"
+    recipe.write_text(
+        f"run_dir: {tmp_path}\nmodel: {{path: {twins('llava')}}}\ntrainer: {{beta: 0.1}}\n"
+        "data: {path: rows.jsonl, image_root: images}\n"
+    )
+    assert main(["plan", str(recipe), "--json", *SMALL_IMAGE]) == 0
+    assert json.loads(capsys.readouterr().out)["stage"] == "dpo"
+    assert main(["plan", str(recipe), "trainer.bta=1"]) == 2
+    error = capsys.readouterr().err
+    assert "sft: unknown key 'trainer.beta'" in error and "dpo: unknown key 'trainer.bta'" in error
+
+
 def test_a_run_records_what_it_took_and_plan_sets_its_prediction_beside(
     sft_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

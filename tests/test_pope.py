@@ -136,9 +136,9 @@ def test_metrics_match_llavas_published_counts(tmp_path: Path) -> None:
     task, predictions = write_pin(tmp_path)
     scores = [task.score(sample, answer) for sample, answer in zip(task.samples(), predictions, strict=True)]
     rows = {
-        row["metric"]: row["base"]
+        row.metric: row.values["base"]
         for row in compare_task(task, {"base": scores}, 100, [0])
-        if row["split"] == "random"
+        if row.split == "random"
     }
     assert rows["accuracy"] == pytest.approx(88.0412, abs=1e-4)
     assert rows["precision"] == pytest.approx(97.4465, abs=1e-4)
@@ -153,8 +153,8 @@ def test_no_positive_prediction_is_zero_and_flagged(tmp_path: Path) -> None:
         task.score(s, p.model_copy(update={"text": "No"}))
         for s, p in zip(task.samples(), predictions, strict=True)
     ]
-    row = next(row for row in compare_task(task, {"base": scores}, 100, [0]) if row["metric"] == "precision")
-    assert row["base"] == 0.0 and row["undefined"] == ["base"]
+    row = next(row for row in compare_task(task, {"base": scores}, 100, [0]) if row.metric == "precision")
+    assert row.values["base"] == 0.0 and row.undefined == ["base"]
 
 
 def test_strict_counts_what_it_cannot_parse_as_wrong_but_not_as_yes(tmp_path: Path) -> None:

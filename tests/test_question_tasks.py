@@ -303,8 +303,8 @@ def test_mmbench_compares_checkpoints_on_questions_that_both_answered_in_full(tm
         return score_predictions(task, rows, samples=kept).scores
 
     parts = {"base": answered("1000007"), "tuned": answered("")}
-    line = next(row for row in compare_task(task, parts, 100, [0]) if row["metric"] == "accuracy")
-    assert (line["base"], line["tuned"], line["delta"], line["clusters"]) == (100.0, 100.0, 0.0, 2)
+    line = next(row for row in compare_task(task, parts, 100, [0]) if row.metric == "accuracy")
+    assert line.values == {"base": 100.0, "tuned": 100.0} and (line.delta, line.clusters) == (0.0, 2)
     sums = [row["values"]["groups"] for row in map(Score.model_dump, parts["base"])]
     assert sum(sums) == 1
 

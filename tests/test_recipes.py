@@ -63,3 +63,4 @@ def test_recipe_loads_and_validates(path: Path) -> None:
     assert kind in stage_names(), f"{path} is named after no stage"
     recipe = load_recipe(load_stage(kind).recipe, path)
     assert recipe.run_dir == Path("runs") / path.parent.name
+    assert recipe.stage == kind or kind not in ("sft", "dpo"), "`align plan` must not have to guess"

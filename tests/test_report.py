@@ -180,9 +180,8 @@ def test_json_has_the_promised_keys(scores: Path, tmp_path: Path) -> None:
         "metric",
         "split",
         "higher_is_better",
-        "base",
-        "sft",
-        "dpo",
+        "values",
+        "steps",
         "delta",
         "ci_low",
         "ci_high",
@@ -193,7 +192,8 @@ def test_json_has_the_promised_keys(scores: Path, tmp_path: Path) -> None:
     assert {"metrics", "health", "verdict", "provenance"} <= found.keys()
     assert all(promised <= item.keys() for item in found["metrics"])
     assert {item["task"] for item in found["metrics"]} == {"chair", "pope", "vqa"}
-    assert all(abs(item["delta"] - (item["dpo"] - item["sft"])) < 1e-5 for item in found["metrics"])
+    for item in found["metrics"]:
+        assert item["delta"] == pytest.approx(item["values"]["dpo"] - item["values"]["sft"], abs=1e-5)
     assert found["health"]["dpo"]["chair"]["n"] == 40
     assert found["provenance"]["checkpoints"]["dpo"].startswith("dpo0")
     assert found["provenance"]["sampling"] == {"temperature": 0.0}
@@ -309,7 +309,7 @@ def test_one_checkpoint_is_described_and_not_compared(tmp_path: Path) -> None:
     assert found["verdict"]["status"] == "single" and found["verdict"]["headline"] == "What base scores."
     line = next(item for item in found["metrics"] if item["metric"] == "chair_i")
     low, high = line["ci"]["base"]
-    assert low < line["base"] < high and line["delta"] is None
+    assert low < line["values"]["base"] < high and line["delta"] is None
     assert f"[{low:.1f}, {high:.1f}]" in text and f"\\[{low:.1f}, {high:.1f}\\]" in markdown
     assert 'id="step"' not in text and ">MDE<" not in text
 
@@ -318,13 +318,15 @@ def test_four_checkpoints_each_against_the_one_before_and_the_first(tmp_path: Pa
     names = {"base": "base", "sft": "sft", "round-1": "dpo", "round-2": "dpo"}
     scores = write_scores(tmp_path, {name: THREE[like] for name, like in names.items()}, num_images=20)
     found, text, _ = report(scores, tmp_path)
-    steps = ["base_to_sft", "sft_to_round-1", "base_to_round-1", "base_to_round-2"]
     for item in found["metrics"]:
-        assert [key for key in item if "_to_" in key] == sorted(steps, key=steps.index)
-        for key in steps:
-            before, after = key.split("_to_")
-            assert item[key]["delta"] == pytest.approx(item[after] - item[before], abs=2e-6)
-            assert ("p_holm" in item[key]) == item["primary"]
+        steps = {(one, two): step for one, to in item["steps"].items() for two, step in to.items()}
+        assert list(steps) == [
+            ("base", "sft"), ("base", "round-1"), ("base", "round-2"), ("sft", "round-1")
+        ]  # fmt: skip
+        for (before, after), step in steps.items():
+            change = item["values"][after] - item["values"][before]
+            assert step["delta"] == pytest.approx(change, abs=2e-6)
+            assert (step["p_holm"] is not None) == item["primary"]
     options = [f"{two} − {one}" for one, two in (("SFT", "round-1"), ("base", "round-2"))]
     assert all(f">{option}</option>" in text for option in options)
 
@@ -442,7 +444,7 @@ def test_length_and_position_of_other_descriptions(tmp_path: Path) -> None:
     assert {item["sentence"] for item in nouns} >= {0, 1, 2} and any(item["invented"] for item in nouns)
     share = 100 * sum(item["invented"] for item in nouns) / len(nouns)
     line = next(one for one in found["metrics"] if (one["task"], one["metric"]) == ("amber", "chair"))
-    assert line["dpo"] == pytest.approx(share)
+    assert line["values"]["dpo"] == pytest.approx(share)
     for name in ("metrics.json", "tasks.json", "definitions.json"):
         whole = json.loads((scores / name).read_text())
         kept = (

@@ -11,6 +11,7 @@ from report_data import Habits, hand_made, line, write_scores
 
 from align.config import read_yaml
 from evals import score
+from evals.metric_line import Change, MetricLine
 from evals.report.stage import Recipe, run
 from evals.rounds import lines_by_round
 
@@ -67,10 +68,10 @@ def test_each_round_against_where_they_started(scored: Path) -> None:
     # The second round is the checkpoint of the main comparison: the same numbers, not scored twice.
     assert found["start"] == {
         "checkpoint": "sft",
-        "value": main["chair_s"]["sft"],
+        "value": main["chair_s"]["values"]["sft"],
         "ci": found["start"]["ci"],
     }
-    assert (two["value"], two["delta"]) == (main["chair_s"]["dpo"], main["chair_s"]["delta"])
+    assert (two["value"], two["delta"]) == (main["chair_s"]["values"]["dpo"], main["chair_s"]["delta"])
     assert one["delta"] == pytest.approx(one["value"] - found["start"]["value"], abs=1e-4)
     assert found["start"]["value"] > one["value"] > two["value"]
     assert {"checkpoints.sft", "checkpoints.dpo", "rounds.after_round_1", "rounds.after_round_2"} <= set(
@@ -90,17 +91,24 @@ def test_one_round_is_the_main_comparison(tmp_path: Path) -> None:
 
 
 def test_lines_by_hand() -> None:
-    row: dict[str, Any] = {
-        name: name for name in ("task", "metric", "split", "mode", "measures", "higher_is_better")
-    }
-    row |= {"scale": 100, "points": False, "n": 9, "clusters": 9, "sft": 40.0, "after_round_1": 30.0}
-    row |= {"after_round_2": 20.0, "ci": {"sft": [35, 45], "after_round_1": [25, 35]}, "delta": -10.0}
-    row["sft_to_after_round_1"] = {"delta": -10.0, "ci_low": -12.0, "ci_high": -8.0, "p": 0.01, "mde": 1.0}
-    row["sft_to_after_round_2"] = {"delta": -20.0, "ci_low": -22.0, "ci_high": -18.0, "p": 0.001, "mde": 1.0}
+    row = MetricLine(
+        task="chair",
+        metric="chair_s",
+        split="test",
+        measures="invention",
+        higher_is_better=False,
+        n=9,
+        clusters=9,
+        values={"sft": 40.0, "after_round_1": 30.0, "after_round_2": 20.0},
+        ci={"sft": (35, 45), "after_round_1": (25, 35)},
+    )
+    row.set_change("sft", "after_round_1", Change(delta=-10.0, ci_low=-12.0, ci_high=-8.0, p=0.01, mde=1.0))
+    row.set_change("after_round_1", "after_round_2", Change(delta=-10.0))
+    row.set_change("sft", "after_round_2", Change(delta=-20.0, ci_low=-22.0, ci_high=-18.0, p=0.001))
     (found,) = lines_by_round([row], "sft", 2)
-    assert found["start"] == {"checkpoint": "sft", "value": 40.0, "ci": [35, 45]}
+    assert found["start"] == {"checkpoint": "sft", "value": 40.0, "ci": (35, 45)}
     assert [(item["round"], item["value"], item["ci"], item["delta"]) for item in found["rounds"]] == [
-        (1, 30.0, [25, 35], -10.0),
+        (1, 30.0, (25, 35), -10.0),
         (2, 20.0, None, -20.0),
     ]
 

@@ -9,6 +9,7 @@ import pytest
 
 from align.config import StageRecipe, Strict
 from align.errors import AlignError
+from align.model_ref import ModelRef
 from align.run import RunFolder, read_manifest
 
 
@@ -136,4 +137,4 @@ def test_two_processes_cannot_share_a_stage(tmp_path: Path, source: Path) -> Non
 def test_missing_input_is_told_and_a_hub_id_is_not_a_path(tmp_path: Path) -> None:
     with pytest.raises(AlignError, match="missing input data"):
         RunFolder.open(Recipe(run_dir=tmp_path), {"data": tmp_path / "none.parquet"})
-    RunFolder.open(Recipe(run_dir=tmp_path), {"model": "Qwen/Qwen2.5-VL-7B-Instruct"})
+    RunFolder.open(Recipe(run_dir=tmp_path), {"model": ModelRef(path="Qwen/Qwen2.5-VL-7B-Instruct")})

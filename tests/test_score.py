@@ -14,12 +14,13 @@ from align.config import validate
 from align.digest import digest_path
 from align.errors import AlignError, RecipeError
 from align.schema import Prediction, Score, read_rows, write_rows
+from evals.report.load import load_results
 from evals.score import Recipe, run, score_predictions
 from evals.task import Task, load_tasks
 
 NAMES = ["cat", "dog", "cup", "bed", "bus", "kite"]
 FIELDS = """
-task metric split higher_is_better base sft dpo delta ci_low ci_high p p_holm mde n clusters mode
+task metric split higher_is_better values ci steps delta ci_low ci_high p p_holm mde n clusters mode
 """
 
 
@@ -121,8 +122,10 @@ def test_three_checkpoints(tmp_path: Path, folders: dict[str, Path]) -> None:
     table = lines(score(tmp_path, folders))
     for row in table.values():
         assert set(FIELDS.split()) <= row.keys()
-        assert row["delta"] == pytest.approx(row["dpo"] - row["sft"], abs=2e-6)
-        assert row["base_to_sft"]["delta"] == pytest.approx(row["sft"] - row["base"], abs=2e-6)
+        base, sft, dpo = (row["values"][name] for name in folders)
+        assert row["delta"] == pytest.approx(dpo - sft, abs=2e-6)
+        assert row["steps"]["base"]["sft"]["delta"] == pytest.approx(sft - base, abs=2e-6)
+        assert row["steps"]["base"]["dpo"]["delta"] == pytest.approx(dpo - base, abs=2e-6)
         assert row["ci_low"] <= row["delta"] <= row["ci_high"] and 0 < row["p"] <= 1
         assert (row["p_holm"] is not None) == row["primary"]
         assert row["p_holm"] is None or row["p_holm"] >= row["p"]
@@ -164,12 +167,12 @@ def test_failed_requests_are_counted_not_scored(tmp_path: Path, folders: dict[st
 
 def test_one_and_two_checkpoints_of_other_names(tmp_path: Path, folders: dict[str, Path]) -> None:
     one = lines(score(tmp_path, {"mine": folders["sft"]}, name="one"))["chair", "test", "recall"]
-    assert one["delta"] is None and one["p"] is None and 0 < one["mine"] <= 100
+    assert one["delta"] is None and one["p"] is None and 0 < one["values"]["mine"] <= 100
     two = lines(score(tmp_path, {"old": folders["base"], "new": folders["dpo"]}, name="two"))[
         "chair", "test", "recall"
     ]
-    assert two["delta"] == pytest.approx(two["new"] - two["old"], abs=2e-6)
-    assert not [key for key in two if "_to_" in key]
+    assert two["delta"] == pytest.approx(two["values"]["new"] - two["values"]["old"], abs=2e-6)
+    assert two["steps"] == {}
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path: Path, folders: dict[str, Path]) -> None:
@@ -198,6 +201,32 @@ def test_missing_or_unknown_answers_are_refused(tasks_section: dict[str, Any]) -
 def test_refusals_before_any_work(tmp_path: Path, folders: dict[str, Path]) -> None:
     with pytest.raises(RecipeError, match=r"checkpoints\.dpo.*not a finished folder"):
         score(tmp_path, {**folders, "dpo": tmp_path / "nowhere"})
-    with pytest.raises(RecipeError, match="'delta' is a field"):
-        score(tmp_path, {"delta": folders["sft"]})
+    with pytest.raises(RecipeError, match="'a/b' is no plain word"):
+        score(tmp_path, {"a/b": folders["sft"]})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_may_have_any_plain_name(tmp_path: Path, folders: dict[str, Path]) -> None:
+    """Also that of a field of a line, and names whose steps would have been written alike."""
+    named = dict(zip(("p", "n", "mode", "delta", "p_to_n"), [*folders.values()] * 2, strict=False))
+    folder = score(tmp_path, named)
+    for row in lines(folder).values():
+        assert list(row["values"]) == list(named) and row["mode"] in ("official", "strict")
+        assert row["steps"]["p"]["n"]["delta"] == pytest.approx(
+            row["values"]["n"] - row["values"]["p"], abs=2e-6
+        )
+    found = load_results(folder)
+    assert list(found.checkpoints) == list(named) and len(found.steps) == 7
+
+
+def test_lines_of_another_shape_are_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
+    folder = score(tmp_path, folders)
+    raw = json.loads((folder / "metrics.json").read_text())
+    for change, said in (({"sft": 1.0}, "not a line of metrics: sft"), ({"values": None}, "values")):
+        (folder / "metrics.json").write_text(json.dumps([{**raw[0], **change}]))
+        with pytest.raises(AlignError, match=said) as caught:
+            load_results(folder)
+        assert "item 0" in caught.value.where and caught.value.fix == "run `align score` again"
+    (folder / "metrics.json").write_text(json.dumps([{key: raw[0][key] for key in raw[0] if key != "n"}]))
+    with pytest.raises(AlignError, match="metrics lack n"):
+        load_results(folder)

@@ -17,7 +17,7 @@ import pytest
 
 from align.digest import digest_file
 from align.errors import AlignError
-from align.model_digest import as_checkpoint, model_digest
+from align.model_ref import ModelRef
 from align.serve import ServeSettings, serve, server_args, telling_line
 from tests.vllm_fixtures import ServedBase
 
@@ -102,30 +102,28 @@ def test_missing_vllm_names_the_install_command(
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AlignError, match=r"no config\.json"):
-        model_digest(tmp_path)
+        ModelRef.of(tmp_path).digest()
     with pytest.raises(AlignError, match="no such checkpoint"):
-        model_digest(as_checkpoint(str(tmp_path / "gone")))
-    assert as_checkpoint("some-owner/some-model") == "some-owner/some-model"
-    assert model_digest("some-owner/some-model") == "id:some-owner/some-model"
+        ModelRef.of(str(tmp_path / "gone")).digest()
 
 
 def test_the_digest_is_of_bytes_not_of_the_place(checkpoint: Path, tmp_path: Path) -> None:
-    before = model_digest(checkpoint)
+    before = ModelRef.of(checkpoint).digest()
     stage = tmp_path / "stage"
     stage.mkdir()
     moved = checkpoint.rename(stage / "checkpoint")
-    assert model_digest(moved) == before
+    assert ModelRef.of(moved).digest() == before
     sha256 = digest_file(moved / "config.json")
     (stage / "manifest.json").write_text(
         json.dumps({"outputs": {"checkpoint/config.json": {"sha256": sha256}}})
     )
-    assert model_digest(moved) == before
+    assert ModelRef.of(moved).digest() == before
     (moved / "model.safetensors").write_bytes(b"weights")
-    assert model_digest(moved) != before
+    assert ModelRef.of(moved).digest() != before
 
 
 def test_arguments_pin_sampling_and_leave_room_for_whole_prompts(checkpoint: Path) -> None:
-    args = server_args(checkpoint, ServeSettings(max_num_seqs=8), 8000, "m")
+    args = server_args(ModelRef.of(checkpoint), ServeSettings(max_num_seqs=8), 8000, "m")
     pairs = dict(pairwise(args))
     assert pairs["--generation-config"] == "vllm"
     assert "--trust-remote-code" not in args
@@ -135,13 +133,13 @@ def test_arguments_pin_sampling_and_leave_room_for_whole_prompts(checkpoint: Pat
 
 
 def test_only_a_model_that_reads_images_is_told_how_many(checkpoint: Path) -> None:
-    assert not any("mm-" in word for word in server_args(checkpoint, ServeSettings(), 8000, "m"))
+    assert not any("mm-" in word for word in server_args(ModelRef.of(checkpoint), ServeSettings(), 8000, "m"))
     for config in ({"model_type": "llava"}, {"model_type": "unheard_of", "vision_config": {}}):
         (checkpoint / "config.json").write_text(json.dumps({"max_position_embeddings": 256, **config}))
-        pairs = dict(pairwise(server_args(checkpoint, ServeSettings(max_images=3), 8000, "m")))
+        pairs = dict(pairwise(server_args(ModelRef.of(checkpoint), ServeSettings(max_images=3), 8000, "m")))
         assert json.loads(pairs["--limit-mm-per-prompt"]) == {"image": 3}
     (checkpoint / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_positions": 128}))
-    pairs = dict(pairwise(server_args(checkpoint, ServeSettings(max_num_seqs=2), 8000, "m")))
+    pairs = dict(pairwise(server_args(ModelRef.of(checkpoint), ServeSettings(max_num_seqs=2), 8000, "m")))
     assert pairs.get("--max-num-batched-tokens", "256") == "256"
 
 

@@ -17,6 +17,7 @@ from align.errors import AlignError
 from align.families import FAMILIES
 from align.merging.adapters import read_adapter
 from align.merging.layer_changes import compare
+from align.model_ref import ModelRef
 from align.serve import Server, ServeSettings, serve, server_args
 from align.served_adapters import (
     RANKS,
@@ -35,12 +36,12 @@ from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 def test_what_vllm_would_ignore_is_refused_with_the_component(twins: Twins, tmp_path: Path) -> None:
     base = twins("llava")
     text = make_adapter(base, tmp_path / "text")
-    check_all(base, {"text": text})
+    check_all(ModelRef.of(base), {"text": text})
     tower = make_adapter(base, tmp_path / "tower", components=("language", "vision", "connector"))
     ignored = ignored_tensors(read_adapter(tower), "llava")
     assert ignored.keys() == {"vision", "connector"} and len(ignored["connector"]) == 4
     with pytest.raises(AlignError, match=r"vLLM would ignore 4 in connector, \d+ in vision") as caught:
-        check_all(base, {"text": text, "tower": tower})
+        check_all(ModelRef.of(base), {"text": text, "tower": tower})
     assert "align merge" in caught.value.fix
     changes = compare(base, merge_by_peft(base, tower, tmp_path / "merged"), read_adapter(tower))
     assert not changes.faults() and changes.why_merge == caught.value.what
@@ -61,18 +62,18 @@ def test_what_vllm_refuses_is_refused_before_it_starts(
 ) -> None:
     adapter = make_adapter(twins("llava"), tmp_path / "adapter", **config)
     with pytest.raises(AlignError, match=why):
-        check_all(twins("llava"), {"it": adapter})
+        check_all(ModelRef.of(twins("llava")), {"it": adapter})
 
 
 def test_an_adapter_of_other_weights_is_refused(twins: Twins, tmp_path: Path) -> None:
     base, adapter = twins("llava"), make_adapter(twins("llava"), tmp_path / "adapter")
     (adapter / "base.json").write_text(json.dumps({"path": "elsewhere", "digest": "0" * 64}))
     with pytest.raises(AlignError, match="'it' was trained on another base"):
-        check_all(base, {"it": adapter})
+        check_all(ModelRef.of(base), {"it": adapter})
     record = {"path": "elsewhere", "digest": "0" * 64, "quantization": "nf4"}
     (adapter / "base.json").write_text(json.dumps(record))
     with pytest.raises(AlignError, match="trained on a base in nf4"):
-        check_all(base, {"it": adapter})
+        check_all(ModelRef.of(base), {"it": adapter})
 
 
 def test_the_command_line_makes_room_for_the_largest(twins: Twins, tmp_path: Path) -> None:
@@ -81,12 +82,14 @@ def test_the_command_line_makes_room_for_the_largest(twins: Twins, tmp_path: Pat
         "small": make_adapter(base, tmp_path / "small", r=4),
         "large": make_adapter(base, tmp_path / "large", r=17, seed=1),
     }
-    args = server_args(base, ServeSettings(adapters=adapters, max_loras=2), 8000, "m")
+    args = server_args(ModelRef.of(base), ServeSettings(adapters=adapters, max_loras=2), 8000, "m")
     pairs = dict(pairwise(args))
     assert "--enable-lora" in args and pairs["--max-lora-rank"] == "32" and pairs["--max-loras"] == "2"
     assert "--enable-tower-connector-lora" not in args
-    assert "--enable-lora" not in server_args(base, ServeSettings(), 8000, "m")
-    assert vllm_environment(base, loads_adapters=True)["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
+    assert "--enable-lora" not in server_args(ModelRef.of(base), ServeSettings(), 8000, "m")
+    assert (
+        vllm_environment(ModelRef.of(base), loads_adapters=True)["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
+    )
     names = {served_name(name, path) for name, path in adapters.items()}
     digests = {adapted_digest("base", path) for path in adapters.values()}
     assert len(names) == len(digests) == 2 and "base" not in digests

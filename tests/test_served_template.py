@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from align.chat import openai_messages
+from align.model_ref import ModelRef
 from align.modeling import ModelSection, load_model, load_processor
 from align.schema import Message
 from align.served_template import served_template, template_args
@@ -23,17 +24,22 @@ def test_the_served_prompt_is_the_trained_one_without_image_tokens(twins: Twins,
             part["type"] = "image"
     trained, served = (
         processor.apply_chat_template(turns, chat_template=template, add_generation_prompt=True)
-        for template in (processor.chat_template, served_template(folder))
+        for template in (processor.chat_template, served_template(ModelRef.of(folder)))
     )
     assert "<image>" in trained and served == trained.replace("<image>", "")
 
-    flag, path = template_args(folder, tmp_path / "vllm.log")
-    assert flag == "--chat-template" and Path(path).read_text() == served_template(folder)
+    flag, path = template_args(ModelRef.of(folder), tmp_path / "vllm.log")
+    assert flag == "--chat-template" and Path(path).read_text() == served_template(ModelRef.of(folder))
 
 
 def test_other_families_keep_their_template(twins: Twins, tmp_path: Path) -> None:
-    assert served_template(twins("llava")) is None and served_template("some/model") is None
-    assert template_args(twins("llava"), tmp_path / "vllm.log") == [] and not list(tmp_path.iterdir())
+    assert (
+        served_template(ModelRef.of(twins("llava"))) is None
+        and served_template(ModelRef.of("some/model")) is None
+    )
+    assert template_args(ModelRef.of(twins("llava")), tmp_path / "vllm.log") == [] and not list(
+        tmp_path.iterdir()
+    )
 
 
 @pytest.mark.parametrize(("name", "told"), [("paligemma", True), ("llava", False)])

@@ -12,6 +12,7 @@ from PIL import Image
 from align.config import validate
 from align.digest import MANIFEST
 from align.errors import RecipeError
+from evals.generate import Recipe as GenerateRecipe
 from evals.suite import Recipe, run, steps
 from tests.chat_server import ChatServer
 
@@ -56,7 +57,7 @@ def test_one_recipe_generates_scores_and_reports(tmp_path: Path) -> None:
         assert server.answered.total() == 36
     lines = json.loads((tmp_path / "run" / "eval" / "score" / "metrics.json").read_text())
     f1 = next(line for line in lines if line["metric"] == "f1")
-    assert f1["base"] == f1["dpo"] == pytest.approx(100 * 12 / 17, abs=1e-4)
+    assert f1["values"]["base"] == f1["values"]["dpo"] == pytest.approx(100 * 12 / 17, abs=1e-4)
 
 
 def test_one_checkpoint_has_a_report_of_its_own(tmp_path: Path) -> None:
@@ -73,6 +74,14 @@ def test_stages_share_the_recipes_keys(tmp_path: Path) -> None:
     assert [step.recipe.name for step in found] == ["generate_base", "generate_dpo", "score", "report"]
     assert {step.recipe.seed for step in found[:3]} == {3}
     assert [step.recipe.model_dump()["concurrency"] for step in found[:2]] == [7, 7]
+
+
+def test_what_is_not_said_is_as_generate_has_it(tmp_path: Path) -> None:
+    """One source of defaults: how a checkpoint is asked does not depend on the command."""
+    asked = recipe(tmp_path, "http://localhost:1/v1", ("base",))
+    values = {"run_dir": asked.run_dir / "eval", "name": "generate_base", "model": asked.checkpoints["base"]}
+    alone = validate(GenerateRecipe, {**values, "tasks": asked.tasks, "serve": asked.serve}, where="test")
+    assert steps(asked)[0].recipe == alone
 
 
 @pytest.mark.parametrize(

@@ -95,16 +95,16 @@ def test_accuracy_overall_by_kind_and_as_mean_of_kinds(tmp_path: Path) -> None:
         task.score(sample, Prediction(key="k", task="vqa", sample_id=sample.id, text=text))
         for sample, text in zip(samples, ["3", "yes", "no", "Yes"], strict=True)
     ]
-    rows = {(r["metric"], r["split"]): r for r in compare_task(task, {"base": scores}, 100, [0])}
-    found = {key: row["base"] for key, row in rows.items()}
+    rows = {(r.metric, r.split): r for r in compare_task(task, {"base": scores}, 100, [0])}
+    found = {key: row.values["base"] for key, row in rows.items()}
     assert found["accuracy", "test"] == pytest.approx(50.0)
     assert found["accuracy_strict", "test"] == pytest.approx(75.0)
     assert found["accuracy", "test/exists"] == pytest.approx(66.6667, abs=1e-4)
     assert found["accuracy", "test/how many"] == 0.0
     assert found["accuracy", "test/mean of kinds"] == pytest.approx(33.3333, abs=1e-4)
-    assert (rows["accuracy", "test"]["n"], rows["accuracy", "test"]["clusters"]) == (4, 3)
-    assert (rows["accuracy", "test/exists"]["n"], rows["accuracy", "test/exists"]["clusters"]) == (3, 3)
-    assert [key for key, row in rows.items() if row["primary"]] == [("accuracy", "test")]
+    assert (rows["accuracy", "test"].n, rows["accuracy", "test"].clusters) == (4, 3)
+    assert (rows["accuracy", "test/exists"].n, rows["accuracy", "test/exists"].clusters) == (3, 3)
+    assert [key for key, row in rows.items() if row.primary] == [("accuracy", "test")]
 
 
 def test_strict_can_be_primary(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from align.model_digest import model_digest
+from align.model_ref import ModelRef
 
 _HELPER = """
 import json, sys, time
@@ -60,7 +60,7 @@ def served_base(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     `ALIGN_TEST_SERVER=http://host:port/v1` names one that is up already.
     """
     if url := os.environ.get("ALIGN_TEST_SERVER"):
-        yield ServedBase(url, model_digest(base_checkpoint), True, base_checkpoint)
+        yield ServedBase(url, ModelRef.of(base_checkpoint).digest(), True, base_checkpoint)
         return
     logs = tmp_path_factory.mktemp("vllm")
     command = [sys.executable, "-c", _HELPER, str(base_checkpoint), str(logs)]

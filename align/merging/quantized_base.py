@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
-from align.families import family_of
+from align.family_proposal import known_family
 from align.modeling import not_quantized
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def quantized_weights(model: PreTrainedModel, quantization: str) -> dict[str, bo
 
     if quantization == "none":
         return {}
-    family = family_of(model.config.model_type, model.config)
+    family = known_family(model.config)
     skipped = not_quantized(model.config.model_type, model.config)
     return {
         f"{name}.weight": isinstance(module, Conv1D)

@@ -4,10 +4,10 @@
     sft: {recipe: sft.yaml, minutes: 3}
     sft_merged: {stage: merge, model: {path: assets/base}, adapter: "${run_dir}/sft/adapter"}
 
-`stage` is the kind of stage (default: the section's name), `recipe` a stage recipe beside the pipeline file
-that the section's other keys override, `minutes` how long it took where it was measured, `about` what to
-tell the user. `run_dir` and `seed` reach every stage, `vars` holds what sections share, and `rounds` with
-`round` repeats stages (`rounds.py`). Every recipe is checked before anything runs.
+`stage` is the kind of stage (default: what the recipe says, else the section's name), `recipe` a stage recipe
+beside the pipeline file that the section's other keys override, `minutes` how long it took where it was
+measured, `about` what to tell the user. `run_dir` and `seed` reach every stage, `vars` holds what sections
+share, and `rounds` with `round` repeats stages (`rounds.py`). Every recipe is checked before anything runs.
 """
 
 from __future__ import annotations
@@ -173,17 +173,17 @@ def _load_step(path: Path, tree: DictConfig, slot: Slot, loop: Loop | None) -> S
         raise RecipeError(
             f"section {name!r} is not a mapping", where=str(path), fix="write it as `name: {...}`"
         )
-    kind = section.get("stage", name)
-    if kind not in stage_names():
-        raise RecipeError(
-            f"{name}.stage = {kind!r} is not a stage{nearest(kind, stage_names())}", where=str(path)
-        )
     base: Any = {}
     if "recipe" in section:
         file = path.parent / section["recipe"]
         if not file.is_file():
             raise RecipeError(f"{name}.recipe = {section['recipe']!r}: no such file", where=str(path))
         base = load_tree(file)
+    kind = section.get("stage") or base.get("stage") or name
+    if kind not in stage_names():
+        raise RecipeError(
+            f"{name}.stage = {kind!r} is not a stage{nearest(kind, stage_names())}", where=str(path)
+        )
     inline = {key: value for key, value in section.items() if key not in _SECTION_KEYS}
     try:
         seed = int(tree.get("seed", 0))

@@ -69,7 +69,7 @@ def check_loftq(config: LoraConfig, reference: str, quantized: bool) -> None:
         what = f"loftq starts elsewhere than adapter off: {reference}"
         raise AlignError(what, where=where, fix=f"use {others}")
     if config.use_dora:
-        raise AlignError("loftq cannot start DoRA's magnitudes", where=where, fix="leave use_dora out")
+        raise AlignError("loftq cannot start DoRA's magnitudes", where=where, fix="leave lora.use_dora out")
 
 
 def check_initialisation(config: LoraConfig, reference: str = "", quantized: bool = False) -> None:

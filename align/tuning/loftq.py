@@ -57,7 +57,7 @@ def start_from_rounding(peft_model: Any, folder: Path) -> float:
         raise AlignError(
             "loftq has nothing to make up for: LoRA sits on layers that are not quantised",
             where="lora.components",
-            fix="add language, or use init_lora_weights: true",
+            fix="add language, or use lora.init_lora_weights: true",
         )
     share = 1 - left / lost
     say(f"  LoftQ: the adapter starts with {share:.0%} of what rounding took from the base")

@@ -21,7 +21,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from align.config import Strict
 from align.errors import AlignError
-from align.families import FAMILIES, Blocks, Component, Family, family_of, matching
+from align.families import FAMILIES, Blocks, Component, Family, matching
+from align.family_proposal import known_family
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -120,7 +121,7 @@ def section_parts(
     """
     if not sections:
         raise AlignError("lora.components names no component", fix="set lora.components: [language]")
-    family = family_of(model.config.model_type, model.config)
+    family = known_family(model.config)
     parts = [_part(name, section, defaults, family, model) for name, section in sections.items()]
     for one, other in combinations(parts, 2):
         _check_apart(one, other)

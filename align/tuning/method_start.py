@@ -11,7 +11,7 @@ from align.tuning.placement import Placement, place_dropout, placement
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from align.modeling import CheckpointSection
+    from align.model_ref import ModelRef
     from align.run import RunFolder
     from align.tuning.methods import MethodPlan
 
@@ -24,7 +24,7 @@ def prepare_start(plan: MethodPlan, model: PreTrainedModel, batches: Batches) ->
 
 
 def finish_start(
-    plan: MethodPlan, model: Any, batches: Batches, folder: RunFolder, base: CheckpointSection
+    plan: MethodPlan, model: Any, batches: Batches, folder: RunFolder, base: ModelRef
 ) -> Placement:
     """The adapter as it will start, and the table of what trains, held against the plan.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
-from align.families import family_of
+from align.family_proposal import known_family
 from align.modeling import first_line
 from align.progress import say
 from align.tuning.initialisation import LOFTQ, check_initialisation, check_loftq
@@ -168,7 +168,7 @@ def _own_weights(recipe: TrainingRecipe, model: PreTrainedModel) -> tuple[Part, 
             f"  the weights train in {str(model.dtype).removeprefix('torch.')}, which loses small updates; "
             "model.dtype: float32 with trainer.bf16: true keeps them"
         )
-    family = family_of(model.config.model_type, model.config)
+    family = known_family(model.config)
     parts = []
     for component in recipe.full.components:
         if component == "language":

@@ -25,6 +25,7 @@ from pydantic import Field, model_validator
 from align.coco import read_json
 from align.config import StageRecipe, read_words, validate
 from align.errors import AlignError
+from align.folder_state import Input
 from align.modeling import ModelSection
 from align.objects import Mode
 from align.progress import say
@@ -96,11 +97,11 @@ def run(recipe: Recipe) -> RunFolder:
     Raises:
         AlignError: a bad row, no pairs, or a judge folder without `agreement.json`.
     """
-    inputs: dict[str, str | Path] = {"pairs": recipe.pairs, **truth_inputs(recipe.truth)}
+    inputs: dict[str, Input] = {"pairs": recipe.pairs, **truth_inputs(recipe.truth)}
     if recipe.judge is not None:
         inputs["judge"] = recipe.judge
     if recipe.model is not None:
-        inputs["model"] = recipe.model.source()
+        inputs["model"] = recipe.model
     folder = RunFolder.open(recipe, inputs)
     if folder.is_complete:
         return folder

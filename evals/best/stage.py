@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 from align.claims import PictureTruth, load_picture_truth
 from align.config import StageRecipe, Strict
 from align.errors import AlignError
+from align.folder_state import Input
 from align.modeling import ModelSection
 from align.progress import say
 from align.run import RunFolder
@@ -96,12 +97,12 @@ def run(recipe: Recipe) -> RunFolder:
     return folder
 
 
-def _inputs(recipe: Recipe) -> dict[str, str | Path]:
-    found: dict[str, str | Path] = {"candidates": recipe.candidates}
+def _inputs(recipe: Recipe) -> dict[str, Input]:
+    found: dict[str, Input] = {"candidates": recipe.candidates}
     for name in ("policy", "reference"):
         section = getattr(recipe, name)
         if section is not None:
-            found[name] = section.source()
+            found[name] = section
     if recipe.verdicts is not None:
         found["verdicts"] = recipe.verdicts
     for number, item in enumerate(recipe.truth):

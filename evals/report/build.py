@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evals.metric_line import dump_lines
 from evals.report import provenance, sides, table
 from evals.report.captions import Described, read_described
 from evals.report.examples import STRATA, Example, choose_examples, stratum_name
@@ -90,11 +92,9 @@ def build_report(recipe: Recipe) -> Report:
         "next_steps": _next_steps(results, verdict),
         "sections": _sections(bool(unasked), bool(figures), bool(examples)),
     }
-    from evals.report.stage import dump_json
-
     return Report(
         files={
-            "report.json": dump_json(_json(results, verdict, unasked, record)),
+            "report.json": _dump_json(_json(results, verdict, unasked, record)),
             "report.html": render_page(context),
             "report.md": render_markdown(recipe.title, results, verdict, unasked),
         },
@@ -109,7 +109,7 @@ def _json(results: Results, verdict: Verdict, unasked: Unasked, record: Mapping[
         **({"pairwise": list(results.preferences)} if results.preferences else {}),
         **({"remarks": list(results.remarks)} if results.remarks else {}),
         "checkpoints": list(results.checkpoints),
-        "metrics": [dict(line) for line in results.raw_metrics],
+        "metrics": dump_lines(results.lines_as_scored),
         "health": results.raw_health,
         "verdict": verdict.to_json(),
         "unasked": unasked.to_json(),
@@ -256,3 +256,8 @@ def _sections(unasked: bool, figures: bool, examples: bool) -> list[tuple[str, s
     found += [("plots", "Plots")] if figures else []
     found += [("examples", "Examples")] if examples else []
     return [*found, ("health", "Health"), ("provenance", "Provenance")]
+
+
+def _dump_json(value: Any) -> str:
+    """Indented JSON, the same bytes for the same value."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from align.errors import AlignError
 from align.progress import say
 from evals.compare_runs import compare_runs, write_compared
-from evals.report.stage import Recipe, run
 from evals.runs import read_runs
 from evals.score import show_metrics
 
 _MARK = "runs.json"
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str], report: Callable[[Path, Path, str], object]) -> int:
     """The command; returns the exit code.
+
+    Args:
+        report: writes the report of a score folder: run folder, scores, title.
 
     Raises:
         AlignError: fewer than two runs, one without scores, or a folder for the result that is in use.
@@ -32,7 +34,7 @@ def main(words: Sequence[str]) -> int:
     found = compare_runs(runs, options.resamples)
     scores = _clear(out / "score")
     write_compared(scores, runs, found)
-    if comparable := [line for line in found.metrics if None not in [line[name] for name in names]]:
+    if comparable := [line for line in found.metrics if None not in line.values.values()]:
         show_metrics(comparable, names)
     for task, reasons in found.apart.items():
         say(f"  {task} cannot be compared: {'; '.join(reasons)}")
@@ -40,7 +42,7 @@ def main(words: Sequence[str]) -> int:
         say(f"  note: {remark}")
     if not found.metrics:
         raise AlignError("the runs have no task in common", fix="score them on the same tasks")
-    run(Recipe(run_dir=out, scores=scores, title=f"Comparison of {', '.join(names)}"))
+    report(out, scores, f"Comparison of {', '.join(names)}")
     return 0
 
 

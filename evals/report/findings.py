@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from evals.metric_line import Change
 from evals.report.captions import INVENTED, Described
 from evals.report.load import Results, whole_of
-from evals.report.metric import GUARDS, Change, Metric, shown_name, task_label
+from evals.report.metric import GUARDS, Metric, shown_name, task_label
 from evals.report.wording import digits_of, interval, join_words, points, signed
 
 Tone = Literal["good", "bad", "warn", "neutral"]
@@ -189,9 +190,13 @@ def earlier_steps(results: Results) -> list[Finding]:
         ]
         if parts:
             title = f"{shown_name(one)} to {shown_name(two)}"
-            numbers = {line.task: asdict(line.changes.get((one, two), Change())) for line in lines}
+            numbers = {line.task: _numbers(line.changes.get((one, two), Change())) for line in lines}
             found.append(Finding(f"{one}_to_{two}", "neutral", title, "; ".join(parts) + ".", numbers))
     return found
+
+
+def _numbers(change: Change) -> dict[str, Any]:
+    return change.model_dump(include={"delta", "ci_low", "ci_high", "p", "p_holm", "mde", "paired"})
 
 
 def health(results: Results) -> Finding | None:

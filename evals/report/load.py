@@ -12,13 +12,10 @@ from typing import Any
 from align.digest import MANIFEST
 from align.errors import AlignError
 from align.schema import Score, read_rows
-from evals.comparison import step_key, steps_of
-from evals.report.metric import Change, Metric, part_of
+from evals.metric_line import MetricLine, read_lines, steps_of
+from evals.report.metric import Metric, part_of
 from evals.report.source import Source, read_json, read_source
-from evals.task import CAPTION_AIMS
 
-_CHANGE = ("delta", "ci_low", "ci_high", "p")
-_REQUIRED = ("task", "metric", "split", "higher_is_better", "measures", *_CHANGE, "n", "clusters")
 # A user's own task is drawn like the benchmark whose metrics it has.
 _ALIKE = {"chair_i": "chair", "yes_ratio": "pope"}
 
@@ -37,12 +34,12 @@ class Results:
         apart: task -> why it cannot be compared; only of several runs.
         remarks: what else a reader must know of a comparison of runs.
         definitions: task -> its metrics as ratios of sums over the rows' values; empty in older scores.
-        raw_metrics: the lines of `metrics.json` as they are; `metrics` lacks those of parts not asked.
+        lines_as_scored: of `metrics.json`, all of them; `metrics` lacks those of parts not asked.
     """
 
     checkpoints: Sequence[str]
     metrics: Sequence[Metric]
-    raw_metrics: Sequence[Mapping[str, Any]]
+    lines_as_scored: Sequence[MetricLine]
     health: Sequence[Mapping[str, Any]]
     raw_health: Any
     rows: Mapping[str, Mapping[str, Sequence[Score]]]
@@ -155,10 +152,8 @@ def load_results(folder: Path) -> Results:
     Raises:
         AlignError: a file is missing, or has not the fields that the score stage writes.
     """
-    raw = read_json(folder / "metrics.json")
-    if not isinstance(raw, list) or not raw:
-        raise AlignError("no metrics", where=str(folder / "metrics.json"), fix="run `align score` again")
-    checkpoints = _checkpoints(raw[0], folder / "rows")
+    lines = read_lines(read_json(folder / "metrics.json"), str(folder / "metrics.json"))
+    checkpoints = _checkpoints(lines[0], folder / "rows")
     cards = _json_if_any(folder / "tasks.json")
     bad_rows: list[str] = []
     rows: dict[str, dict[str, list[Score]]] = {}
@@ -169,8 +164,8 @@ def load_results(folder: Path) -> Results:
     health, runs = read_json(folder / "health.json"), _json_if_any(folder / "runs.json")
     return Results(
         checkpoints,
-        _metrics(raw, cards, checkpoints, str(folder / "metrics.json")),
-        raw,
+        _metrics(lines, cards),
+        lines,
         _health(health),
         health,
         rows,
@@ -203,66 +198,26 @@ def _json_if_any(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _checkpoints(item: Mapping[str, Any], rows: Path) -> list[str]:
-    names = [name for name in item if (rows / name).is_dir()]
+def _checkpoints(line: MetricLine, rows: Path) -> list[str]:
+    names = [name for name in line.values if (rows / name).is_dir()]
     if not names:
         raise AlignError("no checkpoint's rows", where=str(rows), fix="run `align score` again")
     return names
 
 
-def _metrics(
-    raw: Sequence[Mapping[str, Any]], cards: Mapping[str, Any], checkpoints: Sequence[str], where: str
-) -> list[Metric]:
-    for index, item in enumerate(raw):
-        missing = [key for key in (*_REQUIRED, *checkpoints) if key not in item]
-        if missing:
-            raise AlignError(
-                f"metrics lack {', '.join(missing)}",
-                where=f"{where} item {index}",
-                fix="run `align score` again",
-            )
-    kinds = {str(item["task"]): str(cards.get(item["task"], {}).get("type", item["task"])) for item in raw}
-    for item in raw:
-        if kinds[item["task"]] == "custom" and item["metric"] in _ALIKE:
-            kinds[item["task"]] = _ALIKE[item["metric"]]
-    asked = [item for item in raw if item["n"] and not is_unmeasured(item, checkpoints)]
-    return [_metric(item, cards.get(item["task"], {}), kinds[item["task"]], checkpoints) for item in asked]
+def _metrics(lines: Sequence[MetricLine], cards: Mapping[str, Any]) -> list[Metric]:
+    kinds = {line.task: str(cards.get(line.task, {}).get("type", line.task)) for line in lines}
+    for line in lines:
+        if kinds[line.task] == "custom" and line.metric in _ALIKE:
+            kinds[line.task] = _ALIKE[line.metric]
+    asked = [line for line in lines if line.n and not is_unmeasured(line)]
+    splits = {task: str(cards.get(task, {}).get("split") or "") for task in kinds}
+    return [Metric.of(line, kinds[line.task], part_of(line.split, splits[line.task])) for line in asked]
 
 
-def is_unmeasured(item: Mapping[str, Any], checkpoints: Sequence[str]) -> bool:
+def is_unmeasured(line: MetricLine) -> bool:
     """Whether a measure of captions has nothing to measure in any checkpoint: nobody said a colour."""
-    return item["measures"] in CAPTION_AIMS and set(checkpoints) <= set(item.get("undefined") or ())
-
-
-def _metric(
-    item: Mapping[str, Any], card: Mapping[str, Any], kind: str, checkpoints: Sequence[str]
-) -> Metric:
-    lacking = set(item.get("undefined") or ()) if item["measures"] in CAPTION_AIMS else set()
-    steps = {step: None if lacking & {*step} else item.get(step_key(*step)) for step in steps_of(checkpoints)}
-    return Metric(
-        task=item["task"],
-        type=kind,
-        metric=item["metric"],
-        split=item["split"] or "",
-        part=part_of(item["split"] or "", str(card.get("split") or "")),
-        mode=item.get("mode") or "",
-        measures=item["measures"],
-        points=bool(item.get("points")),
-        description=str(item.get("description") or ""),
-        higher_is_better=item["higher_is_better"],
-        primary=bool(item.get("primary")),
-        values={name: None if name in lacking else item[name] for name in checkpoints},
-        ci={name: (ends[0], ends[1]) for name, ends in (item.get("ci") or {}).items() if name not in lacking},
-        n=item["n"],
-        clusters=item["clusters"],
-        change=Change() if lacking & {*checkpoints[-2:]} else _change(item),
-        changes={step: _change(found) for step, found in steps.items() if found},
-    )
-
-
-def _change(item: Mapping[str, Any]) -> Change:
-    delta, low, high, p = (item[key] for key in _CHANGE)
-    return Change(delta, low, high, p, item.get("p_holm"), item.get("mde"), item.get("paired", True))
+    return set(line.values) <= line.lacking
 
 
 def _health(raw: Any) -> list[dict[str, Any]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+from evals.metric_line import Change, MetricLine
 
 Effect = Literal["better", "worse", "changed", "unclear"]
 
@@ -42,62 +43,46 @@ GUARDS = {"chair": "recall", "amber": "cover", "objhal": "recall"}
 told."""
 
 
-@dataclass(frozen=True)
-class Change:
-    """One checkpoint minus another, with its 95% interval.
-
-    Attributes:
-        p_holm: corrected over the primary metrics; None for a metric that is not one.
-        mde: the smallest true change that the test set would find four times in five.
-        paired: whether both answered the same samples; otherwise two independent intervals were put together.
-    """
-
-    delta: float | None = None
-    ci_low: float | None = None
-    ci_high: float | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    mde: float | None = None
-    paired: bool = True
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return self.ci_low is not None and self.ci_high is not None and not self.ci_low <= 0 <= self.ci_high
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One line of the results. Shares are in percent and their differences in percentage points.
+class Metric(MetricLine):
+    """A line of the results as the report shows it. Shares are in percent and their differences in percentage
+    points; where a checkpoint has nothing to measure there are no numbers.
 
     Attributes:
         type: the kind of task (`chair`, `pope`, `vqa`); `task` is its name in the recipe.
         part: what part of the task's split the line is about: POPE's variant, VQA's kind; empty for all.
-        measures: `invention`, `probing`, `ability`, `truth` or `form`, see `evals.task.Aim`.
-        points: whether values are on the benchmark's own scale instead of percent.
-        values: checkpoint -> value, in the order of the checkpoints; None where there is none.
-        ci: checkpoint -> its value's own 95% interval.
-        change: the last checkpoint against the one before; all None where it cannot be told.
-        changes: (before, after) -> the same for the other steps.
     """
 
-    task: str
     type: str
-    metric: str
-    split: str
     part: str
-    mode: str
-    measures: str
-    points: bool
-    description: str
-    higher_is_better: bool | None
-    primary: bool
-    values: Mapping[str, float | None]
-    ci: Mapping[str, tuple[float, float]]
-    n: int
-    clusters: int
-    change: Change = field(default_factory=Change)
-    changes: Mapping[tuple[str, str], Change] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, line: MetricLine, kind: str, part: str) -> Metric:
+        """What a line says, without the numbers of checkpoints that it lacks."""
+        lacking = line.lacking
+        last = Change() if lacking & {*[*line.values][-2:]} else line
+        return cls(
+            **line.model_dump(exclude={*Change.model_fields, "values", "ci", "steps"}),
+            **last.model_dump(include=set(Change.model_fields)),
+            values={name: None if name in lacking else value for name, value in line.values.items()},
+            ci={name: ends for name, ends in line.ci.items() if name not in lacking},
+            steps={
+                before: {after: change for after, change in found.items() if after not in lacking}
+                for before, found in line.steps.items()
+                if before not in lacking
+            },
+            type=kind,
+            part=part,
+        )
+
+    @property
+    def change(self) -> Change:
+        """The last checkpoint against the one before; all None where it cannot be told."""
+        return self
+
+    @property
+    def changes(self) -> Mapping[tuple[str, str], Change]:
+        """(before, after) -> the same for the other steps."""
+        return {(one, two): change for one, found in self.steps.items() for two, change in found.items()}
 
     @property
     def base_name(self) -> str:

@@ -13,10 +13,9 @@ Checkpoints of several runs side by side, with what cannot be compared and why:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -100,7 +99,10 @@ def direct(words: Sequence[str]) -> int | None:
         return None
     from evals.report.compare import main
 
-    return main(words)
+    def report(out: Path, scores: Path, title: str) -> RunFolder:
+        return run(Recipe(run_dir=out, scores=scores, title=title))
+
+    return main(words, report)
 
 
 def _inputs(recipe: Recipe) -> dict[str, str | Path]:
@@ -114,8 +116,3 @@ def _inputs(recipe: Recipe) -> dict[str, str | Path]:
     found: dict[str, str | Path] = {"scores": recipe.scores}
     found |= {name: path for name, path in optional.items() if path is not None}
     return found | {f"stage_{index}": path for index, path in enumerate(recipe.stages)}
-
-
-def dump_json(value: Any) -> str:
-    """Indented JSON, the same bytes for the same value."""
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from evals.metric_line import Change
 from evals.report.findings import UNHEALTHY, shown
 from evals.report.guards import GUARDED_MEASURES, guarded_tasks
 from evals.report.load import Results, whole_of
-from evals.report.metric import Change, Metric, shown_name, task_label
+from evals.report.metric import Metric, shown_name, task_label
 from evals.report.plots.series import all_series
 from evals.report.unasked import Unasked
 from evals.report.wording import digits_of, interval, shown_p, signed

@@ -33,14 +33,14 @@ from typing_extensions import override
 
 from align.coco import read_json
 from align.errors import AlignError
-from align.schema import Message, Prediction, Score
+from align.schema import Message, Score
 from evals.answers import TEXT_FIELDS, answer_text, is_own, make_prediction, own_predictions, read_answer_rows
 from evals.caption_measures import PRESENCE, caption_meta, caption_metrics, caption_values
 from evals.data_folder import find_file
 from evals.nouns import nltk_nouns, placed_nouns
 from evals.places import describe_places
 from evals.similarity import Similar, exactly, spacy_similar
-from evals.task import MODE_PREFIXES, MODES, Card, Mark, Metric, Mode, Sample, Task, TaskConfig
+from evals.task import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample, Task, TaskConfig
 from evals.tasks.amber_metrics import amber_metrics, published
 from evals.yes_no import parse_strict
 
@@ -175,12 +175,12 @@ class Amber(Task):
         )
 
     @override
-    def read_answers(self, path: Path) -> list[Prediction]:
+    def read_answers(self, path: Path) -> AnswerSet:
         rows = read_answer_rows(path, ANSWER_FORMAT)
         if is_own(rows):
-            return own_predictions(rows, self.name)
+            return self.asked_in(own_predictions(rows, self.name))
         fields = ("response", *TEXT_FIELDS)
-        return [
+        found = [
             make_prediction(
                 self.name,
                 row.need_id(("id", "question_id"), ANSWER_FORMAT),
@@ -188,6 +188,7 @@ class Amber(Task):
             )
             for row in rows
         ]
+        return self.asked_in(found)
 
     @override
     def parse(self, text: str) -> str:

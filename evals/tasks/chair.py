@@ -27,7 +27,7 @@ from align.claims import PictureTruth, load_picture_truth
 from align.coco import load_captions, load_instances, read_json
 from align.errors import AlignError
 from align.objects import MODES, Mention, Mode, Singulariser, find_objects
-from align.schema import Message, Prediction
+from align.schema import Message
 from evals.answers import (
     TEXT_FIELDS,
     Row,
@@ -41,7 +41,7 @@ from evals.answers import (
 from evals.caption_measures import caption_meta, caption_metrics, caption_values
 from evals.data_folder import find_file
 from evals.places import count_words, describe_places
-from evals.task import Card, Mark, Metric, Sample, Task, TaskConfig
+from evals.task import AnswerSet, Card, Mark, Metric, Sample, Task, TaskConfig
 
 _LAST_NUMBER = re.compile(r"\d+$")
 
@@ -195,10 +195,10 @@ class Chair(Task):
         return truth
 
     @override
-    def read_answers(self, path: Path) -> list[Prediction]:
+    def read_answers(self, path: Path) -> AnswerSet:
         rows = read_answer_rows(path, ANSWER_FORMAT)
         if is_own(rows):
-            return own_predictions(rows, self.name)
+            return self.asked_in(own_predictions(rows, self.name))
         seen: Counter[str] = Counter()
         found = []
         for row in rows:
@@ -207,7 +207,7 @@ class Chair(Task):
             name = image_id if seen[image_id] == 1 else f"{image_id}#{seen[image_id]}"
             text = answer_text(row.need(_CAPTION_FIELDS, ANSWER_FORMAT), row.where)
             found.append(make_prediction(self.name, name, text))
-        return found
+        return self.asked_in(found)
 
     @override
     def parse(self, text: str) -> list[str]:

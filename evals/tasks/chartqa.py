@@ -16,12 +16,11 @@ from typing_extensions import override
 
 from align.coco import read_json
 from align.errors import AlignError
-from align.schema import Prediction
 from evals.answers import OWN_FORMAT, Row, is_own, make_prediction, own_predictions, unknown_shape
 from evals.data_folder import find_file
 from evals.graders import grade_relaxed
 from evals.question_task import ID_FIELDS, Grade, Question, QuestionConfig, QuestionTask, read_fields
-from evals.task import Card
+from evals.task import AnswerSet, Card
 
 Part = Literal["human", "augmented"]
 PARTS: tuple[Part, ...] = ("human", "augmented")
@@ -70,14 +69,16 @@ class ChartQa(QuestionTask[Config]):
         return grade_relaxed(reference["answers"], text)
 
     @override
-    def read_answers(self, path: Path) -> list[Prediction]:
+    def read_answers(self, path: Path) -> AnswerSet:
         """By picture and question, else by id, else by line where every line's truth agrees."""
         rows = self.answer_rows(path)
         if is_own(rows):
-            return own_predictions(rows, self.name)
+            return self.asked_in(own_predictions(rows, self.name))
         questions = self.questions()
         joined = _join_content(rows, questions) or _join_ids(rows, questions) or _join_lines(rows, questions)
-        return [make_prediction(self.name, name, self.answered_text(row)) for row, name in joined]
+        return self.asked_in(
+            [make_prediction(self.name, name, self.answered_text(row)) for row, name in joined]
+        )
 
     @property
     @override

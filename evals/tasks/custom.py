@@ -21,7 +21,7 @@ from align.claims import PictureTruth
 from align.config import nearest
 from align.errors import AlignError
 from align.objects import MODES, find_objects
-from align.schema import Message, Prediction
+from align.schema import Message
 from evals.answers import Row, answer_text, is_own, make_prediction, own_predictions, read_answer_rows
 from evals.caption_measures import caption_meta, caption_metrics, caption_values
 from evals.data_folder import find_file
@@ -36,7 +36,7 @@ from evals.question_task import (
     QuestionTask,
     answers_as,
 )
-from evals.task import Card, Mark, Metric, Mode, Sample, Task
+from evals.task import AnswerSet, Card, Mark, Metric, Mode, Sample, Task
 from evals.tasks import chair
 from evals.yes_no import parse_official, parse_strict, yes_no_metrics, yes_no_values
 
@@ -185,16 +185,17 @@ class CustomCaptions(chair.Chair):
         return [_picture(sample.reference) for sample in self.samples()]
 
     @override
-    def read_answers(self, path: Path) -> list[Prediction]:
+    def read_answers(self, path: Path) -> AnswerSet:
         rows = read_answer_rows(path, ANSWER_FORMAT)
         if is_own(rows):
-            return own_predictions(rows, self.name)
-        return [
+            return self.asked_in(own_predictions(rows, self.name))
+        found = [
             make_prediction(
                 self.name, self._name(row), answer_text(row.need(TEXT_FIELDS, ANSWER_FORMAT), row.where)
             )
             for row in rows
         ]
+        return self.asked_in(found)
 
     def reference_of(self, row: Row) -> dict[str, Any]:
         """What a row says of its picture: objects a mode and, under `counts`, how many of each."""

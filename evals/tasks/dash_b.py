@@ -13,7 +13,7 @@ by the label that the answer file carries.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from align.coco import read_json
 from align.errors import AlignError
-from align.schema import Message, Prediction, Score
+from align.schema import Message, Score
 from evals.answers import (
     answer_text,
     is_own,
@@ -32,7 +32,7 @@ from evals.answers import (
     read_answer_rows,
 )
 from evals.data_folder import find_file
-from evals.task import MODES, Card, Mark, Metric, Mode, Sample, Task, TaskConfig
+from evals.task import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample, Task, TaskConfig
 from evals.yes_no import Answer, parse_containing, parse_strict
 
 ANSWER_FORMAT = (
@@ -64,7 +64,6 @@ class DashB(Task):
     def __init__(self, name: str, config: Config) -> None:
         super().__init__(name, config)
         self.config = config
-        self._of_file: dict[str, Sample] = {}
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -106,15 +105,12 @@ class DashB(Task):
         )
 
     @override
-    def samples_of(self, ids: Collection[str]) -> list[Sample]:
-        """Those of the lists, and pictures that only the file of answers has, with its label."""
-        return [*super().samples_of(ids), *(self._of_file[name] for name in self._of_file if name in ids)]
-
-    @override
-    def read_answers(self, path: Path) -> list[Prediction]:
+    def read_answers(self, path: Path) -> AnswerSet:
+        """Asked are the lists, and pictures that only the file of answers has, with its label."""
         rows = read_answer_rows(path, ANSWER_FORMAT)
         if is_own(rows):
-            return own_predictions(rows, self.name)
+            return self.asked_in(own_predictions(rows, self.name))
+        of_file: dict[str, Sample] = {}
         ids = {f"{sample.cluster}/{Path(sample.id).name}": sample.id for sample in self.samples()}
         pairs = []
         for row in rows:
@@ -122,13 +118,14 @@ class DashB(Task):
             sample_id = ids.get(f"{name}/{Path(image).name}")
             if sample_id is None and row.fields.get("gt") in ("yes", "no"):
                 sample_id = f"file/{row.fields['gt']}/{name}/{image}"
-                self._of_file[sample_id] = self._sample(sample_id, name, row.fields["gt"])
+                of_file[sample_id] = self._sample(sample_id, name, row.fields["gt"])
             pairs.append((row, sample_id or f"?{name}/{image}"))
         fields = ("response", "answer")
-        return [
+        predictions = [
             make_prediction(self.name, sample_id, answer_text(row.need(fields, ANSWER_FORMAT), row.where))
             for row, sample_id in pairs
         ]
+        return AnswerSet([*self.samples(), *of_file.values()], predictions)
 
     @override
     def parse(self, text: str) -> Answer | None:

@@ -29,7 +29,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from align.coco import read_json
-from align.schema import Message, Prediction, Score
+from align.schema import Message, Score
 from evals.answers import (
     TEXT_FIELDS,
     Row,
@@ -41,9 +41,9 @@ from evals.answers import (
 )
 from evals.data_folder import find_file
 from evals.groups import add_group_values
-from evals.judge import told
+from evals.judge import Judgement, told
 from evals.judged import JudgedConfig, JudgedTask
-from evals.task import MODE_PREFIXES, MODES, Card, Mark, Metric, Mode, Sample, make_samples
+from evals.task import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample, make_samples
 from evals.yes_no import parse_strict
 
 ANSWER_FORMAT = (
@@ -141,23 +141,23 @@ class HallusionBench(JudgedTask):
         )
 
     @override
-    def read_answers(self, path: Path) -> list[Prediction]:
+    def read_answers(self, path: Path) -> AnswerSet:
         rows = read_answer_rows(path, ANSWER_FORMAT)
         if is_own(rows):
-            return own_predictions(rows, self.name)
-        found = []
+            return self.asked_in(own_predictions(rows, self.name))
+        found, verdicts = [], dict[str, list[Judgement]]()
         for row in rows:
             sample_id = _row_id(row)
             check = row.first([*(name for name in row.fields if name.endswith("gpt_check")), *_CHECKS])
             text = answer_text(row.first(("model_prediction", *TEXT_FIELDS)), row.where)
             if check is not None and self.config.scorer == "judge":
-                self.told[sample_id] = [told(sample_id, str(check), strict_verdict(str(check)))]
+                verdicts[sample_id] = [told(sample_id, str(check), strict_verdict(str(check)))]
             elif text is None:
                 row.need(("model_prediction",), ANSWER_FORMAT)
             found.append(
                 make_prediction(self.name, sample_id, "" if check is not None and text is None else text)
             )
-        return found
+        return self.asked_in(found, verdicts)
 
     @override
     def judge_question(self, sample: Sample, text: str) -> Sequence[Message] | None:

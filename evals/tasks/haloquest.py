@@ -23,7 +23,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from align.errors import AlignError
-from align.schema import Message, Prediction
+from align.schema import Message
 from evals.answers import (
     TEXT_FIELDS,
     Row,
@@ -35,9 +35,9 @@ from evals.answers import (
 )
 from evals.data_folder import find_file
 from evals.join import join_keys, join_lines, plain_question
-from evals.judge import told
+from evals.judge import Judgement, told
 from evals.judged import JudgedConfig, JudgedTask
-from evals.task import MODES, Card, Mark, Metric, Mode, Sample
+from evals.task import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
 from evals.tasks.hallusionbench import official_verdict, strict_verdict
 
 ANSWER_FORMAT = (
@@ -128,20 +128,20 @@ class HaloQuest(JudgedTask):
         )
 
     @override
-    def read_answers(self, path: Path) -> list[Prediction]:
+    def read_answers(self, path: Path) -> AnswerSet:
         rows = read_answer_rows(path, ANSWER_FORMAT)
         if is_own(rows):
-            return own_predictions(rows, self.name)
+            return self.asked_in(own_predictions(rows, self.name))
         samples = self.samples()
         ids = {f"{sample.cluster}:{plain_question(sample.meta['question'])}": sample.id for sample in samples}
-        found = []
+        found, verdicts = [], dict[str, list[Judgement]]()
         for row, sample_id in join_keys(rows, ids, _key) or join_lines(rows, samples, _asked, ANSWER_FORMAT):
             check = row.first(_CHECKS)
             if isinstance(check, bool):
-                self.told[sample_id] = [told(sample_id, None, "1" if check else "0")]
+                verdicts[sample_id] = [told(sample_id, None, "1" if check else "0")]
             text = answer_text(row.need(TEXT_FIELDS, ANSWER_FORMAT), row.where)
             found.append(make_prediction(self.name, sample_id, text))
-        return found
+        return self.asked_in(found, verdicts)
 
     @override
     def judge_question(self, sample: Sample, text: str) -> Sequence[Message]:

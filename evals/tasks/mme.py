@@ -11,8 +11,7 @@ the yes or no that a reader would find. A picture with an answer missing counts 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,7 +20,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from align.errors import AlignError
-from align.schema import Message, Prediction, Score
+from align.schema import Message, Score
 from evals.answers import (
     TEXT_FIELDS,
     answer_text,
@@ -34,7 +33,7 @@ from evals.answers import (
 )
 from evals.groups import add_group_values
 from evals.join import plain_question
-from evals.task import MODES, Card, Mark, Metric, Mode, Sample, Task, TaskConfig
+from evals.task import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample, Task, TaskConfig
 from evals.yes_no import Answer, parse_strict
 
 Part = Literal["existence", "count", "position", "color"]
@@ -44,6 +43,9 @@ ANSWER_FORMAT = (
     "TAB answer`; LLaVA's {question_id: part/image, prompt, text} a line; or predictions.jsonl of "
     "`align generate`"
 )
+
+_QUESTIONS = 2
+"""MME asks two questions a picture."""
 
 
 class Config(TaskConfig):
@@ -71,7 +73,6 @@ class Mme(Task):
     def __init__(self, name: str, config: Config) -> None:
         super().__init__(name, config)
         self.config = config
-        self._of_file: dict[str, Sample] = {}
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -79,12 +80,11 @@ class Mme(Task):
 
     @override
     def samples(self) -> list[Sample]:
-        found = [*self._of_file.values()] or self._asked
-        if not found:
+        if not self._asked:
             raise AlignError(
                 "no MME questions", where=f"tasks.{self.name}.folder", fix="name the release's folder"
             )
-        return found
+        return self._asked
 
     @cached_property
     def _asked(self) -> list[Sample]:
@@ -122,18 +122,13 @@ class Mme(Task):
         )
 
     @override
-    def samples_of(self, ids: Collection[str]) -> list[Sample]:
-        return [sample for sample in self.samples() if sample.id in ids]
-
-    @override
-    def read_answers(self, path: Path) -> list[Prediction]:
+    def read_answers(self, path: Path) -> AnswerSet:
+        """Files that carry the truth ask what stands in them."""
         if path.is_dir() or path.suffix == ".txt":
-            return [
-                prediction for file in self._result_files(path) for prediction in self._read_results(file)
-            ]
+            return self._read_results(self._result_files(path))
         rows = read_answer_rows(path, ANSWER_FORMAT)
         if is_own(rows):
-            return own_predictions(rows, self.name)
+            return self.asked_in(own_predictions(rows, self.name))
         ids = {
             (sample.cluster, plain_question(sample.meta["question"])): sample.id for sample in self.samples()
         }
@@ -147,7 +142,7 @@ class Mme(Task):
                 found.append(make_prediction(self.name, ids.get(key, f"?{place}"), text))
         if not found:
             raise unknown_shape(str(path), f"no answers about {', '.join(self.config.parts)}", ANSWER_FORMAT)
-        return found
+        return self.asked_in(found)
 
     def _result_files(self, path: Path) -> list[Path]:
         files = [path] if path.is_file() else [path / f"{part}.txt" for part in self.config.parts]
@@ -156,8 +151,20 @@ class Mme(Task):
             raise unknown_shape(str(path), f"no {'.txt, '.join(self.config.parts)}.txt", ANSWER_FORMAT)
         return found
 
-    def _read_results(self, path: Path) -> Iterable[Prediction]:
-        """Answers with the truth that they carry; two lines in a row are a picture's, as for the script."""
+    def _read_results(self, paths: Sequence[Path]) -> AnswerSet:
+        samples: dict[str, Sample] = {}
+        predictions = []
+        for path in paths:
+            for where, sample, text in self._results(path):
+                if sample.id in samples:
+                    raise AlignError(f"picture {Path(sample.images[0]).name} again", where=where)
+                samples[sample.id] = sample
+                predictions.append(make_prediction(self.name, sample.id, text))
+        return AnswerSet(list(samples.values()), predictions)
+
+    def _results(self, path: Path) -> Iterable[tuple[str, Sample, str]]:
+        """Place, question with the truth that the line carries, and answer; two lines in a row are a
+        picture's, as for the script."""
         previous, number = "", 1
         for place, line in enumerate(_lines(path), 1):
             cells = line.split("\t", 3)
@@ -166,10 +173,7 @@ class Mme(Task):
             number = 1 - number if cells[0] == previous else 0
             previous = cells[0] if number == 0 else ""
             sample = self._sample(path.stem, cells[0], number, cells[1], cells[2])
-            if sample.id in self._of_file:
-                raise AlignError(f"picture {cells[0]} again", where=f"{path}:{place}")
-            self._of_file[sample.id] = sample
-            yield make_prediction(self.name, sample.id, cells[3])
+            yield f"{path}:{place}", sample, cells[3]
 
     @override
     def parse(self, text: str) -> Answer | None:
@@ -188,7 +192,7 @@ class Mme(Task):
 
     @override
     def combine(self, scores: Sequence[Score]) -> list[Score]:
-        sizes = Counter(sample.cluster for sample in self.samples())
+        sizes = {score.cluster: _QUESTIONS for score in scores}
         return add_group_values(scores, lambda score: score.cluster, sizes, _picture)
 
     @property

@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from align.coco import read_json
 from align.errors import AlignError
-from align.schema import Message, Prediction
+from align.schema import Message
 from evals.answers import (
     TEXT_FIELDS,
     Row,
@@ -38,7 +38,7 @@ from evals.data_folder import find_file
 from evals.join import join_keys, join_lines, plain_question
 from evals.judge import Judgement, told
 from evals.judged import JudgedConfig, JudgedTask
-from evals.task import MODE_PREFIXES, MODES, Card, Mark, Metric, Mode, Sample, make_samples
+from evals.task import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample, make_samples
 
 ANSWER_FORMAT = (
     "MMHal's answer template ([{image_id, question, model_answer}]), with the judge's text as `gpt4_review` "
@@ -130,22 +130,22 @@ class MmHal(JudgedTask):
         )
 
     @override
-    def read_answers(self, path: Path) -> list[Prediction]:
+    def read_answers(self, path: Path) -> AnswerSet:
         rows = read_answer_rows(path, ANSWER_FORMAT)
         if is_own(rows):
-            return own_predictions(rows, self.name)
+            return self.asked_in(own_predictions(rows, self.name))
         samples = self.samples()
         ids = {f"{sample.cluster}:{plain_question(sample.meta['question'])}": sample.id for sample in samples}
-        found = []
+        found, verdicts = [], dict[str, list[Judgement]]()
         for row, sample_id in join_keys(rows, ids, _key) or join_lines(rows, samples, _asked, ANSWER_FORMAT):
             if judged := _judged(row, sample_id):
-                self.told[sample_id] = judged
+                verdicts[sample_id] = judged
             text = row.first(("model_answer", *TEXT_FIELDS))
-            if text is None and sample_id not in self.told:
+            if text is None and sample_id not in verdicts:
                 row.need(TEXT_FIELDS, ANSWER_FORMAT)
             given = answer_text(text, row.where)
             found.append(make_prediction(self.name, sample_id, "" if given is None and judged else given))
-        return found
+        return self.asked_in(found, verdicts)
 
     @override
     def judge_question(self, sample: Sample, text: str) -> Sequence[Message]:

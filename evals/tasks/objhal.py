@@ -28,7 +28,7 @@ from typing_extensions import override
 from align.errors import AlignError
 from align.objects import synonyms
 from align.plurals import singular_in
-from align.schema import Message, Prediction, Score
+from align.schema import Message, Score
 from evals.answers import (
     TEXT_FIELDS,
     Row,
@@ -39,10 +39,10 @@ from evals.answers import (
     read_answer_rows,
 )
 from evals.data_folder import find_file
-from evals.judge import told
+from evals.judge import Judgement, told
 from evals.judged import JudgedConfig, JudgedTask
 from evals.places import describe_places, first_places
-from evals.task import Card, Mark, Metric, Sample
+from evals.task import AnswerSet, Card, Mark, Metric, Sample
 from evals.tasks import chair
 
 ANSWER_FORMAT = (
@@ -133,7 +133,7 @@ class ObjHal(JudgedTask):
     @override
     def samples_of(self, ids: Any) -> list[Sample]:
         known = {sample.id for sample in self._chair.samples_of(ids)}
-        return [self._sample(name, self._asked.get(name, ""), None) for name in ids if name in known]
+        return [self._sample(name, "", None) for name in ids if name in known]
 
     @cached_property
     def _chair(self) -> chair.Chair:
@@ -145,10 +145,6 @@ class ObjHal(JudgedTask):
             objects=config.objects,
         )
         return chair.Chair(self.name, truth)
-
-    @cached_property
-    def _asked(self) -> dict[str, str]:
-        return {}
 
     @cached_property
     def _words(self) -> Mapping[str, str]:
@@ -179,25 +175,26 @@ class ObjHal(JudgedTask):
         )
 
     @override
-    def read_answers(self, path: Path) -> list[Prediction]:
+    def read_answers(self, path: Path) -> AnswerSet:
         rows = read_answer_rows(path, ANSWER_FORMAT)
         if is_own(rows):
-            return own_predictions(rows, self.name)
-        seen: dict[str, int] = {}
-        found = []
+            return self.asked_in(own_predictions(rows, self.name))
+        seen, asked = dict[str, int](), dict[str, str]()
+        found, verdicts = [], dict[str, list[Judgement]]()
         for row in rows:
             image_id = chair.image_number(row)
             seen[image_id] = seen.get(image_id, 0) + 1
             sample_id = image_id if seen[image_id] == 1 else f"{image_id}#{seen[image_id]}"
-            self._asked[sample_id] = str(row.first(("question", "prompt")) or "")
+            asked[sample_id] = str(row.first(("question", "prompt")) or "")
             listed = row.first(_LISTS)
             if listed is not None:
                 verdict = listed if _is_list(listed) else read_objects(str(listed))
-                self.told[sample_id] = [told(sample_id, None, verdict)]
+                verdicts[sample_id] = [told(sample_id, None, verdict)]
             fields = ("caption", "text", *TEXT_FIELDS)
             text = answer_text(row.need(fields, ANSWER_FORMAT), row.where)
             found.append(make_prediction(self.name, sample_id, text))
-        return found
+        known = [sample.id for sample in self._chair.samples_of(asked)]
+        return AnswerSet([self._sample(name, asked[name], None) for name in known], found, verdicts)
 
     @override
     def judge_question(self, sample: Sample, text: str) -> Sequence[Message] | None:

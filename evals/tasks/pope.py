@@ -10,7 +10,7 @@ undefined. Upstream's older files write `an umbrella in the imange`; texts are c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,9 +18,9 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from align.coco import load_instances
-from align.schema import Message, Prediction
+from align.schema import Message
 from evals.data_folder import find_file
-from evals.task import Card, Mark, Metric, Mode, Sample, Task, TaskConfig
+from evals.task import AnswerSet, Card, Mark, Metric, Mode, Sample, Task, TaskConfig
 from evals.tasks.pope_answers import ANSWER_FORMAT, read_pope_answers
 from evals.tasks.pope_questions import (
     VARIANTS,
@@ -86,7 +86,6 @@ class Pope(Task):
         self._variants = (
             tuple(name for name in VARIANTS if name in config.files) if config.files else VARIANTS
         )
-        self._apart = False
 
     @property
     def _building(self) -> Building:
@@ -103,29 +102,32 @@ class Pope(Task):
 
     @override
     def samples(self) -> list[Sample]:
+        return [self._sample(question) for question in merge_questions(self._questions())]
+
+    def _questions(self) -> list[Question]:
+        """Each of each variant, also where several share one."""
         config = self.config
         if config.instances is not None:
-            questions = build_questions(load_instances(config.instances), self._building)
-        else:
-            questions = [item for name, path in config.files.items() for item in read_questions(path, name)]
-        if not self._apart:
-            questions = merge_questions(questions)
-        return [self._sample(question) for question in questions if {*question.variants} & {*self._variants}]
+            return build_questions(load_instances(config.instances), self._building)
+        return [item for name, path in config.files.items() for item in read_questions(path, name)]
 
     @override
-    def read_answers(self, path: Path) -> list[Prediction]:
-        """See `ANSWER_FORMAT`. From here on the task has only the variants that the file answers, and a
-        question that several share once for each: others' files have an answer for each."""
-        self._apart = True
-        answers, answered = read_pope_answers(path, self.name, self.samples(), self._variants)
-        self._variants = tuple(variant for variant in self._variants if variant in answered)
-        return answers
+    def read_answers(self, path: Path) -> AnswerSet:
+        """See `ANSWER_FORMAT`. Asked are the variants that the file answers, and a question that several
+        share once for each: others' files have an answer for each."""
+        samples = [self._sample(question, apart=True) for question in self._questions()]
+        answers, answered = read_pope_answers(path, self.name, samples, self._variants)
+        return AnswerSet([sample for sample in samples if {*sample.subsets} & answered], answers)
 
-    def _sample(self, question: Question) -> Sample:
+    def _sample(self, question: Question, apart: bool = False) -> Sample:
+        """
+        Args:
+            apart: the question stands for one variant only.
+        """
         prompt = self.config.prompt.replace("{question}", question.text)
         name = f"{Path(question.image).stem}:{question.text}"
         return Sample(
-            id=f"{question.variants[0]}/{question.id or name}" if self._apart else name,
+            id=f"{question.variants[0]}/{question.id or name}" if apart else name,
             images=[question.image],
             image_root=self.image_root,
             messages=[Message(role="user", content=prompt)],
@@ -137,7 +139,7 @@ class Pope(Task):
                 "question": question.text,
                 "label": question.label,
                 "kind": "present" if question.label == "yes" else "absent",
-                **({"question_id": question.id} if question.id and self._apart else {}),
+                **({"question_id": question.id} if question.id and apart else {}),
             },
         )
 
@@ -154,15 +156,20 @@ class Pope(Task):
     @property
     @override
     def metrics(self) -> Sequence[Metric]:
+        return self.metrics_of(self._variants)
+
+    @override
+    def metrics_of(self, parts: Collection[str]) -> Sequence[Metric]:
+        variants = tuple(variant for variant in self._variants if variant in parts)
         prefix = f"{self.config.split}/" if self.config.split else ""
         modes: tuple[Mode, ...] = ("official", "strict")
         order = sorted(modes, key=lambda mode: mode != self.config.primary_mode)
         found = []
         for mode in order:
-            for variant in self._variants:
+            for variant in variants:
                 found += yes_no_metrics(mode, prefix + variant, (variant,), self.config.primary_mode)
-            if len(self._variants) > 1:
-                found += yes_no_metrics(mode, f"{prefix}mean", self._variants, primary_mode=None)
+            if len(variants) > 1:
+                found += yes_no_metrics(mode, f"{prefix}mean", variants, primary_mode=None)
         return found
 
     @property

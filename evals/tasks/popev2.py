@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from align.coco import read_json
 from align.errors import AlignError
-from align.schema import Message, Prediction, Score
+from align.schema import Message, Score
 from evals.answers import (
     TEXT_FIELDS,
     Row,
@@ -33,7 +33,7 @@ from evals.answers import (
 from evals.data_folder import find_file
 from evals.groups import add_group_values
 from evals.join import join_keys, join_lines, plain_question
-from evals.task import MODES, Card, Mark, Metric, Mode, Sample, Task, TaskConfig, make_samples
+from evals.task import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample, Task, TaskConfig, make_samples
 from evals.yes_no import Answer, parse_official, parse_strict, yes_no_metrics, yes_no_values
 
 ANSWER_FORMAT = (
@@ -102,21 +102,22 @@ class PopeV2(Task):
         )
 
     @override
-    def read_answers(self, path: Path) -> list[Prediction]:
+    def read_answers(self, path: Path) -> AnswerSet:
         rows = read_answer_rows(path, ANSWER_FORMAT)
         if is_own(rows):
-            return own_predictions(rows, self.name)
+            return self.asked_in(own_predictions(rows, self.name))
         samples = self.samples()
         ids = {
             f"{sample.images[0]}:{plain_question(sample.meta['question'])}": sample.id for sample in samples
         }
         pairs = join_keys(rows, ids, _key) or join_lines(rows, samples, _asked, ANSWER_FORMAT)
-        return [
+        found = [
             make_prediction(
                 self.name, sample_id, answer_text(row.need(TEXT_FIELDS, ANSWER_FORMAT), row.where)
             )
             for row, sample_id in pairs
         ]
+        return self.asked_in(found)
 
     @override
     def parse(self, text: str) -> Answer:
