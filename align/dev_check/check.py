@@ -5,17 +5,17 @@
     following = save_trained(...)                            # of the kept step's weights
     metrics |= dev.metrics()
 
-With several processes the main one answers and the others wait.
+Several processes share the questions; the main one measures, writes and decides.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from align.dev_check.asked import Asked
-from align.dev_check.cost import Cost, check_steps
+from align.dev_check.cost import Cost, check_steps, plan_in_words
 from align.dev_check.recipe import DevSection
 from align.dev_check.rule import KeepRule, Kept
 from align.dev_check.scores import Scorer, values_of
@@ -26,6 +26,8 @@ from align.progress import say
 if TYPE_CHECKING:
     from align.dev_check.answering import Answerer
     from align.run import RunFolder
+
+T = TypeVar("T")
 
 _TIMED_STEPS = 3
 
@@ -95,21 +97,22 @@ class DevCheck:
     def plan(self, max_steps: int, rows_a_step: int) -> None:
         """Fix the steps of the checks, from recipe and data alone; says what they will cost."""
         self._steps = frozenset(check_steps(self._section, self._cost, max_steps, rows_a_step))
-        share = self._cost.share(len(self._steps), max_steps, rows_a_step)
-        say(
-            f"  dev check: {len(self._steps)} checks of {len(self._asked)} questions, by an estimate "
-            f"{share:.0%} of the run"
-        )
+        words = plan_in_words(self._section, self._cost, max_steps, rows_a_step)
+        say(f"  dev check: {len(self._asked)} questions, {words}")
 
     def at(self, step: int, trainer: Any) -> None:
         """Ask at this step if it is time to, and see whether the run goes on."""
-        if self.stopped_at is None and step in self._steps:
-            if self._state is not None and all(line["step"] != step for line in self._state.lines):
-                began = time.perf_counter()
-                self._ask(step, trainer)
-                self._took.append(time.perf_counter() - began)
+        if self.stopped_at is None and step in self._steps and self._is_due(step, trainer):
+            began = time.perf_counter()
+            self._ask(step, trainer)
+            self._took.append(time.perf_counter() - began)
             trainer.accelerator.wait_for_everyone()
         self.stopped_at = self._agreed(trainer)
+
+    def _is_due(self, step: int, trainer: Any) -> bool:
+        """Whether no earlier attempt has made this check; the main process knows."""
+        is_due = self._state is not None and all(line["step"] != step for line in self._state.lines)
+        return bool(_told(is_due, trainer.accelerator))
 
     def saved(self) -> None:
         """A checkpoint has been sealed: weights that no resume can want are deleted."""
@@ -161,10 +164,11 @@ class DevCheck:
         return found
 
     def _ask(self, step: int, trainer: Any) -> None:
-        assert self._state is not None
         model = trainer.accelerator.unwrap_model(trainer.model)
         began = time.perf_counter()
         answers = self._answerer.answers(model, trainer.accelerator)
+        if self._state is None:
+            return
         values = [values_of(item, answer) for item, answer in zip(self._asked, answers, strict=True)]
         if self._scorer is None:
             self._state.keep_start(values)
@@ -196,13 +200,18 @@ class DevCheck:
         found = None
         if self._state is not None and self._rule is not None:
             found = self._rule.stops(self._state.lines)
-        if trainer.accelerator.num_processes == 1 or self._rule is None:
-            return found
-        from accelerate.utils import broadcast_object_list
+        return found if self._rule is None else _told(found, trainer.accelerator)
 
-        told = [found]
-        broadcast_object_list(told)
-        return told[0]
+
+def _told(found: T, accelerator: Any) -> T:
+    """What the main process found, in every process."""
+    if accelerator.num_processes == 1:
+        return found
+    from accelerate.utils import broadcast_object_list
+
+    told = [found]
+    broadcast_object_list(told)
+    return told[0]
 
 
 def _reply(step: int, item: Asked, answer: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def open_dev_check(
         return None
     from align.dev_check.answering import Answerer
     from align.dev_check.check import DevCheck
-    from align.dev_check.cost import cost_of
+    from align.dev_check.cost import cost_of, question_lengths
 
     root = section.image_root or image_root
     if not sees_images(processor):
@@ -59,8 +59,9 @@ def open_dev_check(
         rule.check([measure.name for measure in measures_of(asked)])
         if len({item.cluster for item in asked}) < 2:
             raise AlignError("a rule needs two halves, and dev has one picture", where="dev")
-    answerer = Answerer(asked, processor, root, section.batch_size)
-    cost = cost_of(asked, answerer.batches, processor, root, lengths, passes)
+    questions = question_lengths(asked, processor, root)
+    answerer = Answerer(asked, processor, root, questions, section.batch_size)
+    cost = cost_of(asked, answerer.batches, questions, lengths, passes)
     return DevCheck(section, rule, asked, answerer, cost, folder)
 
 
