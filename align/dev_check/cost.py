@@ -91,7 +91,11 @@ def check_steps(section: DevSection, cost: Cost, max_steps: int, rows_a_step: in
 def affordable(section: DevSection, cost: Cost, max_steps: int, rows_a_step: int) -> int:
     """How many checks `share_of_time` pays for, at most those asked for."""
     return next(
-        (n for n in range(section.checks, 0, -1) if cost.share(n, max_steps, rows_a_step) <= section.share_of_time),
+        (
+            n
+            for n in range(section.checks, 0, -1)
+            if cost.share(n, max_steps, rows_a_step) <= section.share_of_time
+        ),
         0,
     )
 

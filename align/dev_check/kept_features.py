@@ -85,7 +85,8 @@ class KeptFeatures:
             kept = self._kept.get(key)
             if kept is not None:
                 return ImageFeatures(
-                    send_to_device(kept.pooler_output, device), send_to_device(kept.deepstack_features, device)
+                    send_to_device(kept.pooler_output, device),
+                    send_to_device(kept.deepstack_features, device),
                 )
             self.encoded += 1
             output = encode(*args, **kwargs)
