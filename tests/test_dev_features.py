@@ -93,8 +93,8 @@ def test_what_checks_cost_is_said_beforehand() -> None:
         f"4 checks, by an estimate 14% of the run; of 8 asked for dev.share_of_time = 15% pays for 4. {room}"
     )
     assert plan_in_words(section, dearest, 100, 10) == (
-        "3 checks, by an estimate 60% of the run; of 8 asked for dev.share_of_time = 15% pays for 0, and fewer "
-        f"than 3 are never made. {room}"
+        "3 checks, by an estimate 60% of the run; of 8 asked for dev.share_of_time = 15% pays for 0, and "
+        f"fewer than 3 are never made. {room}"
     )
     by_hand = section.model_copy(update={"every": 50})
     assert plan_in_words(by_hand, dearest, 100, 10) == "3 checks, by an estimate 60% of the run"
