@@ -193,7 +193,7 @@ def test_dpo_starts_at_ln_2_and_resumes_alike(
 ) -> None:
     from align import dpo
 
-    logs = []
+    logs, finals = [], []
     for name in ("whole", "killed") if sharing == "auto" else ("whole",):
         recipe = dpo_recipe(
             tmp_path / name,
@@ -209,9 +209,10 @@ def test_dpo_starts_at_ln_2_and_resumes_alike(
         if name == "killed":
             kill_after_first_checkpoint("dpo", recipe, tmp_path / name / "dpo.partial")
         folder = dpo.run(load_recipe(dpo.Recipe, recipe))
+        finals.append(folder.final)
         logs.append(digest_file(folder.final / "dev_log.jsonl"))
         assert folder.manifest()["metrics"]["rows"] == 12
-    first, *_, last = _log(folder.final)
+    first, *_, last = _log(finals[-1])
     assert first["all"]["heldout_loss"]["value"] == pytest.approx(math.log(2), abs=1e-4)
     assert (first["all"]["heldout_accuracy"]["value"], first["all"]["heldout_margin"]["value"]) == (50.0, 0.0)
     assert last["all"]["heldout_margin"]["value"] != 0.0
