@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from align.chat import sees_images
-from align.dev_check import open_dev_check
+from align.dev_check import hold_out, open_dev_check
 from align.dev_check.recipe import DPO_PASSES
 from align.efficiency import Efficiency
 from align.errors import AlignError
@@ -122,8 +122,14 @@ def run(recipe: Recipe) -> RunFolder:
         say(f"DPO of {recipe.model.path} on {recipe.data.path}")
         processor = load_processor(recipe.model)
         max_length = recipe.trainer.given().get("max_length", MAX_LENGTH)
-        checked = check_rows(
-            PreferenceRow, recipe.data, processor, max_length, folder, recipe.objective.lacks
+        lacks = recipe.objective.lacks
+        checked, heldout = hold_out(
+            recipe.dev,
+            recipe.data,
+            check_rows(PreferenceRow, recipe.data, processor, max_length, folder, lacks),
+            lambda data, name: check_rows(
+                PreferenceRow, data, processor, max_length, folder, quarantine_name=name
+            ),
         )
         dev = open_dev_check(
             recipe.dev,
@@ -134,6 +140,7 @@ def run(recipe: Recipe) -> RunFolder:
             rows=checked.rows,
             lengths=checked.lengths,
             passes=DPO_PASSES,
+            heldout=heldout,
         )
         trainer, plan, where = _trainer(recipe, folder, processor, checked)
         where.show(trainer.args.learning_rate)

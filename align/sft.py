@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from align.dev_check import open_dev_check
+from align.dev_check import hold_out, open_dev_check
 from align.dev_check.recipe import SFT_PASSES
 from align.efficiency import Efficiency
 from align.errors import AlignError
@@ -97,7 +97,12 @@ def run(recipe: Recipe) -> RunFolder:
         say(f"SFT of {recipe.model.path} on {recipe.data.path}")
         processor = load_processor(recipe.model)
         max_length = recipe.trainer.given().get("max_length", MAX_LENGTH)
-        checked = check_rows(SFTRow, recipe.data, processor, max_length, folder)
+        checked, heldout = hold_out(
+            recipe.dev,
+            recipe.data,
+            check_rows(SFTRow, recipe.data, processor, max_length, folder),
+            lambda data, name: check_rows(SFTRow, data, processor, max_length, folder, quarantine_name=name),
+        )
         dev = open_dev_check(
             recipe.dev,
             recipe.keep,
@@ -107,6 +112,7 @@ def run(recipe: Recipe) -> RunFolder:
             rows=checked.rows,
             lengths=checked.lengths,
             passes=SFT_PASSES,
+            heldout=heldout,
         )
         trainer, plan, where = _trainer(recipe, folder, processor, checked)
         where.show(trainer.args.learning_rate)

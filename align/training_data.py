@@ -95,6 +95,7 @@ def check_rows(
     max_length: int | None,
     folder: RunFolder,
     lacks: Callable[[T], str] = lambda row: "",
+    quarantine_name: str = QUARANTINE,
 ) -> CheckedRows[T]:
     """Read and check all rows; writes `quarantine.jsonl` to the stage's folder.
 
@@ -102,6 +103,7 @@ def check_rows(
         max_length: longer rows are bad; None takes every row, also of a processor whose image tokens are not
             counted.
         lacks: what the stage needs and a row has not, in words; empty for a row that has all.
+        quarantine_name: of the file in the stage's folder, for rows that are not the stage's main ones.
 
     Raises:
         AlignError: missing files, no row left, no rule for the processor's images with a `max_length`, or
@@ -148,8 +150,8 @@ def check_rows(
     checked.dropped = quarantine.counts
     checked.first_bad = next((f"{line['where']}: {line['reason']}" for line in quarantine.lines), "")
     if folder.is_main:
-        quarantine.write(folder.work / QUARANTINE)
-    _report(checked, section.path, folder)
+        quarantine.write(folder.work / quarantine_name)
+    _report(checked, section.path, folder, quarantine_name)
     return checked
 
 
@@ -321,15 +323,15 @@ def _messages(row: SFTRow | PreferenceRow) -> list[Message]:
     return row.messages if isinstance(row, SFTRow) else [*row.prompt, *row.chosen, *row.rejected]
 
 
-def _report(checked: CheckedRows[Any], path: Path, folder: RunFolder) -> None:
+def _report(checked: CheckedRows[Any], path: Path, folder: RunFolder, name: str) -> None:
     dropped = sum(checked.dropped.values())
     if dropped:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(checked.dropped.items()))
         total = dropped + len(checked.rows)
-        place = (folder.final if checked.rows else folder.work) / QUARANTINE
+        place = (folder.final if checked.rows else folder.work) / name
         say(f"  {dropped} of {total} rows quarantined ({kinds}): see {place}")
     if not checked.rows:
-        fix = f"see {folder.work / QUARANTINE}" if dropped else "the file holds no rows"
+        fix = f"see {folder.work / name}" if dropped else "the file holds no rows"
         first = f"; the first bad one, {checked.first_bad}" if dropped else ""
         raise AlignError(f"no rows to train on{first}", where=str(path), fix=fix)
     said = f"{len(checked.rows)} rows"

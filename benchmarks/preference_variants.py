@@ -80,6 +80,19 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
         "pairs.min_confirmed_gain=1.0",
         "dpo.trainer.loss_weights=[1.0,1.0]",
     ),
+    # looking: the picture counts by a term of its own (mDPO), or the tower and connector are trained too
+    "look/conditional": (
+        "dpo.trainer.loss_weights=[1.0,0.5]",
+        "dpo.objective.conditional=[{image: cropped, variant: released}]",
+    ),
+    "look/connector": (
+        "dpo.trainer.loss_weights=[1.0,0.5]",
+        "dpo.lora.components=[language,connector]",
+    ),
+    "look/vision": (
+        "dpo.trainer.loss_weights=[1.0,0.5]",
+        "dpo.lora.components=[language,connector,vision]",
+    ),
     # pairs that differ in one phrase, beside those
     "altered/swap": ("pairs.altered={repetition: 0.25, swap: 0.25}",),
     "altered/swap_all": ("pairs.altered={repetition: 0.25, swap: 1.0}",),

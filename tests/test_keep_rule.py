@@ -176,7 +176,8 @@ def test_wrong_words_name_the_right_ones(section: dict[str, Any], words: str) ->
 
 
 def test_a_section_survives_its_own_dump() -> None:
-    given = {"most": "invention_drop", "while": {"recall": -1.0, "repetition": 0.0}, "patience": None}
+    limits = {"recall": -1.0, "repetition": 0.0}
+    given = {"most": "invention_drop", "while": limits, "patience": 3, "patience_on": "recall_gain"}
     assert KeepSection.model_validate(given).model_dump(mode="json") == given
 
 

@@ -16,15 +16,17 @@ Whoever trains calls `open_dev_check`; recipes hold `DevSection` and `KeepSectio
 
 from __future__ import annotations
 
+from align.dev_check.heldout import hold_out
 from align.dev_check.open import open_dev_check
 from align.dev_check.recipe import DevSection, KeepSection
 from align.dev_check.rule import Judged, KeepRule, Kept
 from align.dev_check.state import DEV_LOG, DEV_SAMPLES
-from align.dev_check.words import GAINS, LIMITS
+from align.dev_check.words import DIGITS, GAINS, LIMITS
 
 __all__ = [
     "DEV_LOG",
     "DEV_SAMPLES",
+    "DIGITS",
     "GAINS",
     "LIMITS",
     "DevSection",
@@ -32,5 +34,6 @@ __all__ = [
     "KeepRule",
     "KeepSection",
     "Kept",
+    "hold_out",
     "open_dev_check",
 ]

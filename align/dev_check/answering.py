@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from align.chat import render, tokenizer_of
 from align.dev_check.asked import Asked
+from align.dev_check.kept_features import KeptFeatures, Room
 from align.errors import AlignError
 from align.images import open_image, resolve_image
 
-_KEPT_BYTES = 1 << 29
-"""Inputs up to half a GiB are kept between checks; beyond that pictures are decoded again at each."""
+T = TypeVar("T")
+
+KEPT_BYTES = 2 << 30
+"""Inputs and vision features up to so much are kept between checks; beyond that they are made anew."""
 
 
 class Answerer:
@@ -27,45 +30,61 @@ class Answerer:
         asked: what is asked.
         processor: or the tokenizer of a text-only model.
         root: folder of the pictures.
-        batch_size: questions answered at a time, those with answers of one length limit together.
+        lengths: tokens of each question, its pictures' included.
+        batch_size: questions answered at a time: of one limit on the answer, and of about one length.
 
     Attributes:
-        batches: places in `asked` of each batch.
+        batches: places in `asked` of each batch, the same at every check.
+        features: of the pictures, kept while the vision tower is frozen; None encodes them at each check.
+        room: for what is kept between checks.
     """
 
-    def __init__(self, asked: Sequence[Asked], processor: Any, root: Path | None, batch_size: int) -> None:
+    def __init__(
+        self,
+        asked: Sequence[Asked],
+        processor: Any,
+        root: Path | None,
+        lengths: Sequence[int],
+        batch_size: int,
+    ) -> None:
         self._asked, self._processor, self._root = asked, processor, root
-        self.batches = _batches(asked, batch_size)
+        self.batches = _batches(asked, lengths, batch_size)
+        self.room = Room(KEPT_BYTES)
+        self.features: KeptFeatures | None = KeptFeatures(self.room)
         self._kept: dict[int, dict[str, torch.Tensor]] = {}
-        self._free = _KEPT_BYTES
 
     def answers(self, model: Any, accelerator: Any) -> list[str]:
         """One answer a question, in order: greedy, cut at the question's limit, special tokens left out.
+
+        Each process answers its share of the batches and is given the others' answers; all must call.
 
         Args:
             model: as it trains, its adapter on; of its state nothing is changed.
             accelerator: the trainer's, for the arithmetic that it trains in.
         """
-        found = [""] * len(self._asked)
+        found: dict[int, str] = {}
         with undisturbed(model), torch.no_grad(), accelerator.autocast():
-            for number, places in enumerate(self.batches):
-                batch = self._inputs(number, model)
-                longest = self._asked[places[0]].max_new_tokens
-                ids = model.generate(**batch, **_greedy(model, self._processor, longest))
-                new = ids[:, batch["input_ids"].shape[1] :]
-                texts = tokenizer_of(self._processor).batch_decode(new, skip_special_tokens=True)
-                for place, text in zip(places, texts, strict=True):
-                    found[place] = text.strip()
-        return found
+            for number in own_share(len(self.batches), accelerator):
+                texts = self._answered(number, model)
+                found |= dict(zip(self.batches[number], texts, strict=True))
+        found = gathered(found, accelerator)
+        return [found[place] for place in range(len(self._asked))]
+
+    def _answered(self, number: int, model: Any) -> list[str]:
+        batch = self._inputs(number, model)
+        longest = self._asked[self.batches[number][0]].max_new_tokens
+        with self.features.used(model, number) if self.features is not None else nullcontext():
+            ids = model.generate(**batch, **_greedy(model, self._processor, longest))
+        new = ids[:, batch["input_ids"].shape[1] :]
+        texts = tokenizer_of(self._processor).batch_decode(new, skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
     def _inputs(self, number: int, model: Any) -> dict[str, torch.Tensor]:
         batch = self._kept.get(number)
         if batch is None:
             batch = self._collated([self._asked[place] for place in self.batches[number]])
-            size = sum(tensor.nbytes for tensor in batch.values())
-            if size <= self._free:
+            if self.room.take(sum(tensor.nbytes for tensor in batch.values())):
                 self._kept[number] = batch
-                self._free -= size
         device = next(model.parameters()).device
         moved = {name: tensor.to(device) for name, tensor in batch.items()}
         dtype = _float_dtype(model)
@@ -98,13 +117,28 @@ class Answerer:
         return dict(batch)
 
 
-def _batches(asked: Sequence[Asked], batch_size: int) -> list[list[int]]:
-    """Places in `asked`: one length limit a batch, and either pictures or none."""
+def own_share(number: int, accelerator: Any) -> range:
+    """Which of so many batches are this process's."""
+    return range(accelerator.process_index, number, accelerator.num_processes)
+
+
+def gathered(own: dict[int, T], accelerator: Any) -> dict[int, T]:
+    """What all processes found, in every one of them."""
+    if accelerator.num_processes == 1:
+        return own
+    from accelerate.utils import gather_object
+
+    return dict(gather_object(list(own.items())))
+
+
+def _batches(asked: Sequence[Asked], lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Places in `asked`: one length limit a batch, as many pictures each, and questions of alike length, so
+    that little is padded."""
     kinds: dict[tuple[int, int], list[int]] = {}
     for place, item in enumerate(asked):
         kinds.setdefault((item.max_new_tokens, len(item.images)), []).append(place)
     return [
-        places[start : start + batch_size]
+        sorted(places, key=lambda place: lengths[place])[start : start + batch_size]
         for _, places in sorted(kinds.items())
         for start in range(0, len(places), batch_size)
     ]

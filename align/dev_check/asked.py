@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from align.chat import render, sees_images
 from align.claims import PictureTruth, load_picture_truth
@@ -27,6 +27,7 @@ class Asked:
         cluster: the unit that intervals resample, the picture.
         truth: what is in the picture, where it is known.
         answers: of the annotators (`vqa`), or those that are right (`own`).
+        is_judged: whether the judge at an endpoint says what the answer is worth.
     """
 
     id: str
@@ -37,6 +38,12 @@ class Asked:
     cluster: str
     truth: PictureTruth | None = None
     answers: tuple[str, ...] = ()
+    is_judged: bool = False
+
+
+class _Clustered(Protocol):
+    @property
+    def cluster(self) -> str: ...
 
 
 def read_asked(section: DevSection, root: Path | None, processor: Any) -> list[Asked]:
@@ -51,17 +58,22 @@ def read_asked(section: DevSection, root: Path | None, processor: Any) -> list[A
             nothing to ask.
     """
     asked: list[Asked] = []
+    rating = section.judge is not None and section.judge.ask == "rating"
     if section.prompts is not None or section.instances is not None:
         asked += _descriptions(section)
     if section.questions is not None:
         asked += _questions(section.questions)
     if section.own is not None:
-        asked += _own(section.own)
-    _check(asked, root, processor)
-    return asked
+        asked += _own(section.own, rating)
+    if section.asks:
+        _check(asked, root, processor)
+    if section.judge is None:
+        return asked
+    kinds = ("description", "own") if rating else ("description",)
+    return [replace(item, is_judged=item.kind in kinds) for item in asked]
 
 
-def first_half(asked: Iterable[Asked]) -> frozenset[str]:
+def first_half(asked: Iterable[_Clustered]) -> frozenset[str]:
     """The clusters that choose; the other half confirms. Drawn by the clusters' names alone, so that the
     halves are the same in every run over the same pictures."""
     names = sorted({item.cluster for item in asked}, key=_drawn)
@@ -130,15 +142,17 @@ def _questions(section: DevQuestions) -> list[Asked]:
     return found
 
 
-def _own(section: OwnQuestions) -> list[Asked]:
+def _own(section: OwnQuestions, rated: bool) -> list[Asked]:
     found = []
     for row in read_rows(PromptRow, section.path):
         answers = row.meta.get("answers")
-        if not isinstance(answers, list) or not answers:
+        if answers is None and rated:
+            answers = []
+        elif not isinstance(answers, list) or not answers:
             raise AlignError(
                 "meta.answers is not a list of right answers",
                 where=f"{section.path} {row.id}",
-                fix='write meta: {"answers": ["two", "2"]}',
+                fix='write meta: {"answers": ["two", "2"]}, or have them rated: dev.judge with ask: rating',
             )
         found.append(_asked(row, "own", section.max_new_tokens, answers=tuple(map(str, answers))))
     return found

@@ -5,27 +5,34 @@
     following = save_trained(...)                            # of the kept step's weights
     metrics |= dev.metrics()
 
-With several processes the main one answers and the others wait.
+Several processes share the questions; the main one measures, writes and decides.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from align.dev_check.asked import Asked
-from align.dev_check.cost import Cost, check_steps
+from align.dev_check.cost import Cost, check_steps, plan_in_words
+from align.dev_check.heldout import heldout_values
 from align.dev_check.recipe import DevSection
 from align.dev_check.rule import KeepRule, Kept
-from align.dev_check.scores import Scorer, values_of
+from align.dev_check.scores import Item, Scorer, values_of
 from align.dev_check.state import DevState
+from align.dev_check.words import DIGITS
 from align.errors import AlignError
 from align.progress import say
 
 if TYPE_CHECKING:
     from align.dev_check.answering import Answerer
+    from align.dev_check.heldout import Heldout
+    from align.dev_check.heldout_loss import HeldoutLoss
+    from align.dev_check.judge import Judge, Judgement
     from align.run import RunFolder
+
+T = TypeVar("T")
 
 _TIMED_STEPS = 3
 
@@ -39,6 +46,8 @@ class DevCheck:
         asked: what every check asks.
         answerer: gets the policy's answers.
         cost: what training and checks take, by an estimate in tokens.
+        judge: at an endpoint, of the answers; None without, and where another process asks it.
+        heldout: rows whose loss is measured too.
 
     Attributes:
         stopped_at: the step at which the rule ended the run; None where it did not.
@@ -53,13 +62,18 @@ class DevCheck:
         answerer: Answerer,
         cost: Cost,
         folder: RunFolder,
+        judge: Judge | None = None,
+        heldout: Heldout[Any] | None = None,
     ) -> None:
         self._section, self._rule, self._asked, self._cost = section, rule, asked, cost
-        self._answerer = answerer
+        self._answerer, self._judge, self._heldout = answerer, judge, heldout
+        self._items: list[Item] = [*asked, *(heldout.items() if heldout is not None else ())]
+        self._loss: HeldoutLoss | None = None
         self._state = DevState(folder) if folder.is_main else None
         self._scorer: Scorer | None = None
         self._steps: frozenset[int] = frozenset()
         self._kept: Kept | None = None
+        self._start_sums: list[dict[str, float]] = []
         self._train_seconds = 0.0
         self._took: list[float] = []
         self.stopped_at: int | None = None
@@ -86,30 +100,37 @@ class DevCheck:
                 where="dev",
                 fix="leave dev and keep out, or train with recipes/accelerate/ddp.yaml",
             )
+        if self._heldout is not None and self._section.heldout is not None:
+            from align.dev_check.heldout_loss import HeldoutLoss
+
+            size = self._section.heldout.batch_size
+            self._loss = HeldoutLoss(self._heldout, trainer, size, self._answerer.features)
         if self._state is not None:
             self._state.resume(resumed)
             if self._state.lines:
-                self._scorer = Scorer(self._asked, self._section.level, self._state.start())
+                self._begin(self._state.start())
         trainer.add_callback(_callback(self, trainer))
 
     def plan(self, max_steps: int, rows_a_step: int) -> None:
         """Fix the steps of the checks, from recipe and data alone; says what they will cost."""
         self._steps = frozenset(check_steps(self._section, self._cost, max_steps, rows_a_step))
-        share = self._cost.share(len(self._steps), max_steps, rows_a_step)
-        say(
-            f"  dev check: {len(self._steps)} checks of {len(self._asked)} questions, by an estimate "
-            f"{share:.0%} of the run"
-        )
+        words = plan_in_words(self._section, self._cost, max_steps, rows_a_step)
+        rows = "" if self._heldout is None else f" and {len(self._heldout.rows)} held-out rows"
+        say(f"  dev check: {len(self._asked)} questions{rows}, {words}")
 
     def at(self, step: int, trainer: Any) -> None:
         """Ask at this step if it is time to, and see whether the run goes on."""
-        if self.stopped_at is None and step in self._steps:
-            if self._state is not None and all(line["step"] != step for line in self._state.lines):
-                began = time.perf_counter()
-                self._ask(step, trainer)
-                self._took.append(time.perf_counter() - began)
+        if self.stopped_at is None and step in self._steps and self._is_due(step, trainer):
+            began = time.perf_counter()
+            self._ask(step, trainer)
+            self._took.append(time.perf_counter() - began)
             trainer.accelerator.wait_for_everyone()
         self.stopped_at = self._agreed(trainer)
+
+    def _is_due(self, step: int, trainer: Any) -> bool:
+        """Whether no earlier attempt has made this check; the main process knows."""
+        is_due = self._state is not None and all(line["step"] != step for line in self._state.lines)
+        return bool(_told(is_due, trainer.accelerator))
 
     def saved(self) -> None:
         """A checkpoint has been sealed: weights that no resume can want are deleted."""
@@ -151,6 +172,7 @@ class DevCheck:
             "dev_check": {
                 "checks": len(self._state.lines),
                 "questions": len(self._asked),
+                "heldout_rows": 0 if self._heldout is None else len(self._heldout.rows),
                 "seconds_each": round(self.seconds / len(self._took), 2) if self._took else None,
                 "share_of_time": round(self.seconds / whole, 4) if whole else None,
                 "stopped_at": self.stopped_at,
@@ -161,19 +183,24 @@ class DevCheck:
         return found
 
     def _ask(self, step: int, trainer: Any) -> None:
-        assert self._state is not None
         model = trainer.accelerator.unwrap_model(trainer.model)
         began = time.perf_counter()
-        answers = self._answerer.answers(model, trainer.accelerator)
-        values = [values_of(item, answer) for item, answer in zip(self._asked, answers, strict=True)]
+        answers = self._answerer.answers(model, trainer.accelerator) if self._asked else []
+        sums = self._loss.sums() if self._loss is not None else []
+        if self._state is None:
+            return
+        values: list[dict[str, float]] = [
+            values_of(item, answer) for item, answer in zip(self._asked, answers, strict=True)
+        ]
+        judgement = None if self._judge is None else self._judge.judge(self._asked, answers)
+        if judgement is not None:
+            self._check_judgement(judgement, step)
+            values = [own | judged for own, judged in zip(values, judgement.values, strict=True)]
         if self._scorer is None:
-            self._state.keep_start(values)
-            self._scorer = Scorer(self._asked, self._section.level, values)
+            self._state.keep_start([*values, *sums])
+            self._begin([*values, *sums])
         assert self._scorer is not None
-        views = self._scorer.changes(values)
-        line: dict[str, Any] = {"step": step}
-        for view, changes in views.items():
-            line[view] = {name: change.to_json() for name, change in changes.items()}
+        line = self._line(step, [*values, *self._heldout_values(sums, trainer)], judgement)
         if self._rule is not None:
             judged = self._rule.judge(line)
             if step:
@@ -184,6 +211,54 @@ class DevCheck:
         if self._rule is not None:
             self._state.drop_losers(self._best_at())
         say(f"  dev check at step {step}: {_said(line, self._rule)}")
+
+    def _begin(self, start: Sequence[dict[str, float]]) -> None:
+        """Take what step 0 found, of questions and of held-out rows, for the start of all comparisons."""
+        count = len(self._asked)
+        self._start_sums = list(start[count:])
+        beta = 1.0  # at the start a margin is zero whatever it is multiplied with
+        rows = [heldout_values(own, own, beta) for own in self._start_sums]
+        self._scorer = Scorer(self._items, self._section.level, [*start[:count], *rows])
+
+    def _heldout_values(self, sums: Sequence[dict[str, float]], trainer: Any) -> list[dict[str, float]]:
+        beta = float(getattr(trainer, "beta", 1.0))
+        return [heldout_values(own, start, beta) for own, start in zip(sums, self._start_sums, strict=True)]
+
+    def _line(
+        self, step: int, values: Sequence[dict[str, float]], judgement: Judgement | None
+    ) -> dict[str, Any]:
+        """The check's line of the log; a judge that failed is not in its measures."""
+        assert self._scorer is not None
+        line: dict[str, Any] = {"step": step}
+        for view, changes in self._scorer.changes(values).items():
+            line[view] = {name: change.to_json() for name, change in changes.items()}
+            if judgement is not None and not judgement.is_usable:
+                line[view].pop("judge", None)
+        return line if judgement is None else line | {"judge": judgement.to_json()}
+
+    def _check_judgement(self, judgement: Judgement, step: int) -> None:
+        """Say what the judge left out, or stop where it failed and the recipe, or step 0, says so.
+
+        Raises:
+            AlignError: with the first failure's reason.
+        """
+        assert self._section.judge is not None
+        words = f"{judgement.failed} of {judgement.asked} requests failed, the first one: {judgement.reason}"
+        if judgement.is_usable:
+            if judgement.failed:
+                say(f"  the judge at step {step}: {words}; their answers are left out")
+            return
+        words = words if judgement.failed else judgement.reason
+        if step == 0 or self._section.judge.on_failure == "stop":
+            raise AlignError(
+                f"the judge cannot judge the dev check at step {step}: {words}",
+                where="dev.judge",
+                fix="mend the endpoint and run again, the run goes on from its last checkpoint; after step 0 "
+                "dev.judge.on_failure: go_on trains on without it",
+            )
+        say(
+            f"  the judge at step {step}: {words}; this check has no judge, and a rule over it cannot keep it"
+        )
 
     def _best_at(self) -> dict[int, int]:
         """Step of each check -> the step that the rule would keep if the run had ended there."""
@@ -196,13 +271,18 @@ class DevCheck:
         found = None
         if self._state is not None and self._rule is not None:
             found = self._rule.stops(self._state.lines)
-        if trainer.accelerator.num_processes == 1 or self._rule is None:
-            return found
-        from accelerate.utils import broadcast_object_list
+        return found if self._rule is None else _told(found, trainer.accelerator)
 
-        told = [found]
-        broadcast_object_list(told)
-        return told[0]
+
+def _told(found: T, accelerator: Any) -> T:
+    """What the main process found, in every process."""
+    if accelerator.num_processes == 1:
+        return found
+    from accelerate.utils import broadcast_object_list
+
+    told = [found]
+    broadcast_object_list(told)
+    return told[0]
 
 
 def _reply(step: int, item: Asked, answer: str) -> dict[str, Any]:
@@ -220,7 +300,10 @@ def _said(line: dict[str, Any], rule: KeepRule | None) -> str:
     """The measures that the rule speaks of, or a few; then what speaks against the check."""
     names = list(line["all"]) if rule is None else rule.measures
     shown = [name for name in names if name in line["all"]][:6]
-    words = [f"{name} {line['all'][name]['value']:.1f} ({line['all'][name]['delta']:+.1f})" for name in shown]
+    words = []
+    for name in shown:
+        one, digits = line["all"][name], DIGITS.get(name, 1)
+        words.append(f"{name} {one['value']:.{digits}f} ({one['delta']:+.{digits}f})")
     refused = line.get("refused")
     return ", ".join(words) + (f"; not kept: {refused[0]}" if refused else "")
 

@@ -47,39 +47,69 @@ class Cost:
         return checks / (checks + self.row * rows_a_step * max_steps)
 
 
-def cost_of(
-    asked: Sequence[Asked],
-    batches: Sequence[Sequence[int]],
-    processor: Any,
-    root: Path | None,
-    lengths: Sequence[int],
-    passes: float,
-) -> Cost:
-    """The cost of a run's rows and of one check.
-
-    Args:
-        batches: places in `asked` that are answered together.
-        lengths: tokens of the training rows.
-        passes: what training on a row costs, in forwards.
-    """
+def question_lengths(asked: Sequence[Asked], processor: Any, root: Path | None) -> list[int]:
+    """Tokens of each question, its pictures' included, without opening more than the pictures' headers."""
     sequences = []
     for item in asked:
         text = render(processor, list(item.messages), len(item.images), add_generation_prompt=True)
         sizes = [image_size(resolve_image(root, name)) for name in item.images] if root is not None else []
         sequences.append(((text,), sizes))
-    read = sum(TokenBudget(processor).lengths(sequences))
+    return TokenBudget(processor).lengths(sequences)
+
+
+def cost_of(
+    asked: Sequence[Asked],
+    batches: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    trained: Sequence[int],
+    passes: float,
+    read: float = 0.0,
+) -> Cost:
+    """The cost of a run's rows and of one check.
+
+    Args:
+        batches: places in `asked` that are answered together.
+        lengths: tokens of the questions.
+        trained: tokens of the training rows.
+        passes: what training on a row costs, in forwards.
+        read: tokens that a check reads besides, of held-out rows.
+    """
     waits = DECODE_STEP["gpu" if torch.cuda.is_available() else "cpu"]
     written = sum((waits + len(own)) * ANSWER_SHARE * asked[own[0]].max_new_tokens for own in batches)
-    return Cost(passes * sum(lengths) / len(lengths), read + written)
+    return Cost(passes * sum(trained) / len(trained), sum(lengths) + read + written)
 
 
 def check_steps(section: DevSection, cost: Cost, max_steps: int, rows_a_step: int) -> list[int]:
     """The steps of the checks: step 0, the last one, and evenly in between, or `every` so many."""
     if section.every is not None:
         return sorted({*range(0, max_steps, section.every), max_steps})
-    count = section.checks
-    while count > min(_FEWEST, section.checks):
-        if cost.share(count, max_steps, rows_a_step) <= section.share_of_time:
-            break
-        count -= 1
+    fewest = min(_FEWEST, section.checks)
+    count = min(section.checks, max(fewest, affordable(section, cost, max_steps, rows_a_step)))
     return sorted({round(number * max_steps / (count - 1)) for number in range(count)})
+
+
+def affordable(section: DevSection, cost: Cost, max_steps: int, rows_a_step: int) -> int:
+    """How many checks `share_of_time` pays for, at most those asked for."""
+    return next(
+        (
+            n
+            for n in range(section.checks, 0, -1)
+            if cost.share(n, max_steps, rows_a_step) <= section.share_of_time
+        ),
+        0,
+    )
+
+
+def plan_in_words(section: DevSection, cost: Cost, max_steps: int, rows_a_step: int) -> str:
+    """How many checks there will be and what they cost; where that is not what was asked for, why, and what
+    would change it."""
+    count = len(check_steps(section, cost, max_steps, rows_a_step))
+    words = f"{count} checks, by an estimate {cost.share(count, max_steps, rows_a_step):.0%} of the run"
+    paid = affordable(section, cost, max_steps, rows_a_step)
+    if section.every is not None or paid >= min(section.checks, max_steps + 1):
+        return words
+    share = f"dev.share_of_time = {section.share_of_time:.0%}"
+    why = f"of {section.checks} asked for {share} pays for {paid}"
+    if paid < count:
+        why += f", and fewer than {count} are never made"
+    return f"{words}; {why}. A larger share, fewer questions, shorter answers or a longer run allow more"

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.chat import sees_images
-from align.dev_check.asked import check_not_trained_on, read_asked
-from align.dev_check.recipe import DevSection, KeepSection
+from align.dev_check.asked import Asked, check_not_trained_on, read_asked
+from align.dev_check.heldout import Heldout, HeldoutItem
+from align.dev_check.recipe import SFT_PASSES, DevSection, KeepSection
 from align.dev_check.rule import KeepRule
-from align.dev_check.scores import measures_of
+from align.dev_check.scores import Item, measures_of
 from align.errors import AlignError
 from align.images import resolve_image
 
@@ -29,6 +30,7 @@ def open_dev_check(
     rows: Sequence[Any],
     lengths: Sequence[int],
     passes: float,
+    heldout: Heldout[Any] | None = None,
 ) -> DevCheck | None:
     """The check that a recipe asks for; None where it asks for none.
 
@@ -37,6 +39,7 @@ def open_dev_check(
         rows: the training rows; dev pictures must not be theirs.
         lengths: their tokens.
         passes: what training on a row costs, in forwards; see `align.dev_check.cost`.
+        heldout: rows that `hold_out` keeps from training.
 
     Raises:
         AlignError: files that are missing or of another kind, pictures that are trained on, a rule over
@@ -46,22 +49,36 @@ def open_dev_check(
         return None
     from align.dev_check.answering import Answerer
     from align.dev_check.check import DevCheck
-    from align.dev_check.cost import cost_of
+    from align.dev_check.cost import cost_of, question_lengths
 
     root = section.image_root or image_root
     if not sees_images(processor):
         root = None
     asked = read_asked(section, root, processor)
     check_not_trained_on(asked, root, _pictures(rows, image_root))
+    items: list[Item] = [*asked, *(heldout.items() if heldout is not None else ())]
     rule = None
     if keep is not None:
-        rule = KeepRule(keep.most, keep.limits, keep.patience)
-        rule.check([measure.name for measure in measures_of(asked)])
-        if len({item.cluster for item in asked}) < 2:
-            raise AlignError("a rule needs two halves, and dev has one picture", where="dev")
-    answerer = Answerer(asked, processor, root, section.batch_size)
-    cost = cost_of(asked, answerer.batches, processor, root, lengths, passes)
-    return DevCheck(section, rule, asked, answerer, cost, folder)
+        rule = KeepRule(keep.most, keep.limits, keep.patience, keep.patience_on)
+        rule.check([measure.name for measure in measures_of(items)])
+        _check_halves(items)
+    questions = question_lengths(asked, processor, root) if asked else []
+    answerer = Answerer(asked, processor, root, questions, section.batch_size)
+    read = 0.0 if heldout is None else passes / SFT_PASSES * sum(heldout.lengths)
+    cost = cost_of(asked, answerer.batches, questions, lengths, passes, read)
+    judge = None
+    if section.judge is not None and folder.is_main:
+        from align.dev_check.judge import Judge
+
+        judge = Judge(section.judge, root, folder.scratch / "dev_check" / "judge_replies.jsonl")
+    return DevCheck(section, rule, asked, answerer, cost, folder, judge, heldout)
+
+
+def _check_halves(items: Sequence[Item]) -> None:
+    """A rule needs two halves, of questions and of held-out rows each."""
+    for kind, words in ((Asked, "dev has"), (HeldoutItem, "dev.heldout has")):
+        if len({item.cluster for item in items if isinstance(item, kind)}) == 1:
+            raise AlignError(f"a rule needs two halves, and {words} one picture", where="dev")
 
 
 def _pictures(rows: Sequence[Any], root: Path | None) -> set[Path]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from align.config import Strict
 from align.dev_check.words import GAINS, LIMITS, check_limit, gain_of
+from align.endpoint import Endpoint
 from align.vqa_accuracy import SHORT_ANSWER
 
 DESCRIBE = "Please describe this image in detail."
@@ -32,10 +33,72 @@ class DevQuestions(Strict):
 
 
 class OwnQuestions(Strict):
-    """Your own questions: prompt rows whose `meta.answers` are the answers that are right."""
+    """Your own questions: prompt rows whose `meta.answers` are right answers; a judge's rating needs none."""
 
     path: Path = Field(description="prompt rows (id, images, prompt, meta.answers), .jsonl or .parquet")
     max_new_tokens: int = Field(default=32, gt=0, description="longest answer in tokens")
+
+
+class HeldoutSection(Strict):
+    """Rows that are not trained on; the loss on them is measured at every check."""
+
+    share: float | None = Field(
+        default=None, gt=0, le=0.5, description="of the training rows, taken out of them by picture"
+    )
+    path: Path | None = Field(default=None, description="or rows in a file, of the stage's own kind")
+    image_root: Path | None = Field(
+        default=None, description="folder of that file's pictures; null is the data's"
+    )
+    num_rows: int | None = Field(default=256, gt=0, description="at most so many; null: all")
+    batch_size: int = Field(default=8, gt=0, description="rows scored at a time")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> HeldoutSection:
+        if (self.share is None) == (self.path is None):
+            raise ValueError("give share or path, one of the two")
+        if self.image_root is not None and self.path is None:
+            raise ValueError("image_root is of the file `path`, which is not given")
+        return self
+
+
+class JudgeSection(Endpoint):
+    """A model behind an OpenAI-compatible endpoint that says what the answers are worth."""
+
+    ask: Literal["claims", "rating"] = Field(
+        default="claims",
+        description="claims: each object that a description names is asked by yes or no, with the picture; "
+        "rating: your `prompt`, of descriptions and own questions",
+    )
+    prompt: str = Field(
+        default="Is there any {object} in this image? Answer with yes or no only.",
+        description="what the judge is asked: {object} of claims; {answer}, and {question}, of ratings",
+    )
+    scale: tuple[float, float] = Field(
+        default=(1.0, 10.0), description="worst and best rating; the first number of a reply is read"
+    )
+    max_tokens: int = Field(default=16, gt=0, description="longest reply in tokens")
+    concurrency: int = Field(default=16, gt=0, description="requests at a time")
+    timeout_seconds: float = Field(default=60.0, gt=0, description="longest wait for one reply")
+    max_failed: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="share of requests that may fail, their answers left out; above it the judge has failed",
+    )
+    on_failure: Literal["go_on", "stop"] = Field(
+        default="go_on",
+        description="a judge that fails at a later check: go_on without it, and that check is not kept by a "
+        "rule over the judge; or stop the run, to be resumed. At step 0 it always stops",
+    )
+
+    @model_validator(mode="after")
+    def _asks_of_something(self) -> JudgeSection:
+        place = "{object}" if self.ask == "claims" else "{answer}"
+        if place not in self.prompt:
+            raise ValueError(f"prompt of ask: {self.ask} must contain {place}")
+        if not self.scale[0] < self.scale[1]:
+            raise ValueError("scale: the worst rating comes first, and is smaller than the best")
+        return self
 
 
 class DevSection(Strict):
@@ -54,6 +117,12 @@ class DevSection(Strict):
     captions: Path | None = Field(default=None, description="COCO captions JSON; what they name is there too")
     questions: DevQuestions | None = Field(default=None, description="questions with annotators' answers")
     own: OwnQuestions | None = Field(default=None, description="your own questions")
+    heldout: HeldoutSection | None = Field(
+        default=None, description="rows that are not trained on: loss, and of pairs accuracy and margin"
+    )
+    judge: JudgeSection | None = Field(
+        default=None, description="a model at an endpoint judges descriptions and own questions"
+    )
     checks: int = Field(
         default=8, ge=2, description="checks a run, evenly spaced, the one before the first step included"
     )
@@ -75,11 +144,20 @@ class DevSection(Strict):
 
     @model_validator(mode="after")
     def _asks_something(self) -> DevSection:
-        if not (self.prompts or self.instances or self.questions or self.own):
-            raise ValueError("nothing is asked: give prompts, instances, questions or own")
+        if not (self.asks or self.heldout):
+            raise ValueError("nothing is asked: give prompts, instances, questions, own or heldout")
         if self.captions is not None and self.instances is None:
             raise ValueError("captions add to instances, which are not given")
+        if self.judge is not None:
+            judged = self.prompts or self.instances or (self.own and self.judge.ask == "rating")
+            if not judged:
+                raise ValueError("judge has nothing to judge: give prompts, instances, or own for a rating")
         return self
+
+    @property
+    def asks(self) -> bool:
+        """Whether the policy is asked to answer anything."""
+        return bool(self.prompts or self.instances or self.questions or self.own)
 
     def inputs(self) -> dict[str, Path]:
         """For `RunFolder.open(inputs=...)`."""
@@ -91,6 +169,8 @@ class DevSection(Strict):
             "dev_questions": self.questions and self.questions.questions,
             "dev_annotations": self.questions and self.questions.annotations,
             "dev_own": self.own and self.own.path,
+            "dev_heldout": self.heldout and self.heldout.path,
+            "dev_heldout_images": self.heldout and self.heldout.image_root,
         }
         return {name: path for name, path in found.items() if path is not None}
 
@@ -110,14 +190,25 @@ class KeepSection(Strict):
     patience: int | None = Field(
         default=None, gt=0, description="end training after so many checks without a gain; null: never"
     )
+    patience_on: str | None = Field(
+        default=None,
+        description="the gain that patience waits for, such as heldout_loss_drop; null: that of `most`",
+    )
 
     model_config = ConfigDict(serialize_by_alias=True)
 
-    @field_validator("most")
+    @field_validator("most", "patience_on")
     @classmethod
-    def _known_gain(cls, most: str) -> str:
-        gain_of(most)
+    def _known_gain(cls, most: str | None) -> str | None:
+        if most is not None:
+            gain_of(most)
         return most
+
+    @model_validator(mode="after")
+    def _has_patience(self) -> KeepSection:
+        if self.patience_on is not None and self.patience is None:
+            raise ValueError("patience_on is read by patience, which is not given")
+        return self
 
     @field_validator("limits")
     @classmethod

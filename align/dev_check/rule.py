@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from align.dev_check.scores import VIEWS, Change, changes_from_json
-from align.dev_check.words import LIMITS, direction, gain_of
+from align.dev_check.words import DIGITS, LIMITS, direction, gain_of
 from align.errors import AlignError
 
 DOUBT = 1.28
@@ -89,11 +89,20 @@ class KeepRule:
         most: a word of `GAINS`.
         limits: words of `LIMITS` -> the change that is still allowed.
         patience: checks without a gain after which a run ends; None never.
+        patience_on: the gain that patience waits for, another word of `GAINS`; None is that of `most` with
+            every limit held.
     """
 
-    def __init__(self, most: str, limits: Mapping[str, float], patience: int | None = None) -> None:
+    def __init__(
+        self,
+        most: str,
+        limits: Mapping[str, float],
+        patience: int | None = None,
+        patience_on: str | None = None,
+    ) -> None:
         self.most, self.limits, self.patience = most, dict(limits), patience
         self.gain = gain_of(most)
+        self.waits_for = None if patience_on in (None, most) else gain_of(patience_on)
 
     @property
     def measures(self) -> list[str]:
@@ -108,20 +117,25 @@ class KeepRule:
         """
         words = {f"keep.most = {self.most}": self.gain.measure}
         words |= {f"keep.while.{word}": LIMITS[word] for word in self.limits}
+        if self.waits_for is not None:
+            words["keep.patience_on"] = self.waits_for.measure
         for where, name in words.items():
             if name not in measures:
                 raise AlignError(
                     f"the dev check does not measure {name}",
                     where=where,
                     fix="give dev.instances for what is in the pictures, dev.questions for vqa, dev.own for "
-                    f"own; measured are: {', '.join(measures)}",
+                    "own, dev.heldout for held-out rows, dev.judge for judge; measured are: "
+                    f"{', '.join(measures)}",
                 )
 
     def judge(self, line: Line) -> Judged:
         """One check, by its line alone."""
         views = {view: changes_from_json(line, view) for view in VIEWS}
         gains = {view: self._gain(changes) for view, changes in views.items()}
-        against = self._broken(views["first_half"], "the first half")
+        missing = [name for name in self.measures if name not in views["all"]]
+        against = [f"{name} was not measured at this check" for name in missing]
+        against += self._broken(views["first_half"], "the first half")
         if gains["first_half"] <= 0:
             against.insert(0, f"no {self._said()} on the first half")
         reasons = list(against)
@@ -129,7 +143,7 @@ class KeepRule:
         if gains["second_half"] <= 0:
             doubt = f"no {self._said()} on the second half"
         elif not self._is_real(views["all"]):
-            doubt = f"{self._said()} is within noise: {_shown(views['all'][self.gain.measure])}"
+            doubt = f"{self._said()} is within noise: {_shown(views['all'], self.gain.measure)}"
         reasons += [doubt] if doubt and not against else []
         reasons += self._broken(views["second_half"], "the second half")
         reasons += self._broken(views["all"], "both halves")
@@ -143,8 +157,8 @@ class KeepRule:
         if best is None or best.reasons:
             return Kept(0, True, self._nothing(judged), {}, judged)
         line = next(line for line in lines if line["step"] == best.step)
-        change = changes_from_json(line, "all")[self.gain.measure]
-        why = f"most {self._said()} with every limit held: {_shown(change)}"
+        shown = _shown(changes_from_json(line, "all"), self.gain.measure)
+        why = f"most {self._said()} with every limit held: {shown}"
         return Kept(best.step, False, why, line["all"], judged)
 
     def stops(self, lines: Sequence[Line]) -> int | None:
@@ -152,14 +166,25 @@ class KeepRule:
         if self.patience is None:
             return None
         best, waited = 0.0, 0
-        for one in map(self.judge, (line for line in lines if line["step"])):
-            if one.is_chosen and one.gain > best:
-                best, waited = one.gain, 0
+        for line in lines:
+            if not line["step"]:
+                continue
+            gain = self._awaited(line)
+            if gain is not None and gain > best:
+                best, waited = gain, 0
                 continue
             waited += 1
             if waited >= self.patience:
-                return one.step
+                return int(line["step"])
         return None
+
+    def _awaited(self, line: Line) -> float | None:
+        """The gain that patience waits for, on the half that chooses; None where there can be none."""
+        if self.waits_for is None:
+            judged = self.judge(line)
+            return judged.gain if judged.is_chosen else None
+        change = changes_from_json(line, "first_half").get(self.waits_for.measure)
+        return None if change is None else self.waits_for.sign * change.delta
 
     def _gain(self, changes: Mapping[str, Change]) -> float:
         change = changes.get(self.gain.measure)
@@ -175,7 +200,7 @@ class KeepRule:
             change = changes.get(LIMITS[word])
             if change is not None and _is_broken(word, limit, change):
                 unit = "%" if word == "length" else ""
-                found.append(f"{word} {_shown(change)} on {where}, limit {limit:+g}{unit}")
+                found.append(f"{word} {_shown(changes, LIMITS[word])} on {where}, limit {limit:+g}{unit}")
         return found
 
     def _said(self) -> str:
@@ -199,5 +224,6 @@ def _is_broken(word: str, limit: float, change: Change) -> bool:
     return abs(change.delta) > abs(start) * limit / 100
 
 
-def _shown(change: Change) -> str:
-    return f"{change.delta:+.1f} [{change.ci_low:+.1f}, {change.ci_high:+.1f}]"
+def _shown(changes: Mapping[str, Change], measure: str) -> str:
+    change, digits = changes[measure], DIGITS.get(measure, 1)
+    return f"{change.delta:+.{digits}f} [{change.ci_low:+.{digits}f}, {change.ci_high:+.{digits}f}]"

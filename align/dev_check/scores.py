@@ -14,12 +14,15 @@ import numpy as np
 
 from align.claims import Measure, measure_answer, measures_for
 from align.dev_check.asked import Asked, first_half
+from align.dev_check.heldout import HeldoutItem
 from align.dev_check.words import DEV_MEASURES
 from align.normalise import clean, normalise
 from align.stats import Array, Comparison, compare
 from align.vqa_accuracy import vqa_accuracy
 
 Values = Mapping[str, float]
+Item = Asked | HeldoutItem
+"""What a check measures: a question's answer, or the loss on a held-out row."""
 VIEWS = ("all", "first_half", "second_half")
 _RESAMPLES = 2000
 _DIGITS = 4
@@ -49,6 +52,8 @@ def values_of(item: Asked, answer: str) -> dict[str, float]:
     """The additive values of one answer, by name."""
     if item.kind == "vqa":
         return {"vqa_right": vqa_accuracy(answer, item.answers, "strict"), "vqa_asked": 1.0}
+    if item.kind == "own" and not item.answers:
+        return {}
     if item.kind == "own":
         right = normalise(clean(answer)) in {normalise(clean(text)) for text in item.answers}
         return {"own_right": float(right), "own_asked": 1.0}
@@ -62,22 +67,24 @@ class Scorer:
     """Compares the answers of a check with those of step 0.
 
     Args:
-        asked: what every check asks.
+        items: what every check measures.
         level: of the intervals.
-        start: step 0's values, one mapping a question, in the order of `asked`.
+        start: step 0's values, one mapping an item, in the order of `items`.
 
     Attributes:
         measures: what is measured, in the order of the log.
     """
 
-    def __init__(self, asked: Sequence[Asked], level: float, start: Sequence[Values]) -> None:
+    def __init__(self, items: Sequence[Item], level: float, start: Sequence[Values]) -> None:
         self._level = level
-        self._clusters = {name: row for row, name in enumerate(sorted({item.cluster for item in asked}))}
-        self._places = [self._clusters[item.cluster] for item in asked]
-        chosen = first_half(asked)
+        self._clusters = {name: row for row, name in enumerate(sorted({item.cluster for item in items}))}
+        self._places = [self._clusters[item.cluster] for item in items]
+        # halves of the questions and of the held-out rows each, so that neither half is without one of them
+        chosen = first_half(item for item in items if isinstance(item, Asked))
+        chosen |= first_half(item for item in items if isinstance(item, HeldoutItem))
         first = np.array([name in chosen for name in self._clusters])
         self._views = {"all": first | True, "first_half": first, "second_half": ~first}
-        self.measures = measures_of(asked)
+        self.measures = measures_of(items)
         self._start = self._sums(start)
 
     def changes(self, values: Sequence[Values]) -> dict[str, dict[str, Change]]:
@@ -107,12 +114,20 @@ class Scorer:
         return found
 
 
-def measures_of(asked: Sequence[Asked]) -> list[Measure]:
-    """What can be measured of the answers to these questions."""
-    truths = [item.truth for item in asked if item.truth is not None]
-    kinds = {item.kind for item in asked}
+def measures_of(items: Sequence[Item]) -> list[Measure]:
+    """What can be measured of these questions and rows."""
+    truths = [item.truth for item in items if item.truth is not None]
+    kinds = {item.kind for item in items}
     found = list(measures_for(truths)) if "description" in kinds else []
-    has = {"inventing_captions": bool(truths), "vqa_accuracy": "vqa" in kinds, "own_accuracy": "own" in kinds}
+    has = {
+        "inventing_captions": bool(truths),
+        "vqa_accuracy": "vqa" in kinds,
+        "own_accuracy": any(item.kind == "own" and item.answers for item in items),
+        "judge": any(isinstance(item, Asked) and item.is_judged for item in items),
+        "heldout_loss": bool(kinds & {"answer", "pair"}),
+        "heldout_accuracy": "pair" in kinds,
+        "heldout_margin": "pair" in kinds,
+    }
     return [*found, *(measure for measure in DEV_MEASURES if has[measure.name])]
 
 

@@ -1,7 +1,7 @@
 """The words of a keep rule, and which measure each of them means.
 
 A recipe says `keep: {most: invention_drop, while: {recall: -1.0, repetition: +0}}`. The words are those
-that a person would use; measures are those of `align.claims`, and the four that a dev check adds.
+that a person would use; measures are those of `align.claims`, and those that a dev check adds.
 """
 
 from __future__ import annotations
@@ -32,10 +32,17 @@ LIMITS: Mapping[str, str] = {
     "length": "words",
     "vqa": "vqa_accuracy",
     "own": "own_accuracy",
+    "judge": "judge",
+    "heldout_loss": "heldout_loss",
+    "heldout_accuracy": "heldout_accuracy",
+    "heldout_margin": "heldout_margin",
 }
 """Word -> name of the measure that it limits."""
 
-_DROPS = ("invention", "chair", "overcounted", "repetition", "repeated_3grams", "broken")
+DIGITS: Mapping[str, int] = {"heldout_loss": 4, "heldout_margin": 3}
+"""Measure -> digits behind the point that are shown; one of all others."""
+
+_DROPS = ("invention", "chair", "overcounted", "repetition", "repeated_3grams", "broken", "heldout_loss")
 _RISES = (
     "recall",
     "f1",
@@ -49,6 +56,9 @@ _RISES = (
     "distinct_2",
     "vqa",
     "own",
+    "judge",
+    "heldout_accuracy",
+    "heldout_margin",
 )
 GAINS: Mapping[str, tuple[str, int]] = {f"{word}_drop": (LIMITS[word], -1) for word in _DROPS} | {
     f"{word}_gain": (LIMITS[word], +1) for word in _RISES
@@ -82,6 +92,42 @@ DEV_MEASURES: tuple[Measure, ...] = (
         scale=100.0,
         needs="text",
         description="your own questions answered right",
+    ),
+    Measure(
+        name="judge",
+        numerator={"judge_points": 1.0},
+        denominator={"judged": 1.0},
+        higher_is_better=True,
+        scale=100.0,
+        needs="text",
+        description="what the judge at the endpoint confirms of the answers, or how it rates them",
+    ),
+    Measure(
+        name="heldout_loss",
+        numerator={"heldout_loss": 1.0},
+        denominator={"heldout_terms": 1.0},
+        higher_is_better=False,
+        scale=1.0,
+        needs="text",
+        description="loss on held-out rows, in nats: a token of the answers, or a pair",
+    ),
+    Measure(
+        name="heldout_accuracy",
+        numerator={"heldout_right": 1.0},
+        denominator={"heldout_pairs": 1.0},
+        higher_is_better=True,
+        scale=100.0,
+        needs="text",
+        description="held-out pairs whose chosen answer has the larger reward; a tie is half of one",
+    ),
+    Measure(
+        name="heldout_margin",
+        numerator={"heldout_margin": 1.0},
+        denominator={"heldout_pairs": 1.0},
+        higher_is_better=True,
+        scale=1.0,
+        needs="text",
+        description="reward of the chosen answer above the rejected one's, on held-out pairs",
     ),
 )
 """What a dev check measures beside the measures of answers in `align.claims`."""

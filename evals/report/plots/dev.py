@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from align.dev_check import DEV_LOG, DEV_SAMPLES
+from align.dev_check import DEV_LOG, DEV_SAMPLES, DIGITS
 from evals.report.load import read_manifest_if_any
 from evals.report.svg import (
     Figure,
@@ -35,6 +35,10 @@ _SHOWN = {
     "words": "words an answer",
     "vqa_accuracy": "questions right, %",
     "own_accuracy": "own questions right, %",
+    "judge": "the judge at the endpoint, %",
+    "heldout_loss": "loss on held-out rows, nats",
+    "heldout_accuracy": "held-out pairs right, %",
+    "heldout_margin": "reward margin of held-out pairs",
 }
 _COLUMNS, _WIDTH, _HEIGHT = 4, 270.0, 215.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 252.0, 40.0, 160.0
@@ -85,7 +89,7 @@ def _curves(stage: str, log: Sequence[Mapping[str, Any]], kept: Mapping[str, Any
 
 def _panel(name: str, log: Sequence[Mapping[str, Any]], kept: Mapping[str, Any] | None) -> Markup:
     points = [(float(entry["step"]), entry["all"][name]) for entry in log if name in entry["all"]]
-    start = points[0][1]["value"]
+    start, digits = points[0][1]["value"], DIGITS.get(name, 1)
     ends = [start + one[side] for _, one in points for side in ("ci_low", "ci_high")]
     x = fit(
         [step for step, _ in points], _LEFT, _RIGHT, include=[0.0], pad=0.0, num_ticks=3, round_ends=False
@@ -102,7 +106,8 @@ def _panel(name: str, log: Sequence[Mapping[str, Any]], kept: Mapping[str, Any] 
     parts.append(polyline([(x(step), y(one["value"])) for step, one in points], "curve s-after"))
     for step, one in points:
         is_kept = kept is not None and kept.get("step") == step
-        tip = f"step {step:.0f}: {one['value']:.1f} ({one['delta']:+.1f}){', kept' if is_kept else ''}"
+        value = f"{one['value']:.{digits}f} ({one['delta']:+.{digits}f})"
+        tip = f"step {step:.0f}: {value}{', kept' if is_kept else ''}"
         size = 6.0 if is_kept else 3.0
         parts.append(marker(2 if is_kept else 0, x(step), y(one["value"]), "s-after fill", tip, size))
     return Markup("").join(parts)
@@ -133,11 +138,12 @@ def _answers(stage: str, samples: Sequence[Mapping[str, Any]], kept: Mapping[str
 
 
 def _row(entry: Mapping[str, Any], name: str, kept: Mapping[str, Any] | None) -> list[str]:
-    one = entry["all"][name]
-    interval = f"[{one['ci_low']:+.1f}, {one['ci_high']:+.1f}]" if entry["step"] else ""
+    one, digits = entry["all"][name], DIGITS.get(name, 1)
+    interval = f"[{one['ci_low']:+.{digits}f}, {one['ci_high']:+.{digits}f}]" if entry["step"] else ""
     is_kept = kept is not None and kept.get("step") == entry["step"]
     mark = "kept" if is_kept else "; ".join(entry.get("refused") or ())
-    return [str(entry["step"]), name, f"{one['value']:.1f}", f"{one['delta']:+.1f}", interval, mark]
+    value, delta = f"{one['value']:.{digits}f}", f"{one['delta']:+.{digits}f}"
+    return [str(entry["step"]), name, value, delta, interval, mark]
 
 
 def _said(kept: Mapping[str, Any] | None) -> str:
