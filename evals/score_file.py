@@ -130,7 +130,8 @@ def score_file(task: Task, predictions: Path, mode: Mode = "official") -> FileSc
         health["repeated"] = len(joined) - len(kept)
     if task.all_expected:
         health = {"missing": len(expected) - len(kept), **health}
-    return FileScore(task.type, mode, metrics, splits, health, undefined, task.card.to_json(), task.notes())
+    card = task.card_of({subset for sample in expected for subset in sample.subsets})
+    return FileScore(task.type, mode, metrics, splits, health, undefined, card.to_json(), task.notes())
 
 
 def _once(answers: Sequence[Prediction], path: Path) -> list[Prediction]:

@@ -227,6 +227,10 @@ class Task(ABC):
         """The metrics of a file that asks only these parts (`Sample.subsets`)."""
         return [metric for metric in self.metrics if set(parts).issuperset(metric.subsets)]
 
+    def card_of(self, parts: Collection[str]) -> Card:
+        """The protocol of a file that asks only these parts."""
+        return self.card
+
     def samples_of(self, ids: Collection[str]) -> list[Sample]:
         """The samples of these ids, in the order of `samples`; unknown ids have none."""
         return [sample for sample in self.samples() if sample.id in ids]

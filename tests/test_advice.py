@@ -10,9 +10,9 @@ from functools import cache
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from align.config import read_words
 from align.stages import load_stage, stage_names
 from align.trainer_args import Passthrough
 from evals.task import TASK_TYPES
@@ -104,7 +104,7 @@ def test_a_key_that_is_advised_can_be_set(advice: Advice) -> None:
     kinds = [kind for stage in raising or stage_keys() for kind in kinds_of(stage, advice.key)]
     assert kinds, f"{advice.text!r}: no recipe has {advice.key}"
     if advice.value is not None:
-        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"key={advice.value}"]))["key"]
+        value = read_words([f"key={advice.value}"])["key"]
         assert any(takes(kind, value) for kind in kinds), f"{advice.key} takes no {advice.value}"
 
 

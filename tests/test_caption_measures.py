@@ -188,11 +188,11 @@ def test_amber_measures_things_of_its_own(tmp_path: Path) -> None:
     task = load_tasks({"amber": section})["amber"]
     text = "A dog, a dog and a cat, a cat on the road."
     found = lines(task, base=scored(task, [text]).scores)
-    assert found["chair"]["base"] == pytest.approx(40.0)  # published: mentions, repeats counting
+    assert found["chair"].values["base"] == pytest.approx(40.0)  # published: mentions, repeats counting
     assert found["distinct_invention"].values["base"] == pytest.approx(100 / 3, abs=1e-4)  # dog, cat, road
-    assert found["object_recall"]["base"] == pytest.approx(200 / 3, abs=1e-4)
-    assert found["repeated_captions"]["base"] == 100.0 and found["words"]["base"] == 12.0
-    assert found["words"]["split"] == "generative" and "instance_precision" not in found
+    assert found["object_recall"].values["base"] == pytest.approx(200 / 3, abs=1e-4)
+    assert found["repeated_captions"].values["base"] == 100.0 and found["words"].values["base"] == 12.0
+    assert found["words"].split == "generative" and "instance_precision" not in found
 
 
 def score(capsys: pytest.CaptureFixture[str], *words: Any) -> dict[str, Any]:

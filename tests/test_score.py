@@ -208,7 +208,8 @@ def test_refusals_before_any_work(tmp_path: Path, folders: dict[str, Path]) -> N
 
 def test_a_checkpoint_may_have_any_plain_name(tmp_path: Path, folders: dict[str, Path]) -> None:
     """Also that of a field of a line, and names whose steps would have been written alike."""
-    named = dict(zip(("p", "n", "mode", "delta", "p_to_n"), [*folders.values()] * 2, strict=False))
+    names: list[str] = ["p", "n", "mode", "delta", "p_to_n"]
+    named = dict(zip(names, [*folders.values()] * 2, strict=False))
     folder = score(tmp_path, named)
     for row in lines(folder).values():
         assert list(row["values"]) == list(named) and row["mode"] in ("official", "strict")

@@ -175,13 +175,17 @@ class Pope(Task):
     @property
     @override
     def card(self) -> Card:
+        return self.card_of(self._variants)
+
+    @override
+    def card_of(self, parts: Collection[str]) -> Card:
         source = "built from COCO instances" if self.config.instances is not None else "published files"
         return Card(
             task=self.name,
             type=self.type,
             prompt=self.config.prompt,
             parser=self.parser,
-            split=self.config.split or ", ".join(self._variants),
+            split=self.config.split or ", ".join(variant for variant in self._variants if variant in parts),
             aggregation="per variant, yes is positive; the mean row is the unweighted mean of the variants",
             source=f"{self.paper}, {source}",
             licence="MIT (POPE); annotations as COCO, CC-BY-4.0",
