@@ -44,6 +44,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "repetition/quarter_gain_1": ("pairs.min_confirmed_gain=1.0",),
     "repetition/half": ("pairs.altered={repetition: 0.5}",),
     # how much the likelihood of chosen weighs
+    "sft_weight/0.3": ("dpo.trainer.loss_weights=[1.0,0.3]",),
     "sft_weight/0.5": ("dpo.trainer.loss_weights=[1.0,0.5]",),
     "sft_weight/1": ("dpo.trainer.loss_weights=[1.0,1.0]",),
     "sft_weight/1_gain_1": ("dpo.trainer.loss_weights=[1.0,1.0]", "pairs.min_confirmed_gain=1.0"),
