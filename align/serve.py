@@ -231,8 +231,7 @@ def _attach(model: ModelRef, endpoint: str, digest: str) -> Server:
     url = url if url.endswith("/v1") else url + "/v1"
     try:
         reply = httpx.get(f"{url}/models", timeout=10, trust_env=False)
-        reply.raise_for_status()
-        card = reply.json()["data"][0]
+        card = reply.raise_for_status().json()["data"][0]
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         raise AlignError(
             f"no OpenAI-compatible server answers at {url}: {error}",
@@ -241,9 +240,9 @@ def _attach(model: ModelRef, endpoint: str, digest: str) -> Server:
         ) from error
     name, told = str(card["id"]), card.get("root")
     root = Path(str(told))
-    if not told or name == _served_name(root, digest):
-        pass  # a server that tells nothing of its weights, or started by align on these very ones
-    elif root.is_dir() and (name.startswith(_served_name(root, "")) or ModelRef.of(root).digest() != digest):
+    # A server may tell nothing of its weights, or have been started by align on these very ones.
+    tells = told and name != _served_name(root, digest) and root.is_dir()
+    if tells and (name.startswith(_served_name(root, "")) or ModelRef.of(root).digest() != digest):
         raise AlignError(
             f"the server at {url} serves other weights ({name} from {root}) than {model.name} has now",
             where="serve.endpoint",

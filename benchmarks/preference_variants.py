@@ -81,6 +81,18 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
         "pairs.min_confirmed_gain=1.0",
         "dpo.trainer.loss_weights=[1.0,1.0]",
     ),
+    "clean/1_four_two_epochs": (
+        "pairs.max_chosen_faults=0",
+        "pairs.max_pairs_per_prompt=4",
+        "dpo.trainer.loss_weights=[1.0,1.0]",
+        "dpo.trainer.num_train_epochs=2",
+    ),
+    "clean/0.5_four": (
+        "pairs.max_chosen_faults=0",
+        "pairs.max_pairs_per_prompt=4",
+        "dpo.trainer.loss_weights=[1.0,0.5]",
+    ),
+    "clean/one_0.5": ("pairs.max_chosen_faults=1", "dpo.trainer.loss_weights=[1.0,0.5]"),
     # looking: the picture counts by a term of its own (mDPO), or the tower and connector are trained too
     "look/conditional": (
         "dpo.trainer.loss_weights=[1.0,0.5]",
