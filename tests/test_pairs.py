@@ -111,6 +111,19 @@ def test_what_is_left_out_has_to_be_made_up_for(tmp_path: Path) -> None:
         run(recipe(_made(tmp_path / "1"), judged, length_tolerance=None, min_confirmed_gain=1.0))
 
 
+def test_a_chosen_answer_may_be_asked_to_have_no_fault(tmp_path: Path) -> None:
+    texts = [("a", "dog cat", "car"), ("b", "dog cat", ""), ("c", "dog", "car bus")]
+    rows = [candidate("train-1", number, text, 5) for number, (text, _, _) in enumerate(texts)]
+    judged = [(row, verdict(row, yes, no)) for row, (_, yes, no) in zip(rows, texts, strict=True)]
+    more = {"length_tolerance": None, "max_pairs_per_prompt": 3}
+    stage = recipe(_made(tmp_path / "any"), judged, **more)
+    assert sorted(built(stage)) == ["train-1#0>train-1#2", "train-1#1>train-1#0", "train-1#1>train-1#2"]
+    stage = recipe(_made(tmp_path / "none"), judged, max_chosen_faults=0, **more)
+    assert sorted(built(stage)) == ["train-1#1>train-1#0", "train-1#1>train-1#2"]
+    dropped = json.loads((stage.stage_dir / "dropped.json").read_text())["train pairs"]["dropped"]
+    assert dropped["chosen answer has too many faults"]["count"] == 1
+
+
 def test_at_most_max_pairs_a_prompt_and_best_against_worst(tmp_path: Path) -> None:
     rows = [candidate("train-1", number, f"text {number}", 5) for number in range(4)]
     denied = ["", "car", "car bus", "car bus bed"]
