@@ -52,7 +52,7 @@ def test_family_prefixes_are_the_installed_module_names() -> None:
 
 
 def test_an_unknown_family_says_which_key_to_set() -> None:
-    with pytest.raises(AlignError, match=r"'florence9' is not one of(.|\n)*lora\.target_modules"):
+    with pytest.raises(AlignError, match=r"'florence9' is not one of(.|\n)*`family`"):
         family_of("florence9")
 
 
