@@ -141,7 +141,7 @@ def test_rows_come_from_the_data_where_it_is(
     long = rows[3].chosen[0].model_copy(update={"content": "A cat sits on a mat. " * 12})
     rows[3] = rows[3].model_copy(update={"chosen": [long]})
     recipe = dpo_recipe(tmp_path, base_checkpoint, tiny_world, rows, trainer__per_device_train_batch_size=1)
-    assert main(["plan", str(recipe), "--json"]) == 0
+    assert main(["plan", str(recipe), "--stage", "dpo", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["row_from"].startswith("the longest of") and found["image_tokens"] == 64
     assert found["row"]["answers"][0] > 12 * 6 > found["row"]["answers"][1]
