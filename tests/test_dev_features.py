@@ -44,13 +44,15 @@ def answerer(world: Path, folder: Path, batch_size: int = 3) -> tuple[Answerer, 
 
 @pytest.mark.parametrize("family", IMAGE_TWINS)
 def test_kept_features_give_the_same_tokens(twins: Twins, tiny_world: Path, family: str) -> None:
+    """BLIP-2 generates by a path of its own, where nothing is kept: as exact, and no faster."""
     ours, model = answerer(tiny_world, twins(family))
     assert len(ours.batches) == 2
     first = ours.answers(model, Alone())
     features = ours.features
-    assert features is not None and features.encoded == 2
+    encoded = 0 if family == "blip-2" else 2
+    assert features is not None and features.encoded == encoded
     assert ours.answers(model, Alone()) == first
-    assert features.encoded == 2
+    assert features.encoded == encoded
     ours.features = None
     assert ours.answers(model, Alone()) == first
 

@@ -2,7 +2,8 @@
 
 A check asks the same batches of pictures each time. While nothing in front of the decoder trains, the vision
 encoder gives the same numbers each time too, and its output for a batch is kept as it was: the answers are
-those of a check that encodes anew, bit for bit. Where tower or connector train, nothing is kept.
+those of a check that encodes anew, bit for bit. Where tower or connector train, nothing is kept, and neither
+where a family generates without asking `get_image_features` of its backbone (BLIP-2).
 """
 
 from __future__ import annotations
