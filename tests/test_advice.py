@@ -21,6 +21,8 @@ from tests.advice import Advice, Place, all_advice, reached
 _TRAIN = frozenset({"sft", "dpo"})
 ONLY: dict[Place, frozenset[str]] = {
     ("align.dev_check.answering", "Answerer"): _TRAIN,  # `train` names it, which classify calls without
+    ("align.dev_check.check", "DevCheck"): _TRAIN,
+    ("align.dev_check.heldout_loss", "HeldoutLoss"): frozenset({"sft"}),  # the others do not pack rows
     ("align.dev_check.rule", "KeepRule"): _TRAIN,
     ("align.families", "Family"): _TRAIN,  # which alone ask it for the places of LoRA
     ("align.families", "confirm"): _TRAIN | {"merge", "audit", "negatives", "best"},  # which have `family`

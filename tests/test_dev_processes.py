@@ -40,10 +40,10 @@ def _trained(processes: int, run_dir: Path, base: Path, world: Path) -> Path:
         trainer__per_device_train_batch_size=4 // processes,
         trainer__max_steps=4,
     )
-    command = [sys.executable, "-m", "align.sft", str(recipe)]
+    command = [sys.executable, "-m", "align", "sft", str(recipe)]
     if processes > 1:
         options = ["--num_processes", str(processes), "--dynamo_backend", "no", "--main_process_port", "0"]
-        command = [sys.executable, *LAUNCH, *options, "-m", "align.sft", str(recipe)]
+        command = [sys.executable, *LAUNCH, *options, "-m", "align", "sft", str(recipe)]
     path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, cwd=REPO, capture_output=True, text=True, timeout=900

@@ -80,7 +80,7 @@ def test_an_adapter_that_does_not_start_at_zero_is_refused(
     recipe = dpo_recipe(
         tmp_path, base_checkpoint, tiny_world, lora__init_lora_weights=False, trainer__max_steps=2
     )
-    with pytest.raises(AlignError, match=r"first DPO step(.|\n)*differ before training"):
+    with pytest.raises(AlignError, match=r"first DPO step(.|\n)*differ before the first step"):
         dpo.run(load_recipe(dpo.Recipe, recipe))
     assert not (tmp_path / "dpo").exists()
 
