@@ -31,6 +31,7 @@ import psutil
 
 from align.answer_store import AnswerStore, ask_stored
 from align.client import ChatRequest, Failure, Reply, ask
+from align.model_ref import ModelRef
 from align.offline import offline_engine
 from align.serve import ServeSettings, serve
 from data_tools.scenes.coco_files import write_world
@@ -139,7 +140,7 @@ def _requests(world: Path, part: str, count: int) -> Mapping[str, ChatRequest]:
         "min_objects": 1,
         "max_tokens": 8,
     }
-    recipe = Recipe(run_dir=world, model=str(BASE), tasks={"pope": section})
+    recipe = Recipe(run_dir=world, model=ModelRef.of(BASE), tasks={"pope": section})
     samples = load_tasks(recipe.tasks)["pope"].samples()
     _, requests = build_requests(recipe, "base", [("pope", sample) for sample in samples])
     if len(requests) < count:

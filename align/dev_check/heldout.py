@@ -100,7 +100,7 @@ def hold_out(
     return checked, _heldout(found, sorted(order), own, groups)
 
 
-def groups_of(rows: Sequence[SFTRow] | Sequence[PreferenceRow], root: Path | None) -> list[str]:
+def groups_of(rows: Sequence[SFTRow | PreferenceRow], root: Path | None) -> list[str]:
     """Per row the name of its group: rows of one group have a picture in common, directly or by others.
 
     Rows without pictures are groups of their own.
