@@ -134,7 +134,7 @@ def test_a_base_without_a_template_is_refused(twins: Twins, tmp_path: Path) -> N
 
     base = tmp_path / "base"
     shutil.copytree(twins("gpt2"), base, ignore=shutil.ignore_patterns("chat_template.jinja"))
-    with pytest.raises(AlignError, match=r"no chat template(.|\n)*model\.chat_template"):
+    with pytest.raises(AlignError, match=r"no chat template(.|\n)*`chat_template`"):
         load_processor(ModelSection(path=str(base)))
 
 
