@@ -5,7 +5,7 @@
 Needs the quickstart's run up to `judge`; `rlaif_v` also needs vLLM, as it samples anew. Each method trains on
 at most as many pairs as the others and is shown at its last step, against the checkpoint that all start from,
 with paired intervals over pictures. Prints one Markdown table and writes it to RUN_DIR/methods/table.md. What
-is done is not done again. Test pictures are not looked at.
+is done is not done again, and stays in the table. Test pictures are not looked at.
 """
 
 from __future__ import annotations
@@ -62,11 +62,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = tuple(args.only.split(","))
     rows: list[Row] = []
     for name in methods():
-        if not name.startswith(wanted):
+        is_asked = name.startswith(wanted)
+        if not (is_asked or (args.run_dir / "methods" / f"{name}{_suffix(args.seed)}").is_dir()):
             continue
         try:
             pipeline = method_pipeline(name, args.run_dir, args.seed)
-            run_pipeline(pipeline)
+            if is_asked:
+                run_pipeline(pipeline)
+            elif not _is_finished(pipeline):
+                continue
             rows.append(measured(name, pipeline))
         except AlignError as error:
             rows.append(Row(name, error=str(error).splitlines()[0]))
@@ -102,6 +106,11 @@ def trainings(pipeline: Pipeline) -> list[TrainingRecipe]:
     """The trainings of a pipeline, in order."""
     recipes: list[StageRecipe] = [step.recipe for step in pipeline]
     return [recipe for recipe in recipes if isinstance(recipe, TrainingRecipe)]
+
+
+def _is_finished(pipeline: Pipeline) -> bool:
+    """Whether every training of an earlier call is there: its row stays in the table."""
+    return all((recipe.stage_dir / DEV_LOG).is_file() for recipe in trainings(pipeline))
 
 
 def changes(first: Any, last: Any) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:

@@ -45,7 +45,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "repetition/half": ("pairs.altered={repetition: 0.5}",),
     # how much the likelihood of chosen weighs
     "sft_weight/0.3": ("dpo.trainer.loss_weights=[1.0,0.3]",),
-    "sft_weight/0.5": ("dpo.trainer.loss_weights=[1.0,0.5]",),
+    "sft_weight/0.2": ("dpo.trainer.loss_weights=[1.0,0.2]",),
     "sft_weight/1": ("dpo.trainer.loss_weights=[1.0,1.0]",),
     "sft_weight/1_gain_1": ("dpo.trainer.loss_weights=[1.0,1.0]", "pairs.min_confirmed_gain=1.0"),
     "sft_weight/1_swap": (
@@ -68,7 +68,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
         "dpo.trainer.num_train_epochs=2",
     ),
     # a chosen answer in which the judge denies nothing
-    "clean/0.2": ("pairs.max_chosen_faults=0",),
+    "clean/0.2": ("pairs.max_chosen_faults=0", "dpo.trainer.loss_weights=[1.0,0.2]"),
     "clean/1": ("pairs.max_chosen_faults=0", "dpo.trainer.loss_weights=[1.0,1.0]"),
     "clean/1_four": (
         "pairs.max_chosen_faults=0",

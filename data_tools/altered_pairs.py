@@ -23,7 +23,7 @@ from typing import Literal
 
 from align.claims import Said, read_text, repeated_categories
 from align.objects import Mode
-from align.schema import Message, PreferenceRow
+from align.schema import Message, PreferenceRow, Spans
 from data_tools.minimal_edit import without_objects
 from data_tools.seeded_order import seeded_place
 
@@ -110,6 +110,7 @@ def altered_rows(
             update={
                 "id": f"{kind}>{row.id}",
                 "rejected": [*row.rejected[:-1], Message(role="assistant", content=text)],
+                "spans": Spans(),  # the row's own are places in texts that are not these
                 "meta": {**kept, "edit": kind},
             }
         )

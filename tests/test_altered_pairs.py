@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from align.claims import named_instances, read_text, repeated_categories
-from align.schema import Message, PreferenceRow
+from align.schema import Message, PreferenceRow, Span, Spans
 from data_tools.altered_pairs import Alteration, altered_rows, repeated_text, shortened_text, swapped_text
 
 
@@ -74,6 +74,13 @@ def test_the_share_of_rows_is_drawn_by_their_ids_and_keeps_what_the_pair_is_abou
     first = found[0]
     assert first.id.startswith("repetition>a#") and first.chosen[0].content == "A dog and a cat."
     assert first.meta == {"image_id": 1, "judge": "j", "edit": "repetition"}
+
+
+def test_spans_of_the_row_are_not_those_of_the_altered_text() -> None:
+    marked = Spans(rejected=[Span(start=0, end=6, weight=5.0)])
+    row = _row(0, "A dog and a cat.").model_copy(update={"spans": marked})
+    (made,) = altered_rows(row, {"repetition": 1.0}, 0, "strict")
+    assert made.spans == Spans() and row.spans == marked
 
 
 def test_every_kind_of_one_row() -> None:

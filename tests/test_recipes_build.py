@@ -105,13 +105,19 @@ def test_builds(
         changes += ["dev=null", "keep=null"]
     recipe = load_recipe(stage.Recipe, path, [*changes, f"data.image_root={rows}"] if sees else changes)
 
+    check(trainer_of(stage, recipe, monkeypatch), recipe)
+
+
+def trainer_of(stage: Any, recipe: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a stage would train with by this recipe; it stops there."""
+
     def stop(trainer: Any, *_: Any) -> None:
         raise Built(trainer)
 
     monkeypatch.setattr(stage, "train", stop)
     with pytest.raises(Built) as caught:
         stage.run(recipe)
-    check(caught.value.trainer, recipe)
+    return caught.value.trainer
 
 
 def model_type(path: Path) -> str:
