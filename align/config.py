@@ -67,7 +67,7 @@ class StageRecipe(Strict):
     @classmethod
     def _of_this_stage(cls, stage: str | None) -> str | None:
         if stage is not None and stage != where_stage(cls):
-            raise ValueError(f"and it was read as a recipe of `align {where_stage(cls)}`")
+            raise ValueError(f"`align {where_stage(cls)}` reads it: run `align {stage}`, or mend the key")
         return stage
 
     @property

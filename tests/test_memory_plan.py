@@ -176,7 +176,7 @@ def test_a_recipe_says_its_stage_or_is_asked_for_it(
     assert json.loads(capsys.readouterr().out)["stage"] == stage
     other = {"sft": "dpo", "dpo": "sft"}[stage]
     assert main([other, str(recipe), f"stage={stage}"]) == 2
-    assert f"stage = '{stage}': and it was read as a recipe of `align {other}`" in capsys.readouterr().err
+    assert f"stage = '{stage}': `align {other}` reads it: run `align {stage}`" in capsys.readouterr().err
 
 
 def test_a_key_that_one_stage_alone_has_decides(
