@@ -14,11 +14,16 @@ Place = str
 
 _SIDE = r"(?:side|corner|part|half|edge|third|portion|area)"
 _PICTURE = r"(?:\s+of\s+the\s+(?:image|picture|photo|photograph|scene|frame|shot))"
+# What is read of a place is read as a whole: `on the left side of a dog` is no place, and must not be read as
+# `on the left` instead. A look-ahead is never gone back into, and says so on every Python; possessive
+# quantifiers with groups in them are wrong before 3.11.5 (python/cpython#106052).
 _PLACE = (
-    r"(?:on|in|at|to|near|towards?)\s+the\s+(?:far\s+|very\s+)?+"
-    r"(?:(?P<height>top|upper|bottom|lower)[\s-]+(?=left|right|middle|cent))?+"
+    r"(?:on|in|at|to|near|towards?)\s+the\s+(?:far\s+|very\s+)?"
+    r"(?=(?P<whole>"
+    r"(?:(?P<height>top|upper|bottom|lower)[\s-]+(?=(?:left|right|middle|center|centre)\b))?"
     r"(?P<place>left|right|middle|center|centre|top|bottom)\b"
-    rf"(?:[\s-]+hand\b)?+(?:\s+{_SIDE}\b)?+{_PICTURE}?+(?!\s+of\b)"
+    rf"(?:[\s-]+hand\b)?(?:\s+{_SIDE}\b)?{_PICTURE}?"
+    r"))(?P=whole)(?!\s+of\b)"
 )
 _NO_FILLER = r"(?!(?:and|or|but|with|while|in|on|at|to|of|near|towards?)\b)"
 _FILLERS = rf"(?:\s+{_NO_FILLER}[a-z]{{1,20}}){{0,4}}?"
