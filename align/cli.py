@@ -179,6 +179,10 @@ def _stage(stage: Stage, words: list[str]) -> int:
     else:
         recipe = load_recipe(stage.recipe, options.recipe, options.overrides)
     stage.run(recipe)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from align.training import end_processes
+
+        end_processes()
     return 0
 
 

@@ -91,6 +91,18 @@ def wait_for_main() -> None:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of this process
 
 
+def end_processes() -> None:
+    """Under `accelerate launch`: closes the process group that the trainer opened.
+
+    An interpreter that exits with the group open tears gloo's threads down in any order, and now and then
+    aborts after all its work is done (`terminate called without an active exception`).
+    """
+    import torch.distributed as distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def trainer_arguments(section: Passthrough, seed: int, folder: RunFolder, **defaults: Any) -> dict[str, Any]:
     """Keyword arguments for TRL's config: stage defaults, then the recipe, then what the stage owns."""
     import torch

@@ -15,6 +15,7 @@ from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from align.trainers.dpo_trainer import SharedPrefixDPOTrainer
+from align.training import end_processes
 from tests.trainers.trl_comparison import train, vision_pairs
 
 # The tower trains too: a process whose batch has no image then has parameters without gradients.
@@ -40,6 +41,7 @@ def main() -> None:
         images = [len(row["images"]) for row in rows]
         world = trainer.accelerator.num_processes
         out.write_text(json.dumps({"losses": record.losses, "images": images, "processes": world}))
+    end_processes()
 
 
 if __name__ == "__main__":
