@@ -22,7 +22,7 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml setup/install.py setup/$(EXTRA).lock align/torchvision_ops.py
+$(STAMP): pyproject.toml setup/install.py setup/$(EXTRA).lock align/doctor/torchvision_ops.py
 	@for python in $(PYTHON); do \
 	  if $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
 	  then found=$$python; break; fi; \

@@ -15,11 +15,11 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from align import __version__
-from align.config import load_recipe, nearest, read_words, validate
+from align.config.library_sections import Passthrough
+from align.config.recipe import load_recipe, nearest, read_words, validate
 from align.errors import AlignError, RecipeError
 from align.progress import say
 from align.stages import Stage, command_names, load_command, load_stage, stage_names
-from align.trainer_args import Passthrough
 
 _COMMANDS = ("run", "doctor", "plan", "schema", "serve", "show")
 
@@ -84,11 +84,11 @@ def _dispatch(words: list[str]) -> int:
     if command == "serve":
         return _serve(rest)
     if command == "doctor":
-        from align.doctor import main as doctor
+        from align.doctor.command import main as doctor
 
         return doctor(rest)
     if command == "plan":
-        from align.plan import main as plan
+        from align.planning.command import main as plan
 
         return plan(rest)
     if command == "show":
@@ -180,7 +180,7 @@ def _stage(stage: Stage, words: list[str]) -> int:
         recipe = load_recipe(stage.recipe, options.recipe, options.overrides)
     stage.run(recipe)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from align.training import end_processes
+        from align.training.loop import end_processes
 
         end_processes()
     return 0
@@ -197,9 +197,9 @@ def _schema(words: list[str]) -> int:
 
 
 def _serve(words: list[str]) -> int:
-    from align.config import validate
-    from align.model_ref import ModelRef
-    from align.serve import ServeSettings, serve
+    from align.config.model_ref import ModelRef
+    from align.config.recipe import validate
+    from align.serving.server import ServeSettings, serve
 
     parser = argparse.ArgumentParser(
         prog="align serve", description="Serve a merged checkpoint over vLLM's OpenAI API until Ctrl-C."

@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from align.config import StageRecipe, Strict
+from align.config.recipe import StageRecipe, Strict
 from align.digest import digest_path
 from align.errors import AlignError
 from align.merging.adapter_layers import AdapterLayers, put_on
-from align.merging.adapters import (
+from align.models.adapter_folder import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     BASE_RECORD,
@@ -40,9 +40,9 @@ from align.merging.adapters import (
     module_of,
     read_adapter,
 )
-from align.merging.checkpoint_weights import open_weights
+from align.models.checkpoint_weights import open_weights
 from align.progress import say
-from align.run import RunFolder
+from align.run.folder import RunFolder
 
 if TYPE_CHECKING:
     import torch

@@ -29,21 +29,28 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from align.chat import sees_images, tokenizer_of
-from align.client import ChatRequest, Failure, Reply, Sampling, ask
-from align.config import StageRecipe, Strict
+from align.config.recipe import StageRecipe, Strict
 from align.digest import MANIFEST
 from align.errors import AlignError
+from align.inputs.chat import sees_images, tokenizer_of
 from align.merging import merge_checks as checks
-from align.merging.adapters import Adapter, check_base, check_mergeable, read_adapter
 from align.merging.layer_changes import LAYER_CHANGES
 from align.merging.merge_verify import merge_target, verify
 from align.merging.quantized_base import round_base
-from align.modeling import CHAT_TEMPLATE, Dtype, ModelSection, load_model, load_processor, weights_digest
+from align.models.adapter_folder import Adapter, check_base, check_mergeable, read_adapter
+from align.models.loading import (
+    CHAT_TEMPLATE,
+    Dtype,
+    ModelSection,
+    load_model,
+    load_processor,
+    weights_digest,
+)
 from align.progress import say
-from align.run import RunFolder
-from align.serve import ServeSettings, serve
-from align.training import quiet_libraries
+from align.run.folder import RunFolder
+from align.serving.client import ChatRequest, Failure, Reply, Sampling, ask
+from align.serving.server import ServeSettings, serve
+from align.training.loop import quiet_libraries
 
 CHECKPOINT = "checkpoint"
 _IMAGE_PROMPTS = ("Describe the image.", "Is there a person in the image? Answer with yes or no.")

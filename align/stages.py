@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from align.config import StageRecipe, nearest
+from align.config.recipe import StageRecipe, nearest
 from align.errors import AlignError, RecipeError
-from align.run import RunFolder
+from align.run.folder import RunFolder
 
 OWN_STAGES = ("sft", "merge", "unmerge", "combine", "dpo", "classify")
 

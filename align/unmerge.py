@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from align.config import StageRecipe
+from align.config.recipe import StageRecipe
 from align.errors import AlignError
 from align.merging.adapter_layers import AdapterLayers, put_on
-from align.merging.adapters import ADAPTER_CONFIG, Adapter, check_plain, read_adapter
-from align.merging.checkpoint_weights import CheckpointWeights, open_weights
 from align.merging.layer_changes import ROUNDING, by_module, join
+from align.models.adapter_folder import ADAPTER_CONFIG, Adapter, check_plain, read_adapter
+from align.models.checkpoint_weights import CheckpointWeights, open_weights
 from align.progress import say
-from align.run import RunFolder
+from align.run.folder import RunFolder
 
 if TYPE_CHECKING:
     import torch

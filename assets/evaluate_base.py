@@ -24,7 +24,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from align.claims import MEASURES, Box, PictureTruth, measure_answer
 from align.claims.truth import places_of
-from align.objects import find_objects
+from align.objects.mentions import find_objects
 from data_tools.scenes.categories import CATEGORIES
 from data_tools.scenes.language import DESCRIBE_PROMPT, SHORT_ANSWER_SUFFIX, absent_typical
 from data_tools.scenes.questions import exists_question, questions

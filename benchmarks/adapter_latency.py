@@ -59,7 +59,7 @@ def _adapted(given: argparse.Namespace) -> tuple[Any, Any]:
     import torch
     from peft import PeftModel, get_peft_model
 
-    from align.modeling import ModelSection, load_model, load_processor
+    from align.models.loading import ModelSection, load_model, load_processor
     from align.tuning.lora import LoraSection, lora_config
 
     section = ModelSection(path=str(given.model), dtype="auto" if torch.cuda.is_available() else "float32")
@@ -73,8 +73,8 @@ def _adapted(given: argparse.Namespace) -> tuple[Any, Any]:
 def _batch(processor: Any, model: Any) -> Any:
     from PIL import Image
 
-    from align.chat import render
-    from align.schema import Message
+    from align.inputs.chat import render
+    from align.rows.schema import Message
 
     turns = [Message(role="user", content="Describe the image.")]
     text = render(processor, turns, 1, add_generation_prompt=True)

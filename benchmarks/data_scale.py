@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from align.schema import Candidate, Claim, Message, Verdict
-from data_tools.answer_counts import COUNTS, count_answer
+from align.rows.schema import Candidate, Claim, Message, Verdict
+from data_tools.material.answer_counts import COUNTS, count_answer
 from data_tools.scenes.categories import CATEGORIES
 
 REPO = Path(__file__).resolve().parent.parent

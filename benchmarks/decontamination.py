@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from align.images import open_image
-from data_tools.hash_list import HashList, ImageRecord, image_records
-from data_tools.image_matches import MAX_BITS, ImageIndex
+from align.inputs.images import open_image
+from data_tools.decontaminate.hash_list import HashList, ImageRecord, image_records
+from data_tools.decontaminate.matches import MAX_BITS, ImageIndex
 from data_tools.scenes.coco_files import write_world
 
 MOST_TILES = 12

@@ -106,10 +106,10 @@ def _ours(variant: dict[str, Any], folder: Path) -> dict[str, Any]:
     own: dict[str, Any] = {"sharing": SharingConfig(attention=variant["attention"], self_check=False)}
     if "reference" not in variant:
         return own
-    from align.tensor_shards import TensorShards
     from align.trainers.content import pixels_digest
     from align.trainers.feature_store import FeatureStore
     from align.trainers.reference_store import ReferenceStore
+    from align.training.tensor_shards import TensorShards
 
     own["image_digest"] = pixels_digest
     own["reference_store"] = ReferenceStore(TensorShards(folder / "reference"), {})

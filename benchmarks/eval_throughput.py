@@ -29,14 +29,14 @@ from typing import Any
 
 import psutil
 
-from align.answer_store import AnswerStore, ask_stored
-from align.client import ChatRequest, Failure, Reply, ask
-from align.model_ref import ModelRef
-from align.offline import offline_engine
-from align.serve import ServeSettings, serve
+from align.config.model_ref import ModelRef
+from align.serving.answers import AnswerStore, ask_stored
+from align.serving.client import ChatRequest, Failure, Reply, ask
+from align.serving.engine import offline_engine
+from align.serving.server import ServeSettings, serve
 from data_tools.scenes.coco_files import write_world
 from evals.generate import Recipe, build_requests
-from evals.task import load_tasks
+from evals.tasks.task import load_tasks
 
 BASE = Path(__file__).resolve().parents[1] / "assets" / "base"
 SETTINGS = ServeSettings(dtype="float32", max_model_len=512, kv_cache_gb=1.0)

@@ -16,8 +16,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from align.config import load_recipe
-from align.plan import GPUS, RESERVE
+from align.config.recipe import load_recipe
+from align.planning.command import GPUS, RESERVE
 from align.planning.planned_batch import RowShape, image_processor_of
 from benchmarks.published_configs import CONFIGS
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from align.config import StageRecipe
+from align.config.recipe import StageRecipe
 from align.dev_check import DEV_LOG
 from align.dev_check.asked import Asked, read_asked
 from align.dev_check.scores import Scorer, values_of
 from align.dev_check.state import DEV_ANSWERS
 from align.errors import AlignError
-from align.modeling import load_processor
+from align.models.loading import load_processor
 from align.pipeline import load_pipeline, run_pipeline
 from align.pipeline.load import Pipeline
 from align.tuning.method_sections import TrainingRecipe

@@ -86,7 +86,7 @@ def _measure(order: dict[str, Any]) -> dict[str, int]:
     import align.planning.memory_plan
     import align.trainers.dpo_trainer
     import align.trainers.sft_trainer  # noqa: F401
-    from align.memory import high_water
+    from align.run.memory import high_water
     from tests.memory_runs import MemoryRun
 
     for option, value in _MALLOPT.items():

@@ -17,7 +17,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from align.config import StageRecipe, validate
+from align.config.recipe import StageRecipe, validate
 from align.errors import AlignError
 from align.pipeline import load_pipeline
 from align.stages import load_stage

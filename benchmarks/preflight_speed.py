@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from align.chat import render
-from align.images import open_image, resolve_image
-from align.schema import Message, SFTRow
+from align.inputs.chat import render
+from align.inputs.images import open_image, resolve_image
+from align.rows.schema import Message, SFTRow
 from data_tools.preflight.decide import Decider, Headers
 from tests.twins import blip2 as blip2_twin
 from tests.twins import gemma, idefics, llava, qwen

@@ -1,7 +1,7 @@
 """A process with all that it started, as /proc of Linux tells: to end it as a crash of the machine would.
 
-A server of `align.serve` leads a session of its own, so a kill of the pipeline's process group does not reach
-it. Found here are children of children, and whoever shares a session with one of them.
+A server of `align.serving.server` leads a session of its own, so a kill of the pipeline's process group does
+not reach it. Found here are children of children, and whoever shares a session with one of them.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from align.folder_state import partial_of, read_record, read_refusal
 from align.pipeline.round_end import ROUNDS_FILE
+from align.run.state import partial_of, read_record, read_refusal
 
 
 def finished(run_dir: Path) -> dict[str, dict[str, str]]:

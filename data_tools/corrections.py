@@ -22,13 +22,13 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from align.config import StageRecipe
+from align.config.recipe import StageRecipe
 from align.errors import AlignError
 from align.progress import say
-from align.run import RunFolder
-from align.schema import BaseRow, Message, PreferenceRow, Span, Spans, read_rows, write_rows
-from data_tools.edit_spans import DEFAULT_WEIGHT, changed_share, edit_spans
-from data_tools.tally import Tally
+from align.rows.schema import BaseRow, Message, PreferenceRow, Span, Spans, read_rows, write_rows
+from align.rows.tally import Tally
+from align.run.folder import RunFolder
+from data_tools.material.edit_spans import DEFAULT_WEIGHT, changed_share, edit_spans
 
 
 class Edit(BaseRow):

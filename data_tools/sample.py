@@ -20,19 +20,19 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from align.answer_store import AnswerStore, ask_stored
-from align.client import ChatRequest, Decoding, Failure, Reply, Sampling, content_key
-from align.config import StageRecipe, Strict
+from align.config.model_ref import ModelRef
+from align.config.recipe import StageRecipe, Strict
 from align.digest import digest_json
 from align.errors import AlignError
-from align.images import image_sha256
-from align.model_ref import ModelRef
+from align.inputs.images import image_sha256
 from align.progress import say
-from align.run import RunFolder
-from align.schema import Candidate, PromptRow, read_rows, write_rows
-from align.serve import HOW_KEYS, Server, ServeSettings, serve
-from align.training_data import image_file
-from data_tools.seeded_order import seeded_place
+from align.rows.schema import Candidate, PromptRow, read_rows, write_rows
+from align.run.folder import RunFolder
+from align.serving.answers import AnswerStore, ask_stored
+from align.serving.client import ChatRequest, Decoding, Failure, Reply, Sampling, content_key
+from align.serving.server import HOW_KEYS, Server, ServeSettings, serve
+from align.training.data import image_file
+from data_tools.material.seeded_order import seeded_place
 
 
 class Drawing(Decoding):

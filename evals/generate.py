@@ -19,18 +19,19 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from align.answer_store import AnswerStore, Ask, ask_missing
-from align.client import ChatRequest, Decoding, Failure, Reply, Sampling, ask, content_key
-from align.config import StageRecipe
+from align.config.model_ref import ModelRef
+from align.config.recipe import StageRecipe
 from align.errors import AlignError
-from align.folder_state import Input
-from align.images import image_sha256, resolve_image
-from align.model_ref import ModelRef
+from align.inputs.images import image_sha256, resolve_image
 from align.progress import say
-from align.run import RunFolder
-from align.schema import Prediction, write_rows
-from align.serve import HOW_KEYS, ServeSettings, serve
-from evals.task import Sample, Task, load_tasks
+from align.rows.schema import Prediction, write_rows
+from align.run.folder import RunFolder
+from align.run.state import Input
+from align.serving.answers import AnswerStore, Ask, ask_missing
+from align.serving.client import ChatRequest, Decoding, Failure, Reply, Sampling, ask, content_key
+from align.serving.server import HOW_KEYS, ServeSettings, serve
+from evals.protocol import Sample
+from evals.tasks.task import Task, load_tasks
 
 
 class Asking(StageRecipe):
@@ -134,7 +135,7 @@ def run(recipe: Recipe) -> RunFolder:
 def engine(recipe: Recipe, logs: Path) -> Iterator[tuple[str, Ask]]:
     """What answers for the length of the block: the weights' digest, and how to ask."""
     if recipe.engine == "offline":
-        from align.offline import offline_engine
+        from align.serving.engine import offline_engine
 
         with offline_engine(recipe.model, recipe.serve) as running:
             yield running.digest, running.ask

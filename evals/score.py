@@ -28,17 +28,17 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from align.config import StageRecipe, nearest, read_yaml
+from align.config.recipe import StageRecipe, nearest, read_yaml
 from align.errors import AlignError, RecipeError
 from align.progress import say
-from align.run import RunFolder
-from align.schema import Prediction, read_rows, write_rows
-from evals.comparison import compare_task, correct
-from evals.metric_line import MetricLine, dump_lines
-from evals.pairwise import PairwiseSettings, prefer, preference_rows, summarise_preferences
-from evals.rounds import lines_by_round, round_name
-from evals.scored import Scored, score_predictions
-from evals.task import TASK_TYPES, Task, index_samples, load_tasks
+from align.rows.schema import Prediction, read_rows, write_rows
+from align.run.folder import RunFolder
+from evals.comparison.lines import compare_task, correct
+from evals.comparison.metric_line import MetricLine, dump_lines
+from evals.comparison.preferences import PairwiseSettings, prefer, preference_rows, summarise_preferences
+from evals.comparison.rounds import lines_by_round, round_name
+from evals.comparison.scored import Scored, score_predictions
+from evals.tasks.task import TASK_TYPES, Task, index_samples, load_tasks
 
 
 class Recipe(StageRecipe):

@@ -14,13 +14,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from align.config import nearest
+from align.config.recipe import nearest
 from align.errors import AlignError, RecipeError
 from align.progress import say
-from align.schema import Prediction, Score
-from evals.comparison import compare_task
-from evals.scored import score_predictions
-from evals.task import TASK_TYPES, Metric, Mode, Task, load_tasks
+from align.rows.schema import Prediction, Score
+from evals.comparison.lines import compare_task
+from evals.comparison.scored import score_predictions
+from evals.protocol import Metric, Mode
+from evals.tasks.task import TASK_TYPES, Task, load_tasks
 
 _EXAMPLE = "align score pope --predictions answers.jsonl --data data/pope"
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from align.config import validate
-from align.model_ref import ModelRef
+from align.config.model_ref import ModelRef
+from align.config.recipe import validate
 from align.pipeline import Pipeline, Step, run_pipeline
-from align.run import RunFolder
+from align.run.folder import RunFolder
 from align.stages import load_stage
 from evals.generate import Asking
 

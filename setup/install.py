@@ -76,7 +76,7 @@ def install(extra: str) -> None:
         _step("torch", _pip("install", "--no-deps", f"torch==={pins['torch']}"))
     _step(f"{len(pins)} packages", _pip("install", "--no-deps", "--requirement", str(lock)), count=len(pins))
     _step("align", _pip("install", "--no-deps", "--no-build-isolation", "--editable", str(REPO)))
-    _step("torchvision", [_python(), "-m", "align.torchvision_ops"])
+    _step("torchvision", [_python(), "-m", "align.doctor.torchvision_ops"])
     _step("check", [_python(), "-c", "import torch, torchvision, transformers, vllm; import align.cli"])
 
 
@@ -99,7 +99,7 @@ def _install_cpu_torch(pins: dict[str, str]) -> None:
     """CPU builds from wherever pip is told to look, else from PyTorch's own CPU index.
 
     PyPI's torch is several GB of CUDA. A missing CPU torchvision is no failure: PyPI's comes with the lock
-    and is repaired for import (`align/torchvision_ops.py`).
+    and is repaired for import (`align/doctor/torchvision_ops.py`).
     """
     if platform.system() != "Linux":
         return  # PyPI's builds for other systems are CPU builds

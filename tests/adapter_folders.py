@@ -8,7 +8,7 @@ from typing import Any
 
 import transformers
 
-from align.families import Component, family_of
+from align.models.families import Component, family_of
 
 
 def load(folder: Path) -> Any:

@@ -48,7 +48,7 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sft_run(base_checkpoint: Path, tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished SFT stage folder: eight undisturbed steps on the base, with LoRA dropout."""
     from align import sft
-    from align.config import load_recipe
+    from align.config.recipe import load_recipe
     from tests.training_recipes import sft_recipe
 
     run_dir = tmp_path_factory.mktemp("sft")

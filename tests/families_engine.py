@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from align.client import ChatRequest, Failure, Reply, Sampling
 from align.merging.merge_checks import Probe
-from align.serve import ServeSettings
+from align.serving.client import ChatRequest, Failure, Reply, Sampling
+from align.serving.server import ServeSettings
 
 
 def answers(checkpoint: Path, probes: Sequence[Probe], max_tokens: int) -> list[list[int]]:
@@ -20,13 +20,13 @@ def answers(checkpoint: Path, probes: Sequence[Probe], max_tokens: int) -> list[
         Exception: whatever vLLM says where it does not serve the checkpoint.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vllm", "vllm.entrypoints.llm", "align.offline", __name__])
+    context.set_forkserver_preload(["vllm", "vllm.entrypoints.llm", "align.serving.engine", __name__])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_answers, checkpoint, probes, max_tokens).result()
 
 
 def _answers(checkpoint: Path, probes: Sequence[Probe], max_tokens: int) -> list[list[int]]:
-    from align.offline import offline_engine
+    from align.serving.engine import offline_engine
 
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     sampling = Sampling(temperature=0.0, max_tokens=max_tokens)

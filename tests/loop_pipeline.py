@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from align.schema import Candidate, Message, PreferenceRow, write_rows
+from align.rows.schema import Candidate, Message, PreferenceRow, write_rows
 
 TEXT = """
 run_dir: {root}/run

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from align.modeling import ModelSection, load_model, load_processor
+from align.models.loading import ModelSection, load_model, load_processor
 from align.planning.memory_plan import MemoryPlan, Request, Stage, predict
 from align.planning.planned_batch import RowShape
 from align.tuning.lora import LoraSection, lora_config
@@ -58,7 +58,7 @@ class MemoryRun:
         from align.trainers.dpo_trainer import SharedPrefixDPOTrainer
         from align.trainers.sft_trainer import SharedImageSFTTrainer
         from align.trainers.sharing import SharingConfig
-        from align.training import quiet_libraries
+        from align.training.loop import quiet_libraries
 
         quiet_libraries()
         own: dict[str, Any] = {"assistant_only_loss": True} if self.stage == "sft" else {}
@@ -105,7 +105,7 @@ class MemoryRun:
         return predict(request, self.processor.image_processor)
 
     def _shape(self, trainer: Any) -> RowShape:
-        from align.budget import TokenBudget
+        from align.inputs.budget import TokenBudget
 
         batch = trainer.data_collator([trainer.train_dataset[number] for number in range(2)])
         image = TokenBudget(self.processor).image(_SIZE)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from align.config import read_words
+from align.config.library_sections import Passthrough
+from align.config.recipe import read_words
 from align.stages import load_stage, stage_names
-from align.trainer_args import Passthrough
-from evals.task import TASK_TYPES
+from evals.tasks.task import TASK_TYPES
 from tests.advice import Advice, Place, all_advice, reached
 
 _TRAIN = frozenset({"sft", "dpo"})
@@ -24,8 +24,9 @@ ONLY: dict[Place, frozenset[str]] = {
     ("align.dev_check.check", "DevCheck"): _TRAIN,
     ("align.dev_check.heldout_loss", "HeldoutLoss"): frozenset({"sft"}),  # the others do not pack rows
     ("align.dev_check.rule", "KeepRule"): _TRAIN,
-    ("align.families", "Family"): _TRAIN,  # which alone ask it for the places of LoRA
-    ("align.families", "confirm"): _TRAIN | {"merge", "audit", "negatives", "best"},  # which have `family`
+    ("align.models.families", "Family"): _TRAIN,  # which alone ask it for the places of LoRA
+    ("align.models.families", "confirm"): _TRAIN
+    | {"merge", "audit", "negatives", "best"},  # which have `family`
 }
 """Whose methods are called by fewer stages than name them: the stages that do."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from align.claims import named_instances, read_text, repeated_categories
-from align.schema import Message, PreferenceRow, Span, Spans
-from data_tools.altered_pairs import Alteration, altered_rows, repeated_text, shortened_text, swapped_text
+from align.rows.schema import Message, PreferenceRow, Span, Spans
+from data_tools.pairs.altered import Alteration, altered_rows, repeated_text, shortened_text, swapped_text
 
 
 def _row(number: int, chosen: str) -> PreferenceRow:

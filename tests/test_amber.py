@@ -12,8 +12,8 @@ import pytest
 
 from align.cli import main
 from align.errors import AlignError
-from evals.nouns import nltk_nouns, vocabulary_nouns
-from evals.similarity import exactly
+from evals.scoring.nouns import nltk_nouns, vocabulary_nouns
+from evals.scoring.similarity import exactly
 from evals.tasks.amber import Lexicon, look_up
 
 BENCHMARKS = Path(__file__).parents[2] / "shared" / "benchmarks" / "amber"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from align.normalise import normalise_evalai
-from evals.anls import anls, levenshtein
-from evals.choices import parse_mmbench, parse_scienceqa, parse_strict
-from evals.graders import GRADERS, grade_evalai, grade_gqa
-from evals.relaxed import relaxed_match
+from align.scoring.normalise import normalise_evalai
+from evals.scoring.anls import anls, levenshtein
+from evals.scoring.choices import parse_mmbench, parse_scienceqa, parse_strict
+from evals.scoring.graders import GRADERS, grade_evalai, grade_gqa
+from evals.scoring.relaxed import relaxed_match
 
 PETS = {"A": "a cat", "B": "a dog", "C": "a bus"}
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from evals.protocol import AnswerSet
 from evals.score import score_predictions
 from evals.score_file import open_task, score_file
-from evals.task import AnswerSet, Task
+from evals.tasks.task import Task
 
 
 def write(path: Path, rows: list[Any] | dict[str, Any]) -> Path:

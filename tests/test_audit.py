@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from align.chat import render
 from align.cli import main
-from align.config import validate
-from align.modeling import ModelSection, load_model, load_processor
-from align.schema import Message, PreferenceRow, write_rows
+from align.config.recipe import validate
+from align.inputs.chat import render
+from align.models.loading import ModelSection, load_model, load_processor
+from align.rows.schema import Message, PreferenceRow, write_rows
 from data_tools.audit.count_checks import check_counts
 from data_tools.audit.findings import Finding, interval
 from data_tools.audit.histogram import histogram

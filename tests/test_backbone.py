@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from trl.trainer.utils import add_fused_lm_head
 
-from align.modeling import ModelSection, load_model, load_processor
+from align.models.loading import ModelSection, load_model, load_processor
 from tests.twins import Twins
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from align.claims import PictureTruth
-from align.config import validate
+from align.config.recipe import validate
 from align.errors import AlignError, RecipeError
-from align.modeling import ModelSection
-from align.schema import Candidate, Message, Verdict, read_rows, write_rows
+from align.models.loading import ModelSection
+from align.rows.schema import Candidate, Message, Verdict, read_rows, write_rows
 from evals.best import stage
 from evals.best.curve import best_of, draw_curve
 from evals.best.ranking import Logps, Ranked, by_reward, by_verdicts, measure_logps, read_groups

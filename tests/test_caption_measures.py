@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from align.cli import main
-from align.schema import Prediction, Score
-from evals.compare_runs import Recorded
-from evals.comparison import compare_task
-from evals.metric_line import MetricLine, dump_lines
+from align.rows.schema import Prediction, Score
+from evals.comparison.lines import compare_task
+from evals.comparison.metric_line import MetricLine, dump_lines
+from evals.comparison.runs_side_by_side import Recorded
+from evals.protocol import CAPTION_AIMS
 from evals.report.load import load_results
 from evals.report.table import caption_sections, main_rows
 from evals.score import Scored, compare_checkpoints, score_predictions, write_about, write_scores
-from evals.task import CAPTION_AIMS, Task, load_tasks
+from evals.tasks.task import Task, load_tasks
 
 BENCHMARKS = Path(__file__).parents[2] / "shared" / "benchmarks"
 # Captions and what is there: two dogs and a red car in the first picture, a cat in the second.

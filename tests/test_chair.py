@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from align.errors import AlignError, RecipeError
-from align.schema import Prediction
-from evals.comparison import compare_task
-from evals.task import Task, load_tasks
+from align.rows.schema import Prediction
+from evals.comparison.lines import compare_task
+from evals.tasks.task import Task, load_tasks
 
 BENCHMARKS = Path(__file__).parents[2] / "shared" / "benchmarks" / "chair"
 TRUTH = {"1": ["person", "dog"], "2": ["car"], "3": ["cat", "bed"]}

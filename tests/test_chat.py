@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer
 
-from align.chat import check_text, image_tokens, message_parts, openai_messages, render
+from align.config.model_ref import ModelRef
 from align.errors import AlignError
-from align.image_words import image_words
-from align.model_ref import ModelRef
-from align.modeling import ModelSection, load_processor
-from align.schema import Message
+from align.inputs.chat import check_text, image_tokens, message_parts, openai_messages, render
+from align.models.image_words import image_words
+from align.models.loading import ModelSection, load_processor
+from align.rows.schema import Message
 from tests.twins import IMAGE_TWINS, Twins
 
 TURNS = [

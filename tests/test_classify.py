@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align import classify
-from align.config import validate
+from align.classify import stage as classify
+from align.classify.images import ImagesSection, read_images
+from align.config.recipe import validate
 from align.digest import digest_file
 from align.errors import AlignError
-from align.labelled_images import ImagesSection, read_images
 
 COLOURS = {"blue": (30, 30, 220), "green": (30, 200, 30), "red": (220, 30, 30)}
 EACH = 20

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from align.answer_store import AnswerStore, ask_stored
-from align.client import ChatRequest, Choice, Failure, Reply, Sampling, ask, content_key, request_body
 from align.errors import AlignError
-from align.schema import Message
-from align.serve import Server
+from align.rows.schema import Message
+from align.serving.answers import AnswerStore, ask_stored
+from align.serving.client import ChatRequest, Choice, Failure, Reply, Sampling, ask, content_key, request_body
+from align.serving.server import Server
 from tests.vllm_fixtures import ServedBase
 
 DOG = [Message(role="user", content="Is there a dog in the image?")]
@@ -196,7 +196,7 @@ def test_real_answers_repeat_and_do_not_depend_on_company(served_base: ServedBas
 
 @pytest.mark.vllm
 def test_the_judge_question_gets_yes_and_no_log_probs(served_base: ServedBase, tiny_world: Path) -> None:
-    from data_tools.claims import DEFAULT_QUESTION, ask_about, read_yes_no
+    from data_tools.material.claims import DEFAULT_QUESTION, ask_about, read_yes_no
 
     image = min((tiny_world / "images" / "train").glob("*.png"))
     question = [Message(role="user", content=ask_about("dog", DEFAULT_QUESTION))]

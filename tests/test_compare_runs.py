@@ -14,10 +14,10 @@ from report_data import THREE, write_scores
 
 from align.cli import main
 from align.errors import AlignError
-from align.schema import Score
-from evals.compare_runs import compare_runs, whole_in_all
-from evals.metric_line import MetricLine
-from evals.runs import read_runs
+from align.rows.schema import Score
+from evals.comparison.metric_line import MetricLine
+from evals.comparison.runs import read_runs
+from evals.comparison.runs_side_by_side import compare_runs, whole_in_all
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from align.config import StageRecipe, Strict, load_recipe, validate
+from align.config.recipe import StageRecipe, Strict, load_recipe, validate
 from align.errors import RecipeError
 
 

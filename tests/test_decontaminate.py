@@ -12,15 +12,15 @@ import pytest
 from PIL import Image, ImageOps
 
 from align.cli import main
-from align.config import validate
+from align.config.recipe import validate
 from align.errors import AlignError, RecipeError
-from align.schema import Message, PromptRow, SFTRow, read_rows, write_rows
+from align.rows.schema import Message, PromptRow, SFTRow, read_rows, write_rows
 from benchmarks.decontamination import ALTERATIONS
-from data_tools.decontaminate import Recipe, run
-from data_tools.hash_list import HashList, image_records
-from data_tools.image_matches import ImageIndex
-from data_tools.perceptual import image_hash, is_plain, window_hashes, windows
-from data_tools.shingles import TextIndex, shingle_hashes
+from data_tools.decontaminate.hash_list import HashList, image_records
+from data_tools.decontaminate.matches import ImageIndex
+from data_tools.decontaminate.perceptual import image_hash, is_plain, window_hashes, windows
+from data_tools.decontaminate.shingles import TextIndex, shingle_hashes
+from data_tools.decontaminate.stage import Recipe, run
 
 
 def picture(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:

@@ -12,16 +12,16 @@ import torch
 from safetensors.torch import load_file
 
 from align import sft
-from align.chat import render
-from align.config import load_recipe, validate
+from align.config.recipe import load_recipe, validate
 from align.dev_check import DEV_LOG, DEV_SAMPLES
 from align.dev_check.rule import KeepRule, Kept
 from align.dev_check.state import DevState
 from align.digest import digest_file
 from align.errors import AlignError, RecipeError
-from align.images import open_image
-from align.modeling import ModelSection, load_model, load_processor
-from align.schema import Message, PromptRow, write_rows
+from align.inputs.chat import render
+from align.inputs.images import open_image
+from align.models.loading import ModelSection, load_model, load_processor
+from align.rows.schema import Message, PromptRow, write_rows
 from tests.training_recipes import captions, kill_after_first_checkpoint, sft_recipe
 
 WEIGHTS = Path("adapter") / "adapter_model.safetensors"
@@ -212,7 +212,7 @@ def test_where_nothing_is_kept_the_adapter_does_nothing(
 
 
 def test_own_questions_and_a_text_only_model(twins: Any, tmp_path: Path) -> None:
-    from align.schema import SFTRow
+    from align.rows.schema import SFTRow
 
     path = tmp_path / "own.jsonl"
     write_rows(

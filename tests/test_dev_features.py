@@ -15,8 +15,8 @@ from align.dev_check.asked import read_asked
 from align.dev_check.cost import Cost, plan_in_words, question_lengths
 from align.dev_check.kept_features import KeptFeatures, Room
 from align.dev_check.recipe import DevSection
-from align.modeling import ModelSection, load_model, load_processor
-from align.schema import Message
+from align.models.loading import ModelSection, load_model, load_processor
+from align.rows.schema import Message
 from tests.twins import IMAGE_TWINS, Twins
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from align import client
 from align.dev_check.asked import Asked
 from align.dev_check.judge import Judge
 from align.dev_check.recipe import DevSection, JudgeSection
 from align.errors import AlignError
-from align.schema import Message
+from align.rows.schema import Message
+from align.serving import client
 from tests.chat_server import ChatServer
 
 ANSWERS = ["A dog and a cat.", "A dog.", "Nothing is there."]
@@ -145,7 +145,7 @@ def checks(asked: list[Asked], tmp_path: Path) -> Callable[..., list[dict[str, A
     """Runs the checks 0, 1, 2 of a stage whose policy says `ANSWERS`, then more; the log."""
     from align.dev_check.check import DevCheck
     from align.dev_check.cost import Cost
-    from align.run import RunFolder
+    from align.run.folder import RunFolder
 
     def run(server: ChatServer, **settings: Any) -> list[dict[str, Any]]:
         section = DevSection.model_validate(

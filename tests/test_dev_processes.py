@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from align import sft
-from align.config import load_recipe
+from align.config.recipe import load_recipe
 from align.digest import digest_file
 from align.errors import AlignError
 from tests.conftest import REPO

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from align import doctor
-from align.doctor import Check, probe, render
+from align.doctor import command as doctor
+from align.doctor.command import Check, probe, render
 
 
 def test_probe_survives_libraries_that_raise_exit_and_die(
@@ -45,7 +45,7 @@ def test_doctor_tells_that_vllm_is_missing() -> None:
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        ("RuntimeError: operator torchvision::nms does not exist", "align.torchvision_ops"),
+        ("RuntimeError: operator torchvision::nms does not exist", "align.doctor.torchvision_ops"),
         ("OSError: libtorchaudio.so: undefined symbol", "uninstall torchaudio"),
     ],
 )

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from align import dpo
-from align.config import load_recipe
+from align.config.recipe import load_recipe
 from align.digest import digest_file
 from align.errors import AlignError
-from align.schema import Message, PreferenceRow
+from align.rows.schema import Message, PreferenceRow
 from tests.training_recipes import dpo_recipe, kill_after_first_checkpoint, preference_rows
 
 WEIGHTS = Path("adapter") / "adapter_model.safetensors"
@@ -57,7 +57,7 @@ def test_killed_and_resumed_equals_undisturbed(
 ) -> None:
     recipe = dpo_recipe(tmp_path, base_checkpoint, tiny_world)
     kill_after_first_checkpoint("dpo", recipe, tmp_path / "dpo.partial")
-    from align import training
+    from align.training import loop as training
 
     references: list[Any] = []
 

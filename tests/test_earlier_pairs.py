@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from align.pipeline import Selection, load_pipeline, run_pipeline
-from align.schema import Message, PreferenceRow, read_rows, write_rows
-from data_tools.earlier_pairs import earlier_rows
+from align.rows.schema import Message, PreferenceRow, read_rows, write_rows
+from data_tools.pairs.earlier import earlier_rows
 from tests.loop_pipeline import write_loop
 
 

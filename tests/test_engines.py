@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from align.errors import AlignError, RecipeError
-from align.row_parts import Part, split_rows
-from align.schema import Message, SFTRow, raw_rows, write_rows
-from data_tools.engines import run_parts
+from align.rows.parts import Part, split_rows
+from align.rows.schema import Message, SFTRow, raw_rows, write_rows
+from data_tools.preflight.engines import run_parts
 from data_tools.preflight.run import Request, preflight
 from tests.test_image_tokens import load
 from tests.twins import Twins

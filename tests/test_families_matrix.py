@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from align import dpo, merge, sft
-from align.chat import render
 from align.cli import main
-from align.config import validate
+from align.config.recipe import validate
+from align.inputs.chat import render
 from align.merging.merge_checks import Probe, largest_difference, logits
-from align.modeling import ModelSection, load_model, load_processor
-from align.schema import Message, PreferenceRow, SFTRow, write_rows
+from align.models.loading import ModelSection, load_model, load_processor
+from align.rows.schema import Message, PreferenceRow, SFTRow, write_rows
 from tests import families_engine, families_table
 from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 

@@ -13,13 +13,13 @@ import psutil
 import pytest
 from omegaconf import OmegaConf
 
-from align.client import Choice, Decoding, Failure, Reply
-from align.config import load_recipe
+from align.config.recipe import load_recipe
 from align.errors import AlignError, RecipeError
-from align.run import RunFolder
-from align.schema import Message, Prediction, read_rows
+from align.rows.schema import Message, Prediction, read_rows
+from align.run.folder import RunFolder
+from align.serving.client import Choice, Decoding, Failure, Reply
 from evals.generate import Asked, Recipe, build_requests, predict, run, task_health
-from evals.task import Sample
+from evals.protocol import Sample
 from tests.vllm_fixtures import ServedBase, kill_midway
 
 

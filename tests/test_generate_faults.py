@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from align.config import validate
+from align.config.recipe import validate
 from align.errors import AlignError
-from align.run import RunFolder
-from align.schema import Prediction, Score, read_rows
+from align.rows.schema import Prediction, Score, read_rows
+from align.run.folder import RunFolder
 from evals import generate, score
 from tests.chat_server import ChatServer
 
@@ -98,7 +98,7 @@ def test_a_killed_client_asks_nothing_again_that_it_had(tmp_path: Path) -> None:
 def test_a_killed_server_costs_nothing_that_was_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("align.client._BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr("align.serving.client._BACKOFF_SECONDS", 0.01)
     with ChatServer(number_in, dies_after=25) as server:
         values = recipe(tmp_path, server.url)
         with pytest.raises(AlignError, match="the server stopped answering"):
@@ -140,7 +140,7 @@ def start_server(log: Path, port: int = 0) -> tuple[subprocess.Popen[str], int]:
 def test_a_server_killed_with_9_costs_only_what_was_under_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("align.client._BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr("align.serving.client._BACKOFF_SECONDS", 0.01)
     log = tmp_path / "answered"
     process, port = start_server(log)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from align.budget import TokenBudget
-from align.chat import render
 from align.errors import AlignError
-from align.image_tokens import Expansion, ImageTokens
-from align.modeling import ModelSection, load_processor
-from align.schema import Message
+from align.inputs.budget import TokenBudget
+from align.inputs.chat import render
+from align.inputs.image_tokens import Expansion, ImageTokens
+from align.models.loading import ModelSection, load_processor
+from align.rows.schema import Message
 from tests.twins import IMAGE_TWINS, Twins
 
 NUM_SIZES = 500

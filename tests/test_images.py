@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from align.errors import AlignError
-from align.images import image_size, mime_type, open_image, resolve_image
+from align.inputs.images import image_size, mime_type, open_image, resolve_image
 
 
 def _png(image: Image.Image) -> bytes:

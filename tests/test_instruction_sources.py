@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from align.config import validate
+from align.config.recipe import validate
 from align.errors import AlignError, RecipeError
-from align.schema import Message, PromptRow, SFTRow, read_rows
-from data_tools.caption_conversations import read_conversation
-from data_tools.gqa import Gqa, GqaQuestion, capped
-from data_tools.instructions import Recipe, run
-from data_tools.object_swaps import CoOccurrence
-from data_tools.object_templates import _exists, load_counts
-from data_tools.row_caps import Caps, within_caps
-from data_tools.tally import Tally
+from align.rows.schema import Message, PromptRow, SFTRow, read_rows
+from align.rows.tally import Tally
+from data_tools.instructions.caps import Caps, within_caps
+from data_tools.instructions.conversations import read_conversation
+from data_tools.instructions.gqa import Gqa, GqaQuestion, capped
+from data_tools.instructions.stage import Recipe, run
+from data_tools.instructions.templates import _exists, load_counts
+from data_tools.material.co_occurrence import CoOccurrence
 from tests.chat_server import ChatServer
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from align.config import validate
+from align.config.recipe import validate
 from align.errors import AlignError
-from align.schema import PromptRow, SFTRow, read_rows
-from data_tools.instructions import Recipe, run
-from data_tools.vqa_rows import SHORT_ANSWER_SUFFIX, written_answer
+from align.rows.schema import PromptRow, SFTRow, read_rows
+from data_tools.instructions.stage import Recipe, run
+from data_tools.instructions.vqa import SHORT_ANSWER_SUFFIX, written_answer
 
 
 def values(world: Path, run_dir: Path) -> dict[str, Any]:

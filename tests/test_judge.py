@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from align.config import validate
+from align.config.recipe import validate
 from align.errors import RecipeError
-from align.schema import Candidate, Claim, Message, Verdict, read_rows, write_rows
-from data_tools.agreement import confusion, measure_agreement, rates
-from data_tools.claims import DEFAULT_QUESTION, ask_about, read_yes_no, score_claims, split_objects
-from data_tools.judge import Recipe, run
+from align.rows.schema import Candidate, Claim, Message, Verdict, read_rows, write_rows
+from data_tools.judge.agreement import confusion, measure_agreement, rates
+from data_tools.judge.stage import Recipe, run
+from data_tools.material.claims import DEFAULT_QUESTION, ask_about, read_yes_no, score_claims, split_objects
 
 
 def claim(p_yes: float | None, p_no: float | None) -> Claim:

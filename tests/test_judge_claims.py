@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from align.claims import StatedClaim
-from align.config import validate
+from align.config.recipe import validate
 from align.errors import RecipeError
-from align.objects import find_objects
-from align.schema import Candidate, Claim, ClaimCount, ClaimKind, Message, Verdict, read_rows, write_rows
-from data_tools.agreement import measure_agreement, unfit_kinds
-from data_tools.claim_questions import SHORT, Questions, ask, claim_text, read_reply
-from data_tools.claim_scores import ClaimScores, count_claims, score_answer, score_by_mentions
-from data_tools.judge import Recipe, run
+from align.objects.mentions import find_objects
+from align.rows.schema import Candidate, Claim, ClaimCount, ClaimKind, Message, Verdict, read_rows, write_rows
+from data_tools.judge.agreement import measure_agreement, unfit_kinds
+from data_tools.judge.claim_questions import SHORT, Questions, ask, claim_text, read_reply
+from data_tools.judge.claim_scores import ClaimScores, count_claims, score_answer, score_by_mentions
+from data_tools.judge.stage import Recipe, run
 from tests.chat_server import ChatServer
 
 

@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from align.config import load_recipe, validate
+from align.config.recipe import load_recipe, validate
 from align.errors import AlignError, RecipeError
-from align.kappa import agreement_of
-from align.schema import Candidate, Claim, Comparison, Message, SFTRow, Verdict, read_rows, write_rows
-from data_tools.calibration import (
+from align.judging.kappa import agreement_of
+from align.judging.wording import fill
+from align.rows.schema import Candidate, Claim, Comparison, Message, SFTRow, Verdict, read_rows, write_rows
+from data_tools.judge.calibration import (
     PreferenceLabel,
     calibrate_choices,
     calibrate_ratings,
     order_bias,
     true_preferences,
 )
-from data_tools.judge import Recipe, run
-from data_tools.judge_pairwise import read_choice
-from data_tools.judge_rating import read_ratings
-from data_tools.wording import fill
+from data_tools.judge.pairwise import read_choice
+from data_tools.judge.rating import read_ratings
+from data_tools.judge.stage import Recipe, run
 from tests.chat_server import ChatServer
 from tests.vllm_fixtures import ServedBase
 

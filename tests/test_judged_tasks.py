@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from align.cli import main
-from evals.places import describe_places, first_places
+from evals.scoring.places import describe_places, first_places
 from evals.tasks.hallusionbench import official_verdict, strict_verdict
 from evals.tasks.mmhal import TYPES, official_rating, strict_rating
 from evals.tasks.objhal import object_words, read_objects

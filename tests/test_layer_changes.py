@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from align.errors import AlignError
-from align.merging.adapters import read_adapter
 from align.merging.layer_changes import LayerChanges, compare
+from align.models.adapter_folder import read_adapter
 from tests.adapter_folders import make_adapter, merge_by_peft
 from tests.twins import Twins
 

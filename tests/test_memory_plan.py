@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from align.cli import main
-from align.memory import Growth
-from align.modeling import ModelSection
-from align.planning.live_memory import LiveMemory
+from align.models.live_memory import LiveMemory
+from align.models.loading import ModelSection
+from align.models.quantized_shapes import EightBitShape, FourBitShape
+from align.models.weightless import meta_model
 from align.planning.measured_memory import measure
 from align.planning.memory_plan import Stage
 from align.planning.optimizer_states import optimizer_bytes
-from align.planning.quantized_shapes import EightBitShape, FourBitShape
-from align.planning.weightless import meta_model
+from align.run.memory import Growth
 from tests.memory_runs import MemoryRun, Method
 from tests.twins import Twins
 
@@ -197,7 +197,7 @@ def test_a_key_that_one_stage_alone_has_decides(
 def test_a_run_records_what_it_took_and_plan_sets_its_prediction_beside(
     sft_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from align.efficiency import read_efficiency
+    from align.training.efficiency import read_efficiency
 
     found = read_efficiency(sft_run)
     assert found is not None

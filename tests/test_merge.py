@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from align import merge
-from align.config import validate
+from align.config.recipe import validate
 from align.errors import AlignError
 from align.merging.merge_checks import check_changed, token_agreement, weight_keys
 
@@ -40,7 +40,7 @@ def test_saved_checkpoint_is_the_trained_model(
     from peft import PeftModel
 
     from align.merging.merge_checks import Probe, largest_difference, logits
-    from align.modeling import ModelSection, load_model, load_processor
+    from align.models.loading import ModelSection, load_model, load_processor
 
     folder = _run(tmp_path, base_checkpoint, sft_run / "adapter", tiny_world, dtype="float32")
     checkpoint = folder.final / "checkpoint"

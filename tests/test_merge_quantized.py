@@ -11,10 +11,10 @@ import pytest
 
 from align import merge
 from align.cli import main
-from align.config import validate
+from align.config.recipe import validate
 from align.errors import AlignError
 from align.merging.merge_checks import largest_difference, logits, make_probes
-from align.modeling import ModelSection, load_model, load_processor
+from align.models.loading import ModelSection, load_model, load_processor
 
 
 @pytest.fixture(scope="module")

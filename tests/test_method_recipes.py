@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from align.config import load_recipe, validate
+from align.config.recipe import load_recipe, validate
 from align.dpo import Recipe as DPORecipe
 from align.pipeline import load_pipeline
 from align.pipeline.load import Step
-from align.schema import Candidate, Claim, Message, Verdict, read_rows, write_rows
-from align.schema import PreferenceRow as Pair
+from align.rows.schema import Candidate, Claim, Message, Verdict, read_rows, write_rows
+from align.rows.schema import PreferenceRow as Pair
 from benchmarks import methods as bench
 from benchmarks.dev_table import SHOWN
 from benchmarks.methods import RECIPES, Row, method_pipeline, methods, show
-from data_tools.claims import split_objects
+from data_tools.material.claims import split_objects
 from tests.test_recipes import NUM_METHODS
 from tests.test_recipes_build import STAGES, check, rows, trainer_of
 from tests.training_recipes import captions

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from align import dpo, merge, sft
-from align.config import load_recipe, validate
+from align.config.recipe import load_recipe, validate
 from align.errors import AlignError
-from align.modeling import ModelSection, load_model
+from align.models.loading import ModelSection, load_model
 from align.tuning.lora import LoraSection, lora_plan
 from align.tuning.methods import method_plan
 from tests.training_recipes import dpo_recipe, preference_rows, sft_recipe, sft_rows

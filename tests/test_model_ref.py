@@ -11,14 +11,14 @@ import pytest
 from huggingface_hub import constants
 from pydantic import ValidationError
 
-from align.config import StageRecipe, validate
+from align.config.model_ref import ModelRef
+from align.config.recipe import StageRecipe, validate
 from align.errors import AlignError, RecipeError
-from align.folder_state import input_record
-from align.image_words import image_words
-from align.model_ref import ModelRef
-from align.modeling import ModelSection
-from align.run import RunFolder
-from align.serve import ServeSettings, engine_args
+from align.models.image_words import image_words
+from align.models.loading import ModelSection
+from align.run.folder import RunFolder
+from align.run.state import input_record
+from align.serving.server import ServeSettings, engine_args
 from align.stages import load_stage
 
 COMMIT = "a" * 40

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from align.errors import AlignError
-from align.families import FAMILIES, Component, family_of, matching
-from align.family_proposal import inspect
-from align.modeling import ModelSection, load_model, load_processor
+from align.models.families import FAMILIES, Component, family_of, matching
+from align.models.loading import ModelSection, load_model, load_processor
+from align.models.proposal import inspect
 from align.tuning.lora import LoraSection, lora_config
 from tests.twins import Twins
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from align.objects import MODES, Mode, categories, find_objects
+from align.objects.mentions import MODES, Mode, categories, find_objects
 
 NAMES = categories()
 

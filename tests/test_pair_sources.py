@@ -11,23 +11,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align.config import validate
+from align.config.recipe import validate
 from align.errors import AlignError, RecipeError
-from align.modeling import ModelSection
-from align.schema import Message, PreferenceRow, SFTRow, read_rows, write_rows
+from align.models.loading import ModelSection
+from align.objects.plurals import plural
+from align.rows.schema import Message, PreferenceRow, SFTRow, read_rows, write_rows
 from align.trainers.image_negatives import image_negative
 from align.trainers.objectives.recipe import TokenWeights
 from align.trainers.objectives.token_weights import span_weights
-from data_tools import corrections, negatives
+from data_tools import corrections
 from data_tools.corrections import CorrectionRow, Edit, corrected
-from data_tools.edit_spans import edit_spans
-from data_tools.minimal_edit import without_objects
-from data_tools.object_swaps import CoOccurrence, plural, swap_objects
-from data_tools.pair_balance import Limits
-from data_tools.pairs import run as build_pairs
-from data_tools.similar_images import colour_layout, describe_all, image_features, neighbours
-from data_tools.style_balance import Styles, balance_style, style_of
-from data_tools.worse_images import ImageSettings
+from data_tools.material.co_occurrence import CoOccurrence
+from data_tools.material.edit_spans import edit_spans
+from data_tools.negatives import stage as negatives
+from data_tools.negatives.images import ImageSettings
+from data_tools.negatives.similar import colour_layout, describe_all, image_features, neighbours
+from data_tools.negatives.swaps import swap_objects
+from data_tools.pairs.balance import Limits
+from data_tools.pairs.minimal_edit import without_objects
+from data_tools.pairs.stage import run as build_pairs
+from data_tools.pairs.style_balance import Styles, balance_style, style_of
 from tests.test_pairs import candidate, recipe, verdict
 from tests.twins import Twins
 

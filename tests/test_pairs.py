@@ -10,9 +10,18 @@ from typing import Any
 import pytest
 
 from align.errors import AlignError
-from align.schema import Candidate, Claim, ClaimCount, Message, PreferenceRow, Verdict, read_rows, write_rows
-from data_tools.pair_balance import GapCounts, Limits, Pair, Picker, trim
-from data_tools.pairs import Recipe, run
+from align.rows.schema import (
+    Candidate,
+    Claim,
+    ClaimCount,
+    Message,
+    PreferenceRow,
+    Verdict,
+    read_rows,
+    write_rows,
+)
+from data_tools.pairs.balance import GapCounts, Limits, Pair, Picker, trim
+from data_tools.pairs.stage import Recipe, run
 
 
 def candidate(prompt: str, number: int, text: str, tokens: int, finish: str = "stop") -> Candidate:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from report_data import THREE, write_scores
 
-from align.config import validate
+from align.config.recipe import validate
 from align.errors import AlignError
 from evals import score
-from evals.pairwise import win_rate_at_equal_length
+from evals.comparison.preferences import win_rate_at_equal_length
 from evals.report.stage import Recipe, run
 from tests.chat_server import ChatServer
 

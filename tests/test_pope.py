@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from align.errors import AlignError, RecipeError
-from align.schema import Prediction
-from evals.comparison import compare_task
-from evals.task import Metric, Task, load_tasks
+from align.rows.schema import Prediction
+from evals.comparison.lines import compare_task
+from evals.protocol import Metric
+from evals.scoring.yes_no import parse_official, parse_strict
 from evals.tasks.pope import Pope
 from evals.tasks.pope_questions import VARIANTS
-from evals.yes_no import parse_official, parse_strict
+from evals.tasks.task import Task, load_tasks
 
 BENCHMARKS = Path(__file__).parents[2] / "shared" / "benchmarks" / "pope"
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image, ImageFile
 
-from align.chat import render
 from align.cli import main
-from align.schema import Message, PreferenceRow, SFTRow, read_rows, write_rows
+from align.inputs.chat import render
+from align.rows.schema import Message, PreferenceRow, SFTRow, read_rows, write_rows
 from data_tools.preflight.decide import scaled_size
 from data_tools.preflight.lengths import Lengths
 from tests.test_image_tokens import load, processed_length

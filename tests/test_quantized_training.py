@@ -11,10 +11,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils.integrations import dequantize_module_weight
 
 from align import dpo, merge, sft
-from align.config import load_recipe, validate
+from align.config.recipe import load_recipe, validate
 from align.errors import AlignError
 from align.merging.merge_checks import largest_difference, logits, make_probes
-from align.modeling import ModelSection, load_model, load_processor
+from align.models.loading import ModelSection, load_model, load_processor
 from align.tuning.loftq import start_from_rounding
 from tests.training_recipes import dpo_recipe, sft_recipe, sft_rows
 from tests.twins import Twins

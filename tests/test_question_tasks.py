@@ -14,12 +14,12 @@ import pytest
 
 from align.cli import main
 from align.errors import AlignError
-from align.schema import Prediction, Score, write_rows
-from evals.comparison import compare_task
+from align.rows.schema import Prediction, Score, write_rows
+from evals.answer_files.spreadsheet import read_table
+from evals.comparison.lines import compare_task
 from evals.generate import checked_samples
 from evals.score import score_predictions
 from evals.score_file import open_task
-from evals.spreadsheet import read_table
 
 
 def write(path: Path, value: Any) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from align.config import load_recipe
+from align.config.recipe import load_recipe
 from align.pipeline import load_pipeline
 from align.stages import load_stage, stage_names
 

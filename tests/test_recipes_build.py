@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from align import dpo, sft
-from align.config import load_recipe
-from align.families import FAMILIES, Component
-from align.schema import Message, PreferenceRow, SFTRow, write_rows
+from align.config.recipe import load_recipe
+from align.models.families import FAMILIES, Component
+from align.rows.schema import Message, PreferenceRow, SFTRow, write_rows
 from align.trainers import sharing
 from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 

@@ -12,8 +12,8 @@ from browser import Browser, find_chromium
 from PIL import Image
 from report_data import THREE, write_scores
 
+from evals.protocol import Sample
 from evals.report.stage import Recipe, run
-from evals.task import Sample
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from report_data import caption_row, hand_made, line
 
-from align.schema import Score
+from align.rows.schema import Score
 from evals.report.captions import Described, read_captions
 from evals.report.guards import outcome
 from evals.report.headline import COSTS, say_costs, times

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from report_data import Habits, hand_made, line, write_scores
 
-from align.config import read_yaml
+from align.config.recipe import read_yaml
 from evals import score
-from evals.metric_line import Change, MetricLine
+from evals.comparison.metric_line import Change, MetricLine
+from evals.comparison.rounds import lines_by_round
 from evals.report.stage import Recipe, run
-from evals.rounds import lines_by_round
 
 HABITS = {
     "sft": Habits(0.84, 0.40, 0.80),

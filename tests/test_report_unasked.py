@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from report_data import THREE, hand_made, line, write_scores
 
-from align.schema import Score
+from align.rows.schema import Score
 from evals.report.captions import Caption
 from evals.report.load import load_results
 from evals.report.ngrams import distinct_changes, phrase_changes, phrases_in

@@ -18,7 +18,7 @@ from align.errors import AlignError, RecipeError
 from align.pipeline import Pipeline, Selection, describe, load_pipeline, run_pipeline
 from align.pipeline.round_end import read_end
 from align.pipeline.rounds import Ended, Loop, RoundSection
-from data_tools.pairs import TooFewPairs
+from data_tools.pairs.stage import TooFewPairs
 from tests.loop_pipeline import digests, tell_kept, write_loop
 
 

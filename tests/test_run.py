@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from align.config import StageRecipe, Strict
+from align.config.model_ref import ModelRef
+from align.config.recipe import StageRecipe, Strict
 from align.errors import AlignError
-from align.model_ref import ModelRef
-from align.run import RunFolder, read_manifest
+from align.run.folder import RunFolder, read_manifest
 
 
 class Inner(Strict):

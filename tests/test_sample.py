@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from align.client import Choice, Reply
-from align.config import load_recipe, validate
+from align.config.recipe import load_recipe, validate
 from align.errors import AlignError, RecipeError
-from align.run import RunFolder
-from align.schema import Candidate, Message, PromptRow, read_rows, write_rows
+from align.rows.schema import Candidate, Message, PromptRow, read_rows, write_rows
+from align.run.folder import RunFolder
+from align.serving.client import Choice, Reply
 from data_tools.sample import Part, Recipe, distinct, in_part, run
 from tests.vllm_fixtures import ServedBase, kill_midway
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from align.errors import AlignError
-from align.row_parts import split_rows
-from align.schema import PreferenceRow, PromptRow, check_row, read_rows, write_rows
+from align.rows.parts import split_rows
+from align.rows.schema import PreferenceRow, PromptRow, check_row, read_rows, write_rows
 
 PLAIN: dict[str, Any] = {
     "id": "a",

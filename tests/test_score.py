@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from align.config import validate
+from align.config.recipe import validate
 from align.digest import digest_path
 from align.errors import AlignError, RecipeError
-from align.schema import Prediction, Score, read_rows, write_rows
+from align.rows.schema import Prediction, Score, read_rows, write_rows
 from evals.report.load import load_results
 from evals.score import Recipe, run, score_predictions
-from evals.task import Task, load_tasks
+from evals.tasks.task import Task, load_tasks
 
 NAMES = ["cat", "dog", "cup", "bed", "bus", "kite"]
 FIELDS = """

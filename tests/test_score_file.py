@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from align.cli import main
-from align.schema import Prediction
-from evals.task import TASK_TYPES
+from align.rows.schema import Prediction
+from evals.tasks.task import TASK_TYPES
 
 BENCHMARKS = Path(__file__).parents[2] / "shared" / "benchmarks"
 VARIANTS = ("random", "popular", "adversarial")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from align.schema import PreferenceRow, SFTRow, read_rows
-from data_tools.pair_cap import PairCap
-from data_tools.pairs import run
+from align.rows.schema import PreferenceRow, SFTRow, read_rows
+from data_tools.material.pair_cap import PairCap
+from data_tools.pairs.stage import run
 from tests.test_pairs import candidate, recipe, verdict
 
 CONTEXT = "This is a farm with a dog. "

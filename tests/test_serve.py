@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from align.config.model_ref import ModelRef
 from align.digest import digest_file
 from align.errors import AlignError
-from align.model_ref import ModelRef
-from align.serve import ServeSettings, serve, server_args, telling_line
+from align.serving.server import ServeSettings, serve, server_args, telling_line
 from tests.vllm_fixtures import ServedBase
 
 _SERVER = """
@@ -28,7 +28,7 @@ time.sleep(600)
 """
 _PARENT = """
 import os, subprocess, sys, time
-from align import server_guard
+from align.serving import guard as server_guard
 guard = [sys.executable, "-S", "-E", server_guard.__file__, str(os.getpid())]
 command = [sys.executable, "-S", "-c", sys.argv[1]]
 print(subprocess.Popen(guard + command, start_new_session=True).pid, flush=True)

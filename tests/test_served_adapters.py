@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 
+from align.config.model_ref import ModelRef
 from align.errors import AlignError
-from align.families import FAMILIES
-from align.merging.adapters import read_adapter
 from align.merging.layer_changes import compare
-from align.model_ref import ModelRef
-from align.serve import Server, ServeSettings, serve, server_args
-from align.served_adapters import (
+from align.models.adapter_folder import read_adapter
+from align.models.families import FAMILIES
+from align.serving.adapters import (
     RANKS,
     WITHOUT_LORA,
     adapted_digest,
@@ -28,7 +27,8 @@ from align.served_adapters import (
     load_adapter,
     served_name,
 )
-from align.vllm_install import vllm_environment
+from align.serving.server import Server, ServeSettings, serve, server_args
+from align.serving.vllm_install import vllm_environment
 from tests.adapter_folders import make_adapter, merge_by_peft
 from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 
@@ -136,10 +136,10 @@ def test_one_server_answers_with_each_adapter_as_peft_does(base_checkpoint: Path
     """Two adapters and the base on one start, asked by turns and mixed, token for token."""
     from peft import PeftModel
 
-    from align.client import ChatRequest, Reply, Sampling, ask
     from align.merging.merge_checks import answer, make_probes, token_agreement
-    from align.modeling import ModelSection, load_model, load_processor
-    from align.serve import server_pool
+    from align.models.loading import ModelSection, load_model, load_processor
+    from align.serving.client import ChatRequest, Reply, Sampling, ask
+    from align.serving.server import server_pool
     from data_tools.scenes.coco_files import write_world
 
     write_world(tmp_path / "world", train=1, dev=6, test=1, unseen=0, seed=3)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from align.chat import openai_messages
-from align.model_ref import ModelRef
-from align.modeling import ModelSection, load_model, load_processor
-from align.schema import Message
-from align.served_template import served_template, template_args
+from align.config.model_ref import ModelRef
+from align.inputs.chat import openai_messages
+from align.models.loading import ModelSection, load_model, load_processor
+from align.rows.schema import Message
+from align.serving.template import served_template, template_args
 from tests.twins import Twins
 
 

@@ -18,10 +18,16 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from align import torchvision_ops
+from align.doctor import torchvision_ops
 
 REPO = Path(__file__).resolve().parent.parent
-MAKE_INPUTS = ("Makefile", "pyproject.toml", "setup/install.py", "setup/cpu.lock", "align/torchvision_ops.py")
+MAKE_INPUTS = (
+    "Makefile",
+    "pyproject.toml",
+    "setup/install.py",
+    "setup/cpu.lock",
+    "align/doctor/torchvision_ops.py",
+)
 
 # Does at import what torchvision does: registers a shape function for an op that `_C.so` should have defined.
 FAKE_TORCHVISION = """

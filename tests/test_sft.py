@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from align import dpo, sft
-from align.checkpoints import is_whole, last_whole
-from align.config import load_recipe, validate
+from align.config.recipe import load_recipe, validate
 from align.digest import digest_file
 from align.errors import AlignError
-from align.modeling import weights_digest
-from align.schema import Message, SFTRow, write_rows
+from align.models.loading import weights_digest
+from align.rows.schema import Message, SFTRow, write_rows
+from align.run.checkpoints import is_whole, last_whole
 from tests.training_recipes import PROMPT, kill_after_first_checkpoint, sft_recipe, sft_rows
 
 WEIGHTS = Path("adapter") / "adapter_model.safetensors"
@@ -33,7 +33,7 @@ def _row(row_id: str, image: str, answer: str = "a cat") -> SFTRow:
 def test_adapter_moves_and_base_does_not(
     base_checkpoint: Path, tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from align import training
+    from align.training import loop as training
 
     seen: dict[str, Any] = {}
 
@@ -75,7 +75,7 @@ def test_killed_and_resumed_equals_undisturbed(
 
 
 def test_a_checkpoint_with_changed_bytes_is_not_whole(tmp_path: Path) -> None:
-    from align.checkpoints import seal
+    from align.run.checkpoints import seal
 
     folder = tmp_path / "checkpoint-3"
     folder.mkdir()

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from align.cli import main
-from align.row_kinds import file_class
-from align.schema import (
+from align.rows.kinds import file_class
+from align.rows.schema import (
     BaseRow,
     Candidate,
     Claim,

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from align.stats import (
+from align.scoring.stats import (
     bootstrap_sums,
     clustered_standard_error,
     compare,

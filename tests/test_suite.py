@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from align.config import validate
+from align.config.recipe import validate
 from align.digest import MANIFEST
 from align.errors import RecipeError
 from evals.generate import Recipe as GenerateRecipe

@@ -10,11 +10,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from align import dpo, merge, sft
-from align.config import load_recipe, validate
+from align.config.recipe import load_recipe, validate
 from align.errors import AlignError
-from align.modeling import ModelSection, load_model, load_processor
-from align.schema import BaseRow, Message, PreferenceRow, SFTRow, write_rows
-from align.text_rows import sequence_ids
+from align.inputs.text_rows import sequence_ids
+from align.models.loading import ModelSection, load_model, load_processor
+from align.rows.schema import BaseRow, Message, PreferenceRow, SFTRow, write_rows
 from tests.twins import TEXT_TWINS, Twins
 
 PAIRS = [

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from align import dpo, sft
-from align.config import load_recipe, validate
+from align.config.library_sections import source_fields
+from align.config.recipe import load_recipe, validate
 from align.errors import RecipeError
-from align.trainer_args import source_fields
 
 REPO = Path(__file__).resolve().parent.parent
 BASE = {"run_dir": "runs/x", "model": {"path": "a/b"}, "data": {"path": "rows.jsonl", "image_root": "images"}}

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from align import dpo, image_tokens, sft
-from align.budget import TokenBudget
-from align.config import load_recipe
+from align import dpo, sft
+from align.config.recipe import load_recipe
 from align.errors import AlignError
-from align.modeling import ModelSection, load_processor
-from align.run import RunFolder
-from align.schema import SFTRow, write_rows
-from align.training import sharing_config
-from align.training_data import DataSection, check_rows
+from align.inputs import image_tokens
+from align.inputs.budget import TokenBudget
+from align.models.loading import ModelSection, load_processor
+from align.rows.schema import SFTRow, write_rows
+from align.run.folder import RunFolder
+from align.training.data import DataSection, check_rows
+from align.training.loop import sharing_config
 from tests.training_recipes import dpo_recipe, sft_recipe, sft_rows
 from tests.twins import Twins
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align.families import FAMILIES, Component, matching
+from align.models.families import FAMILIES, Component, matching
 from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 
 # How each family's parameters are called on the hub; the first is a tower's.

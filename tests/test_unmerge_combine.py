@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file
 
 from align import combine, unmerge
-from align.config import validate
+from align.config.recipe import validate
 from align.errors import AlignError, RecipeError
-from align.merging.adapters import read_adapter
+from align.models.adapter_folder import read_adapter
 from tests.adapter_folders import make_adapter, merge_by_peft
 from tests.twins import Twins
 

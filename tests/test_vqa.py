@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from align.errors import AlignError
-from align.normalise import normalise
-from align.schema import Prediction
-from align.vqa_accuracy import vqa_accuracy
-from evals.comparison import compare_task
-from evals.task import Task, load_tasks
+from align.rows.schema import Prediction
+from align.scoring.normalise import normalise
+from align.scoring.vqa_accuracy import vqa_accuracy
+from evals.comparison.lines import compare_task
+from evals.tasks.task import Task, load_tasks
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from align.cli import main
+from evals.scoring.yes_no import parse_containing
 from evals.tasks.mme import parse_mme
-from evals.yes_no import parse_containing
 
 BENCHMARKS = Path(__file__).parents[2] / "shared" / "benchmarks" / "pope"
 PARTS = ("existence", "count", "position", "color")

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from align.schema import BaseRow, Message, PreferenceRow, SFTRow, write_rows
+from align.rows.schema import BaseRow, Message, PreferenceRow, SFTRow, write_rows
 
 PROMPT = "Describe the image."
 _TRAINER = {

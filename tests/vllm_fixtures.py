@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from align.model_ref import ModelRef
+from align.config.model_ref import ModelRef
 
 _HELPER = """
 import json, sys, time
 from pathlib import Path
-from align.serve import ServeSettings, serve, server_pool
+from align.serving.server import ServeSettings, serve, server_pool
 
 checkpoint, logs = Path(sys.argv[1]), Path(sys.argv[2])
 settings = ServeSettings(dtype="float32", max_model_len=512, max_num_seqs=32)

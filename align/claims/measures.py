@@ -1,8 +1,9 @@
 """The measures of answers: additive values of each, and ratios of their sums.
 
 Every measure is a ratio of sums over answers, so that a paired bootstrap derives it again from each resample
-(`align.stats`). What a measure needs decides where it exists: `text` everywhere; `presence` where it is known
-which objects are there; `counts` where it is known how many; `attributes` where places, colours or boxes are.
+(`align.scoring.stats`). What a measure needs decides where it exists: `text` everywhere; `presence` where it
+is known which objects are there; `counts` where it is known how many; `attributes` where places, colours or
+boxes are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The noun phrases of a text that name one of COCO's objects, with what they say of it.
 
-The nouns are those of `align.objects` in its strict reading, so that denials (`no dog`), compounds (`train
-station`) and the hot dog are told apart there. From each noun the words before it are read up to the number
-or article that opens the phrase: `two small brown dogs`. No tagger and no model: closed lists of words, the
+The nouns are those of `align.objects.mentions` in its strict reading, so that denials (`no dog`), compounds
+(`train station`) and the hot dog are told apart there. From each noun the words before it are read up to
+the number or article that opens the phrase: `two small brown dogs`. No tagger and no model: closed lists of words, the
 same answer everywhere, in one pass.
 
 What it does not see: pronouns (`it is red`), a number that stands apart (`dogs, two of them`), compounds that
@@ -34,8 +34,8 @@ from align.claims.vocabulary import (
     UNCHANGED,
     VAGUE,
 )
-from align.objects import Mention, find_objects, synonyms
-from align.plurals import singular_in
+from align.objects.mentions import Mention, find_objects, synonyms
+from align.objects.plurals import singular_in
 
 Opening = Literal["number", "definite", "bare"]
 """How a phrase begins: with an article or number, with a word that points (`the`, `his`), or with neither."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.claims.claims import StatedClaim
-from align.coco import load_captions, load_section
 from align.errors import AlignError
-from align.objects import find_objects
+from align.objects.coco import load_captions, load_section
+from align.objects.mentions import find_objects
 
 PLACE_SLACK = 1 / 32
 """Share of the picture's side by which each third is widened, so that a border case is wrong on no side."""

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from align.chat import render, tokenizer_of
 from align.dev_check.asked import Asked
 from align.dev_check.kept_features import KeptFeatures, Room
 from align.errors import AlignError
-from align.images import open_image, resolve_image
+from align.inputs.chat import render, tokenizer_of
+from align.inputs.images import open_image, resolve_image
 
 T = TypeVar("T")
 

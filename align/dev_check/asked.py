@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from align.chat import render, sees_images
 from align.claims import PictureTruth, load_picture_truth
-from align.coco import load_images, read_json
 from align.dev_check.recipe import DevQuestions, DevSection, OwnQuestions
 from align.errors import AlignError
-from align.images import resolve_image
-from align.schema import Message, PromptRow, read_rows
+from align.inputs.chat import render, sees_images
+from align.inputs.images import resolve_image
+from align.objects.coco import load_images, read_json
+from align.rows.schema import Message, PromptRow, read_rows
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from align.dev_check.heldout import Heldout
     from align.dev_check.heldout_loss import HeldoutLoss
     from align.dev_check.judge import Judge, Judgement
-    from align.run import RunFolder
+    from align.run.folder import RunFolder
 
 T = TypeVar("T")
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from align.budget import TokenBudget
-from align.chat import render
 from align.dev_check.asked import Asked
 from align.dev_check.recipe import DevSection
-from align.images import image_size, resolve_image
+from align.inputs.budget import TokenBudget
+from align.inputs.chat import render
+from align.inputs.images import image_size, resolve_image
 
 DECODE_STEP = {"cpu": 40, "gpu": 512}
 """Tokens that could be read in the time that a decoding step of a batch takes beyond its own tokens: a step

@@ -15,15 +15,15 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
 
-from align.chat import sees_images
 from align.dev_check.answering import gathered, own_share, undisturbed
 from align.dev_check.heldout import Heldout
 from align.dev_check.kept_features import KeptFeatures
 from align.errors import AlignError
-from align.schema import PreferenceRow
+from align.inputs.chat import sees_images
+from align.rows.schema import PreferenceRow
 from align.trainers.dpo_trainer import unwrapped
 from align.trainers.token_scores import model_inputs
-from align.training_data import lazy_dataset
+from align.training.data import lazy_dataset
 
 
 class HeldoutLoss:

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align.claims import claims_of
-from align.client import ChatRequest, Failure, Reply, Sampling, ask, content_key
 from align.dev_check.asked import Asked
 from align.dev_check.recipe import JudgeSection
 from align.digest import digest_file
-from align.endpoint import connect
 from align.errors import AlignError
-from align.images import resolve_image
-from align.schema import Message
-from align.serve import Server
+from align.inputs.images import resolve_image
+from align.judging.endpoint import connect
+from align.rows.schema import Message
+from align.serving.client import ChatRequest, Failure, Reply, Sampling, ask, content_key
+from align.serving.server import Server
 
 _ATTEMPTS = 3
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")

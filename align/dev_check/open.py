@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.chat import sees_images
 from align.dev_check.asked import Asked, check_not_trained_on, read_asked
 from align.dev_check.heldout import Heldout, HeldoutItem
 from align.dev_check.recipe import SFT_PASSES, DevSection, KeepSection
 from align.dev_check.rule import KeepRule
 from align.dev_check.scores import Item, measures_of
 from align.errors import AlignError
-from align.images import resolve_image
+from align.inputs.chat import sees_images
+from align.inputs.images import resolve_image
 
 if TYPE_CHECKING:
     from align.dev_check.check import DevCheck
-    from align.run import RunFolder
+    from align.run.folder import RunFolder
 
 
 def open_dev_check(

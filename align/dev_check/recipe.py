@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from align.config import Strict
+from align.config.recipe import Strict
 from align.dev_check.words import GAINS, LIMITS, check_limit, gain_of
-from align.endpoint import Endpoint
-from align.vqa_accuracy import SHORT_ANSWER
+from align.judging.endpoint import Endpoint
+from align.scoring.vqa_accuracy import SHORT_ANSWER
 
 DESCRIBE = "Please describe this image in detail."
 SFT_PASSES = 3.0

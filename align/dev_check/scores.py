@@ -1,7 +1,7 @@
 """From a check's answers to its measures, their changes since step 0, and the intervals of those.
 
-A measure is a ratio of two sums over pictures; the paired bootstrap of `align.stats` draws pictures. Each
-change is looked at over all pictures, over the half that chooses and over the half that confirms.
+A measure is a ratio of two sums over pictures; the paired bootstrap of `align.scoring.stats` draws pictures.
+Each change is looked at over all pictures, over the half that chooses and over the half that confirms.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from align.claims import Measure, measure_answer, measures_for
 from align.dev_check.asked import Asked, first_half
 from align.dev_check.heldout import HeldoutItem
 from align.dev_check.words import DEV_MEASURES
-from align.normalise import clean, normalise
-from align.stats import Array, Comparison, compare
-from align.vqa_accuracy import vqa_accuracy
+from align.scoring.normalise import clean, normalise
+from align.scoring.stats import Array, Comparison, compare
+from align.scoring.vqa_accuracy import vqa_accuracy
 
 Values = Mapping[str, float]
 Item = Asked | HeldoutItem

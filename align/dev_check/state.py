@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.checkpoints import whole_steps
 from align.errors import AlignError
+from align.run.checkpoints import whole_steps
 
 if TYPE_CHECKING:
-    from align.run import RunFolder
+    from align.run.folder import RunFolder
 
 DEV_LOG = "dev_log.jsonl"
 DEV_SAMPLES = "dev_samples.jsonl"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from align.claims import Measure
-from align.config import nearest
+from align.config.recipe import nearest
 
 LIMITS: Mapping[str, str] = {
     "invention": "distinct_invention",

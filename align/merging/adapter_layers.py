@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
-from align.merging.adapters import ADAPTER_WEIGHTS, Adapter, changes_base, check_mergeable, module_of
+from align.models.adapter_folder import ADAPTER_WEIGHTS, Adapter, changes_base, check_mergeable, module_of
 
 if TYPE_CHECKING:
     import torch
 
-    from align.merging.checkpoint_weights import CheckpointWeights
+    from align.models.checkpoint_weights import CheckpointWeights
 
 
 class AdapterLayers:

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from align.errors import AlignError
-from align.families import FAMILIES, Family
 from align.merging.adapter_layers import AdapterLayers, put_on
-from align.merging.adapters import Adapter
-from align.merging.checkpoint_weights import CheckpointWeights, open_weights
 from align.merging.quantized_base import as_trained, quantized_weights
+from align.models.adapter_folder import Adapter
+from align.models.checkpoint_weights import CheckpointWeights, open_weights
+from align.models.families import FAMILIES, Family
 from align.progress import say
-from align.served_adapters import ignored_tensors, why_merge
+from align.serving.adapters import ignored_tensors, why_merge
 
 if TYPE_CHECKING:
     import torch

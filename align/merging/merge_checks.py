@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.chat import render, sees_images, tokenizer_of
 from align.errors import AlignError
-from align.images import open_image
-from align.schema import Message
+from align.inputs.chat import render, sees_images, tokenizer_of
+from align.inputs.images import open_image
+from align.rows.schema import Message
 
 if TYPE_CHECKING:
     import torch

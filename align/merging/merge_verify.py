@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from align.errors import AlignError
-from align.merging.adapters import Adapter, check_mergeable, read_adapter
 from align.merging.layer_changes import LAYER_CHANGES, LayerChanges, compare
+from align.models.adapter_folder import Adapter, check_mergeable, read_adapter
 from align.progress import say
 
 MERGE_INTO = ("auto", "original", "dequantized")

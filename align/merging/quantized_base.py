@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
-from align.family_proposal import known_family
-from align.modeling import not_quantized
+from align.models.loading import not_quantized
+from align.models.proposal import known_family
 
 if TYPE_CHECKING:
     import torch

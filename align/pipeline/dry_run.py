@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from align.folder_state import look
 from align.pipeline.graph import Selection
 from align.pipeline.load import Pipeline, Step
 from align.pipeline.reading import said_before, taken_as_they_are, without_unrun
+from align.run.state import look
 
 _MOST_REASONS = 8
 _MOST_KEYS = 3

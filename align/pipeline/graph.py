@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from align.config import StageRecipe, nearest
+from align.config.recipe import StageRecipe, nearest
 from align.errors import RecipeError
 
 WRITTEN = ("folder", "store", "write_hashes")

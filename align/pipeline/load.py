@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from align.config import StageRecipe, load_tree, nearest, validate
+from align.config.recipe import StageRecipe, load_tree, nearest, validate
 from align.errors import RecipeError
 from align.pipeline.graph import Link, find_links
 from align.pipeline.round_end import ROUNDS_FILE, Believed, read_end

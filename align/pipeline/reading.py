@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from align.errors import AlignError
-from align.folder_state import look, partial_of, read_refusal
 from align.pipeline.load import Pipeline, Step
+from align.run.state import look, partial_of, read_refusal
 
 
 def taken_as_they_are(pipeline: Pipeline, chosen: Collection[str]) -> dict[str, str]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from align.folder_state import read_record
 from align.pipeline.rounds import Ended, Loop, RoundSection
+from align.run.state import read_record
 
 ROUNDS_FILE = "rounds.json"
 Believed = Mapping[str, str]

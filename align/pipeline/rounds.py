@@ -33,7 +33,7 @@ from typing import Any
 
 from pydantic import Field
 
-from align.config import Strict, nearest, validate
+from align.config.recipe import Strict, nearest, validate
 from align.errors import RecipeError
 from align.pipeline.graph import stage_at
 

@@ -11,8 +11,8 @@ from align.pipeline.load import Pipeline, Step
 from align.pipeline.reading import check_reads, said_before, taken_as_they_are, without_unrun
 from align.pipeline.round_end import Believed, write_rounds
 from align.progress import say
-from align.run import RunFolder
-from align.serve import server_pool, stop_servers
+from align.run.folder import RunFolder
+from align.serving.server import server_pool, stop_servers
 
 _TRAINING = ("sft", "dpo")
 

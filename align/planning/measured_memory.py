@@ -2,7 +2,7 @@
 
     found = measure(trainer)        # runs trainer.train()
 
-Counts tensors alive at every operator (`align.planning.live_memory`), so it is exact about tensors and needs
+Counts tensors alive at every operator (`align.models.live_memory`), so it is exact about tensors and needs
 no GPU.
 Counted is what a GPU would hold: the steps and their inputs, the optimizer's step and its states, and not the
 batches that a loader prepares meanwhile. Slow for large models: each operator goes through Python.
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from align.planning.live_memory import LiveMemory, Part
+from align.models.live_memory import LiveMemory, Part
 
 
 def measure(trainer: Any) -> tuple[int, dict[Part, int]]:

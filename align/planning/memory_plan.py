@@ -1,8 +1,8 @@
 """How much memory a training step takes at its peak, by part, predicted without weights.
 
 The step is run: the trainers' own forward, the reference's, the loss and the backward, on a model of fake
-tensors (`align.planning.weightless`), while every operator's result is counted as long as it lives
-(`align.planning.live_memory`). So checkpointing, frozen towers, shared rows, LM-head tiles and dequantised
+tensors (`align.models.weightless`), while every operator's result is counted as long as it lives
+(`align.models.live_memory`). So checkpointing, frozen towers, shared rows, LM-head tiles and dequantised
 copies are not modelled but met. Optimizer states are counted by their libraries' rules, since they are made
 once and stay. Not in it: what an allocator keeps or rounds up, workspaces inside kernels, the device's
 context.
@@ -21,13 +21,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from align.config.library_sections import source_fields
 from align.errors import AlignError
-from align.modeling import ModelSection, first_line
-from align.planning.live_memory import LiveMemory, Part
+from align.models.live_memory import LiveMemory, Part
+from align.models.loading import ModelSection, first_line
+from align.models.weightless import fake, fake_like, meta_model
 from align.planning.optimizer_states import optimizer_bytes
 from align.planning.planned_batch import Batch, RowShape, build_batch
-from align.planning.weightless import fake, fake_like, meta_model
-from align.trainer_args import source_fields
 from align.tuning.lora import LoraSection, lora_config
 
 Stage = Literal["sft", "dpo"]

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from align.errors import AlignError
-from align.image_tokens import Size
-from align.planning.live_memory import LiveMemory
+from align.inputs.image_tokens import Size
+from align.models.live_memory import LiveMemory
 from align.trainers.pair_collator import image_blocks
 from align.trainers.shared_row import Branch, Group, pack
 

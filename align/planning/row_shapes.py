@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from align.budget import TokenBudget
 from align.errors import AlignError
-from align.image_tokens import Size
-from align.images import image_size
+from align.inputs.budget import TokenBudget
+from align.inputs.image_tokens import Size
+from align.inputs.images import image_size
 from align.planning.planned_batch import RowShape
-from align.schema import PreferenceRow, SFTRow, read_rows
-from align.training_data import DataSection, image_file, row_texts
+from align.rows.schema import PreferenceRow, SFTRow, read_rows
+from align.training.data import DataSection, image_file, row_texts
 
 
 def longest_row(

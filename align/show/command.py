@@ -15,8 +15,8 @@ from typing import Any
 
 from align.errors import AlignError
 from align.progress import say
-from align.row_kinds import file_class
-from align.schema import BaseRow, read_rows
+from align.rows.kinds import file_class
+from align.rows.schema import BaseRow, read_rows
 from align.show.page import Entry, pictures_of, render_page
 from align.show.terminal import printable, token_lines, view_lines
 from align.show.tokens import Token, row_tokens
@@ -71,7 +71,7 @@ def _say_tokens(tokens: Sequence[tuple[str, Sequence[Token]]]) -> None:
 
 
 def _processor(checkpoint: str) -> Any:
-    from align.modeling import ModelSection, load_processor
+    from align.models.loading import ModelSection, load_processor
 
     return load_processor(ModelSection(path=checkpoint))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align.errors import AlignError
-from align.images import open_image, resolve_image
+from align.inputs.images import open_image, resolve_image
 from align.show.tokens import Token
 from align.show.views import View
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from align.schema import (
+from align.rows.schema import (
     BaseRow,
     Candidate,
     Claim,
@@ -40,7 +40,7 @@ class View:
 
 
 def view(row: BaseRow) -> View:
-    """The view of a row of any class of `align.schema`."""
+    """The view of a row of any class of `align.rows.schema`."""
     return _VIEWS[type(row)](row)
 
 

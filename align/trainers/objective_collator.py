@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from align.chat import tokenizer_of
 from align.errors import AlignError
+from align.inputs.chat import tokenizer_of
 from align.trainers.image_negatives import image_negative
 from align.trainers.objectives.objective import Objective, negative_scoring
 from align.trainers.objectives.recipe import Conditional, TokenWeights

@@ -22,8 +22,8 @@ from torch import Tensor
 from trl.data_utils import apply_chat_template, is_conversational, prepare_multimodal_messages
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from align.chat import sees_images
 from align.errors import AlignError
+from align.inputs.chat import sees_images
 from align.trainers.shared_row import Branch, Group, pack
 
 _TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")

@@ -20,7 +20,7 @@ import torch
 from align.digest import digest_json
 
 if TYPE_CHECKING:
-    from align.tensor_shards import TensorShards
+    from align.training.tensor_shards import TensorShards
 
 
 class ReferenceStore:

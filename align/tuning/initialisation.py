@@ -16,6 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ConfigDict, Field
+
+from align.config.recipe import Strict
 from align.errors import AlignError
 from align.progress import say
 
@@ -23,8 +26,6 @@ if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
     from transformers import PreTrainedModel
-
-    from align.tuning.method_sections import CalibrationSection
 
 Batches = Callable[[int | None], "Iterator[dict[str, torch.Tensor]]"]
 """Makes calibration batches of so many rows each, None for the recipe's number."""
@@ -35,6 +36,15 @@ CALIBRATED = ("eva", "corda", "lora_ga")
 LOFTQ = "loftq"
 _ON_PLAIN_WEIGHTS = ("orthogonal", "mica")
 _INITIAL = "initial_adapter"
+
+
+class CalibrationSection(Strict):
+    """Rows of the stage's own data that a data-driven initialisation looks at."""
+
+    model_config = ConfigDict(strict=True)
+
+    num_rows: int = Field(default=64, ge=1, description="how many rows, from the first on")
+    batch_size: int = Field(default=4, ge=1, description="rows at a time")
 
 
 def start_of(config: Any) -> str:

@@ -31,8 +31,8 @@ def start_from_rounding(peft_model: Any, folder: Path) -> float:
     from peft.tuners.lora import LoraLayer
     from peft.utils.integrations import dequantize_module_weight
 
-    from align.merging.checkpoint_weights import open_weights
     from align.merging.quantized_base import quantized_weights
+    from align.models.checkpoint_weights import open_weights
 
     lost = left = 0.0
     base = peft_model.get_base_model()

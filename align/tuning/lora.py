@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
+from align.config.library_sections import PEFT_STAGE_OWNS, section
 from align.errors import AlignError
-from align.families import Blocks
-from align.modeling import first_line
-from align.trainer_args import PEFT_STAGE_OWNS, section
+from align.models.families import Blocks
+from align.models.loading import first_line
 from align.tuning.initialisation import with_settings
 from align.tuning.lora_components import Components, Part, listed_parts, pattern_part, section_parts
 
@@ -79,7 +79,7 @@ def lora_plan(section: LoraSection, model: PreTrainedModel) -> LoraPlan:
 
     Ranks and alphas of single components become `rank_pattern` and `alpha_pattern`, components that train
     whole `modules_to_save`. PEFT has one dropout an adapter: the largest is passed on, and
-    `align.tuning.placement.place_dropout` lowers it where a component asks for less.
+    `align.models.placement.place_dropout` lowers it where a component asks for less.
 
     Raises:
         AlignError: unknown family without `target_modules`, bare names, a component that hits nothing or

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from align.config import Strict
+from align.config.recipe import Strict
 from align.errors import AlignError
-from align.families import FAMILIES, Blocks, Component, Family, matching
-from align.family_proposal import known_family
+from align.models.families import FAMILIES, Blocks, Component, Family, matching
+from align.models.proposal import known_family
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

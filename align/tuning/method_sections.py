@@ -18,10 +18,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from align.config import StageRecipe, Strict
+from align.config.library_sections import PEFT_STAGE_OWNS, section
+from align.config.recipe import StageRecipe, Strict
 from align.dev_check.recipe import DevSection, KeepSection
-from align.families import Blocks, Component
-from align.trainer_args import PEFT_STAGE_OWNS, section
+from align.models.families import Blocks, Component
+from align.tuning.initialisation import CalibrationSection
 from align.tuning.lora import LoraSection
 
 Method = Literal[
@@ -95,15 +96,6 @@ class FullSection(Strict):
         if unused:
             raise ValueError(f"learning_rates of {', '.join(unused)}, which components does not name")
         return self
-
-
-class CalibrationSection(Strict):
-    """Rows of the stage's own data that a data-driven initialisation looks at."""
-
-    model_config = ConfigDict(strict=True)
-
-    num_rows: int = Field(default=64, ge=1, description="how many rows, from the first on")
-    batch_size: int = Field(default=4, ge=1, description="rows at a time")
 
 
 class TrainingRecipe(StageRecipe):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
-from align.family_proposal import known_family
-from align.modeling import first_line
+from align.models.loading import first_line
+from align.models.proposal import known_family
 from align.progress import say
 from align.tuning.initialisation import LOFTQ, check_initialisation, check_loftq
 from align.tuning.lora import lora_plan

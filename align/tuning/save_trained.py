@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from align.merging.merge_checks import check_keys
-from align.modeling import ModelSection
-from align.run import RunFolder
-from align.training import ADAPTER, save_adapter
+from align.models.loading import ModelSection
+from align.run.folder import RunFolder
+from align.training.loop import ADAPTER, save_adapter
 from align.tuning.initialisation import conversion
 from align.tuning.methods import MethodPlan
 

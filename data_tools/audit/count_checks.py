@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from align.schema import PreferenceRow
-from data_tools.answer_counts import AnswerCounts, count_answer
+from align.rows.schema import PreferenceRow
 from data_tools.audit.findings import Finding, gap_of, interval, shown
 from data_tools.audit.text_checks import answers
+from data_tools.material.answer_counts import AnswerCounts, count_answer
 
 _MOST_ROWS = 12
 _OFTEN = 0.05

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align.objects import Mode
-from align.schema import PreferenceRow
+from align.objects.mentions import Mode
+from align.rows.schema import PreferenceRow
 from data_tools.audit.findings import Finding, interval, shown
 from data_tools.audit.text_checks import answers
-from data_tools.claims import split_objects
+from data_tools.material.claims import split_objects
 
 _MOST_ROWS = 12
 

@@ -13,12 +13,12 @@ from typing import Any
 from markupsafe import Markup
 
 from align.errors import AlignError
-from align.images import open_image, resolve_image
-from align.schema import PreferenceRow
+from align.inputs.images import open_image, resolve_image
+from align.rows.schema import PreferenceRow
 from data_tools.audit.findings import Finding
 from data_tools.audit.histogram import histogram
 from data_tools.audit.text_checks import answers
-from data_tools.edit_spans import edit_spans
+from data_tools.material.edit_spans import edit_spans
 
 _THUMBNAIL = 240
 _STATES = {"good": "fine", "look": "look at it", "bad": "mend it", "unknown": "not measured"}

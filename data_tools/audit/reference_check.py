@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from align.answer_logps import answer_logp
-from align.images import open_image, resolve_image
-from align.modeling import ModelSection
+from align.inputs.images import open_image, resolve_image
+from align.models.answer_logps import answer_logp
+from align.models.loading import ModelSection
 from align.progress import track
-from align.schema import PreferenceRow
+from align.rows.schema import PreferenceRow
 from data_tools.audit.findings import Finding, interval, shown
 
 _MOST_ROWS = 12
@@ -56,7 +56,7 @@ def score_pairs(
     """
     import torch
 
-    from align.modeling import load_model, load_processor
+    from align.models.loading import load_model, load_processor
 
     with_pictures = sorted((row for row in rows if row.images), key=lambda row: row.id)
     drawn = Random(f"{seed} audit").sample(with_pictures, min(most, len(with_pictures)))

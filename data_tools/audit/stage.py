@@ -22,15 +22,15 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from align.coco import read_json
-from align.config import StageRecipe, read_words, validate
+from align.config.recipe import StageRecipe, read_words, validate
 from align.errors import AlignError
-from align.folder_state import Input
-from align.modeling import ModelSection
-from align.objects import Mode
+from align.models.loading import ModelSection
+from align.objects.coco import read_json
+from align.objects.mentions import Mode
 from align.progress import say
-from align.run import RunFolder
-from align.schema import PreferenceRow, read_rows
+from align.rows.schema import PreferenceRow, read_rows
+from align.run.folder import RunFolder
+from align.run.state import Input
 from data_tools.audit.count_checks import check_counts
 from data_tools.audit.findings import Finding
 from data_tools.audit.judge_check import check_judge
@@ -39,7 +39,7 @@ from data_tools.audit.page import render_page
 from data_tools.audit.reference_check import check_blind, check_reach, score_pairs
 from data_tools.audit.style_check import check_style
 from data_tools.audit.text_checks import check_duplicates, check_length, check_prefix
-from data_tools.truth import Annotations, load_truth, truth_inputs
+from data_tools.material.truth import Annotations, load_truth, truth_inputs
 
 _MARKS = {"good": "fine", "look": "LOOK", "bad": "MEND", "unknown": "-"}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from align.objects import find_objects
-from align.schema import PreferenceRow
+from align.objects.mentions import find_objects
+from align.rows.schema import PreferenceRow
 from data_tools.audit.findings import Finding, interval, shown
 from data_tools.audit.text_checks import answers
 

@@ -8,9 +8,9 @@ from itertools import takewhile
 
 import numpy as np
 
-from align.schema import PreferenceRow
+from align.rows.schema import PreferenceRow
 from data_tools.audit.findings import Finding, gap_of, shown
-from data_tools.shingles import words_of
+from data_tools.decontaminate.shingles import words_of
 
 _MOST_ROWS = 12
 

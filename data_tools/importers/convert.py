@@ -9,13 +9,13 @@ from pathlib import Path
 
 from align.errors import AlignError
 from align.progress import Bar
-from align.row_writer import RowWriter
+from align.rows.quarantine import Quarantine
+from align.rows.tally import Tally
+from align.rows.writing import RowWriter
 from data_tools.importers.pictures import Pictures
 from data_tools.importers.published import Format, Options, Published, Row
 from data_tools.importers.sources import Item, open_source
 from data_tools.importers.unusable import Unusable
-from data_tools.quarantine import Quarantine
-from data_tools.tally import Tally
 
 
 @dataclass(frozen=True)

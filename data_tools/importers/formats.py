@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from align.config import nearest
+from align.config.recipe import nearest
 from align.errors import RecipeError
 from data_tools.importers import (
     annotations,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from align.schema import Message
+from align.rows.schema import Message
 from data_tools.importers.published import Format, Published, Row
 from data_tools.importers.turns import check_order, question_turn, read_turns, take_placeholders, text_of
 from data_tools.importers.unusable import Unusable

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError
-from align.images import image_size, mime_type, resolve_image
+from align.inputs.images import image_size, mime_type, resolve_image
 from data_tools.importers.unusable import Unusable
 
 _SUFFIXES = {

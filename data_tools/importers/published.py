@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError
-from align.schema import Message, PreferenceRow, SFTRow, check_row
+from align.rows.schema import Message, PreferenceRow, SFTRow, check_row
 from data_tools.importers.pictures import Pictures
 from data_tools.importers.sources import Item, Layout
 from data_tools.importers.turns import answer_turn, text_of

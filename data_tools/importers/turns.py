@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from align.schema import Message
+from align.rows.schema import Message
 from data_tools.importers.unusable import Unusable
 
 PLACEHOLDER = "<image>"

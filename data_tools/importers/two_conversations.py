@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from align.schema import Message
+from align.rows.schema import Message
 from data_tools.importers.published import Format, Published, Row
 from data_tools.importers.turns import check_order, read_turns, take_placeholders
 from data_tools.importers.unusable import Unusable

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import get_args
 
 from align.progress import say
-from data_tools.engines import EngineName
+from data_tools.preflight.engines import EngineName
 from data_tools.preflight.run import Outcome, Request, preflight
 
 
@@ -26,7 +26,7 @@ def main(words: Sequence[str]) -> int:
         AlignError: files or a processor that cannot be read, or no row that fits.
     """
     given = _parse(words)
-    from align.modeling import ModelSection, load_processor
+    from align.models.loading import ModelSection, load_processor
 
     processor = load_processor(ModelSection(path=given.model))
     request = Request(

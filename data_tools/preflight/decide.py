@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from align.budget import TokenBudget
-from align.chat import check_text, image_tokens
 from align.errors import AlignError
-from align.image_tokens import Size
-from align.images import image_size, resolve_image
-from align.schema import PreferenceRow, SFTRow
-from align.training_data import row_texts
+from align.inputs.budget import TokenBudget
+from align.inputs.chat import check_text, image_tokens
+from align.inputs.image_tokens import Size
+from align.inputs.images import image_size, resolve_image
+from align.rows.schema import PreferenceRow, SFTRow
+from align.training.data import row_texts
 
 Row = SFTRow | PreferenceRow
 

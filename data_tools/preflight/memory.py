@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.schema import PreferenceRow
+from align.rows.schema import PreferenceRow
 from data_tools.preflight.decide import Decision
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def step_memory(
     """
     if not (checkpoint / "config.json").is_file():
         return None
-    from align.budget import TokenBudget
-    from align.modeling import ModelSection
+    from align.inputs.budget import TokenBudget
+    from align.models.loading import ModelSection
     from align.planning.memory_plan import Request, predict
     from align.planning.row_shapes import row_shape
     from align.tuning.lora import LoraSection

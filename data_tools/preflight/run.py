@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
-from align.images import open_image, resolve_image
+from align.inputs.images import open_image, resolve_image
 from align.progress import Bar
-from align.row_kinds import file_class
-from align.row_parts import Part, split_rows
-from align.row_writer import RowWriter
-from align.schema import PreferenceRow, SFTRow, read_rows
-from data_tools.engines import EngineName, run_parts
+from align.rows.kinds import file_class
+from align.rows.parts import Part, split_rows
+from align.rows.quarantine import Quarantine
+from align.rows.schema import PreferenceRow, SFTRow, read_rows
+from align.rows.tally import Tally
+from align.rows.writing import RowWriter
 from data_tools.preflight.decide import Decider, Decision, Headers, Row
+from data_tools.preflight.engines import EngineName, run_parts
 from data_tools.preflight.lengths import Lengths
 from data_tools.preflight.memory import step_memory
-from data_tools.quarantine import Quarantine
-from data_tools.tally import Tally
 
 if TYPE_CHECKING:
     from align.planning.memory_plan import MemoryPlan

@@ -10,9 +10,9 @@ import shutil
 
 from pydantic import Field
 
-from align.config import StageRecipe
+from align.config.recipe import StageRecipe
 from align.progress import Bar
-from align.run import RunFolder
+from align.run.folder import RunFolder
 
 
 class Recipe(StageRecipe):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from align.claims import Measure, PictureTruth, measure_answer, measures_for
-from align.schema import Candidate
-from align.stats import compare
+from align.rows.schema import Candidate
+from align.scoring.stats import compare
 from evals.best.ranking import Ranked
 
 RESAMPLES = 2_000

@@ -9,9 +9,9 @@ from itertools import groupby
 from pathlib import Path
 
 from align.errors import AlignError
-from align.modeling import ModelSection
+from align.models.loading import ModelSection
 from align.progress import Bar
-from align.schema import Candidate, Message, Verdict, read_rows
+from align.rows.schema import Candidate, Message, Verdict, read_rows
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,10 @@ def _score(
 ) -> Iterator[Logps]:
     import torch
 
-    from align.answer_logps import answer_logp
-    from align.images import open_image
-    from align.modeling import load_model, load_processor
-    from align.training_data import image_file
+    from align.inputs.images import open_image
+    from align.models.answer_logps import answer_logp
+    from align.models.loading import load_model, load_processor
+    from align.training.data import image_file
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sides = [(load_processor(section), load_model(section)) for section in (policy, reference)]

@@ -21,13 +21,13 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from align.claims import PictureTruth, load_picture_truth
-from align.config import StageRecipe, Strict
+from align.config.recipe import StageRecipe, Strict
 from align.errors import AlignError
-from align.folder_state import Input
-from align.modeling import ModelSection
+from align.models.loading import ModelSection
 from align.progress import say
-from align.run import RunFolder
-from align.schema import Candidate, write_rows
+from align.rows.schema import Candidate, write_rows
+from align.run.folder import RunFolder
+from align.run.state import Input
 from evals.best.curve import Point, best_of, draw_curve
 from evals.best.plot import plot_curve
 from evals.best.ranking import Ranked, by_reward, by_verdicts, measure_logps, read_groups

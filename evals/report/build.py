@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from evals.metric_line import dump_lines
+from evals.comparison.metric_line import dump_lines
 from evals.report import provenance, sides, table
 from evals.report.captions import Described, read_described
 from evals.report.examples import STRATA, Example, choose_examples, stratum_name
@@ -30,13 +30,11 @@ from evals.report.plots import (
     tradeoff,
     training,
 )
+from evals.report.recipe import Recipe
 from evals.report.source import read_json
 from evals.report.svg import Figure
 from evals.report.unasked import Unasked, find_unasked
 from evals.report.verdict import Verdict, judge_results
-
-if TYPE_CHECKING:
-    from evals.report.stage import Recipe
 
 _GATES = {
     "fewer_inventions": "fewer invented objects",

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from align.schema import Score
+from align.rows.schema import Score
 from evals.report.inventions import placed_in
 from evals.report.load import Results
 
@@ -226,7 +226,7 @@ def _equal_objects(one: Caption, other: Caption) -> tuple[Caption, Caption]:
 def _compare(key: str, method: str, pairs: Sequence[tuple[Caption, Caption]], seed: int) -> Matched:
     import numpy as np
 
-    from align.stats import compare
+    from align.scoring.stats import compare
 
     order = {name: index for index, name in enumerate(sorted({one.cluster for one, _ in pairs}))}
     # Per side and cluster [2, C, 4]: invented mentions, mentions, different true objects, captions.

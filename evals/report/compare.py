@@ -9,8 +9,8 @@ from pathlib import Path
 
 from align.errors import AlignError
 from align.progress import say
-from evals.compare_runs import compare_runs, write_compared
-from evals.runs import read_runs
+from evals.comparison.runs import read_runs
+from evals.comparison.runs_side_by_side import compare_runs, write_compared
 from evals.score import show_metrics
 
 _MARK = "runs.json"

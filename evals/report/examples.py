@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from align.errors import AlignError
-from align.schema import Score
+from align.rows.schema import Score
 from evals.report.flips import right_in
 from evals.report.inventions import Mark, invented_in, marks_in
 from evals.report.load import Results
@@ -120,7 +120,7 @@ def embed_image(path: Path) -> tuple[str, int, int]:
     Raises:
         AlignError: missing or not a readable image.
     """
-    from align.images import open_image
+    from align.inputs.images import open_image
 
     image = open_image(path)
     if max(image.size) > _MAX_SIDE:
@@ -141,7 +141,7 @@ def picture_of(sample_id: str, meta: Mapping[str, Any], root: Path | None) -> Pi
     if root is None or not meta.get("image"):
         return Picture("", "no picture", 0, 0)
     try:
-        from align.images import resolve_image
+        from align.inputs.images import resolve_image
 
         image, width, height = embed_image(resolve_image(root, str(meta["image"])))
     except AlignError as error:

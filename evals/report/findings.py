@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from evals.metric_line import Change
+from evals.comparison.metric_line import Change
 from evals.report.captions import INVENTED, Described
 from evals.report.load import Results, whole_of
 from evals.report.metric import GUARDS, Metric, shown_name, task_label

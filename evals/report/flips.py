@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from align.schema import Score
+from align.rows.schema import Score
 from evals.report.inventions import invented_in, mentions_of
 from evals.report.load import Results
 from evals.report.metric import task_label

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from align.schema import Score
+from align.rows.schema import Score
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 from align.digest import MANIFEST
 from align.errors import AlignError
-from align.schema import Score, read_rows
-from evals.metric_line import MetricLine, read_lines, steps_of
+from align.rows.schema import Score, read_rows
+from evals.comparison.metric_line import MetricLine, read_lines, steps_of
 from evals.report.metric import Metric, part_of
 from evals.report.source import Source, read_json, read_source
 
@@ -30,7 +30,7 @@ class Results:
         bad_rows: rows that could not be read, as `where: reason`.
         cards: the tasks' protocols.
         notes: checkpoint -> task -> who judged, see `Task.notes`.
-        preferences: a judge's, a line a task, see `evals.pairwise`.
+        preferences: a judge's, a line a task, see `evals.comparison.preferences`.
         apart: task -> why it cannot be compared; only of several runs.
         remarks: what else a reader must know of a comparison of runs.
         definitions: task -> its metrics as ratios of sums over the rows' values; empty in older scores.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from align.config import Strict
+from align.config.recipe import Strict
 
 
 class Margins(Strict):

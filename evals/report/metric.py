@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from evals.metric_line import Change, MetricLine
+from evals.comparison.metric_line import Change, MetricLine
 
 Effect = Literal["better", "worse", "changed", "unclear"]
 

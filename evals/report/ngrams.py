@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from align.stats import holm, mcnemar
+from align.scoring.stats import holm, mcnemar
 from evals.report.captions import Caption
 
 Phrase = tuple[str, ...]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from align.config import read_yaml
+from align.config.recipe import read_yaml
 from align.digest import MANIFEST
 from align.errors import AlignError
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from evals.metric_line import Change
+from evals.comparison.metric_line import Change
 from evals.report.findings import UNHEALTHY, shown
 from evals.report.guards import GUARDED_MEASURES, guarded_tasks
 from evals.report.load import Results, whole_of
@@ -30,7 +30,7 @@ _COUNTS = ("failed", "empty", "truncated", "unparsed")
 
 
 SECTIONS = {"truth": "How much of what is said is true", "form": "Repetition, grammar and length"}
-"""Aim of measures (see `evals.task.Aim`) -> the title of their table."""
+"""Aim of measures (see `evals.protocol.Aim`) -> the title of their table."""
 _LENGTHS = ("words", "mentions_per_caption")
 """A benchmark's own measures of length, which stand with the others."""
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from align.schema import Score
-from align.stats import holm, minimum_detectable_effect
+from align.rows.schema import Score
+from align.scoring.stats import holm, minimum_detectable_effect
 from evals.report.captions import Caption, Described
 from evals.report.examples import Answer, Picture, picture_of, shown_answer
 from evals.report.load import Results

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from align.schema import Score
-from align.stats import bootstrap_sums, intervals, percentile_interval
+from align.rows.schema import Score
+from align.scoring.stats import bootstrap_sums, intervals, percentile_interval
 from evals.report.captions import INVENTED, Caption, Described
 from evals.report.findings import Finding, Tone
 from evals.report.load import Results

@@ -31,18 +31,26 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from align.coco import read_json
 from align.errors import AlignError
-from align.schema import Message, Score
-from evals.answers import TEXT_FIELDS, answer_text, is_own, make_prediction, own_predictions, read_answer_rows
-from evals.caption_measures import PRESENCE, caption_meta, caption_metrics, caption_values
-from evals.data_folder import find_file
-from evals.nouns import nltk_nouns, placed_nouns
-from evals.places import describe_places
-from evals.similarity import Similar, exactly, spacy_similar
-from evals.task import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample, Task, TaskConfig
+from align.objects.coco import read_json
+from align.rows.schema import Message, Score
+from evals.answer_files.folder import find_file
+from evals.answer_files.rows import (
+    TEXT_FIELDS,
+    answer_text,
+    is_own,
+    make_prediction,
+    own_predictions,
+    read_answer_rows,
+)
+from evals.protocol import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.scoring.caption_measures import PRESENCE, caption_meta, caption_metrics, caption_values
+from evals.scoring.nouns import nltk_nouns, placed_nouns
+from evals.scoring.places import describe_places
+from evals.scoring.similarity import Similar, exactly, spacy_similar
+from evals.scoring.yes_no import parse_strict
 from evals.tasks.amber_metrics import amber_metrics, published
-from evals.yes_no import parse_strict
+from evals.tasks.task import Task, TaskConfig
 
 ANSWER_FORMAT = "AMBER's [{id, response}], as JSON or JSON lines, or predictions.jsonl of `align generate`"
 

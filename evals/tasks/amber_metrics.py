@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from align.schema import Score
-from evals.task import Metric, Mode
+from align.rows.schema import Score
+from evals.protocol import Metric, Mode
 
 QUESTION_PARTS = ("discriminative", "existence", "attribute", "state", "number", "action", "relation")
 

@@ -24,11 +24,12 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from align.claims import PictureTruth, load_picture_truth
-from align.coco import load_captions, load_instances, read_json
 from align.errors import AlignError
-from align.objects import MODES, Mention, Mode, Singulariser, find_objects
-from align.schema import Message
-from evals.answers import (
+from align.objects.coco import load_captions, load_instances, read_json
+from align.objects.mentions import MODES, Mention, Mode, Singulariser, find_objects
+from align.rows.schema import Message
+from evals.answer_files.folder import find_file
+from evals.answer_files.rows import (
     TEXT_FIELDS,
     Row,
     answer_text,
@@ -38,10 +39,10 @@ from evals.answers import (
     read_answer_rows,
     read_whole,
 )
-from evals.caption_measures import caption_meta, caption_metrics, caption_values
-from evals.data_folder import find_file
-from evals.places import count_words, describe_places
-from evals.task import AnswerSet, Card, Mark, Metric, Sample, Task, TaskConfig
+from evals.protocol import AnswerSet, Card, Mark, Metric, Sample
+from evals.scoring.caption_measures import caption_meta, caption_metrics, caption_values
+from evals.scoring.places import count_words, describe_places
+from evals.tasks.task import Task, TaskConfig
 
 _LAST_NUMBER = re.compile(r"\d+$")
 

@@ -14,13 +14,13 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from align.coco import read_json
 from align.errors import AlignError
-from evals.answers import OWN_FORMAT, Row, is_own, make_prediction, own_predictions, unknown_shape
-from evals.data_folder import find_file
-from evals.graders import grade_relaxed
-from evals.question_task import ID_FIELDS, Grade, Question, QuestionConfig, QuestionTask, read_fields
-from evals.task import AnswerSet, Card
+from align.objects.coco import read_json
+from evals.answer_files.folder import find_file
+from evals.answer_files.rows import OWN_FORMAT, Row, is_own, make_prediction, own_predictions, unknown_shape
+from evals.protocol import AnswerSet, Card, Grade
+from evals.scoring.graders import grade_relaxed
+from evals.tasks.question_task import ID_FIELDS, Question, QuestionConfig, QuestionTask, read_fields
 
 Part = Literal["human", "augmented"]
 PARTS: tuple[Part, ...] = ("human", "augmented")

@@ -2,9 +2,9 @@
 
 `answers` are all right (or all annotators, for vqa_accuracy and textvqa_accuracy), `answer` is the only one;
 `objects` are what is in the picture, for `chair`, whose question may be left out: names, or names with how
-many there are (`{"dog": 2}`). `image` may be left out too. The metrics are those of `evals.graders`, `yes_no`
-(F1 and its company), `chair`, and `captions`: the form of captions (repetition, grammar, length) of pictures
-about which nothing is known; a file of captions can be its own file of questions.
+many there are (`{"dog": 2}`). `image` may be left out too. The metrics are those of `evals.scoring.graders`,
+`yes_no` (F1 and its company), `chair`, and `captions`: the form of captions (repetition, grammar, length) of
+pictures about which nothing is known; a file of captions can be its own file of questions.
 """
 
 from __future__ import annotations
@@ -18,27 +18,34 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import override
 
 from align.claims import PictureTruth
-from align.config import nearest
+from align.config.recipe import nearest
 from align.errors import AlignError
-from align.objects import MODES, find_objects
-from align.schema import Message
-from evals.answers import Row, answer_text, is_own, make_prediction, own_predictions, read_answer_rows
-from evals.caption_measures import caption_meta, caption_metrics, caption_values
-from evals.data_folder import find_file
-from evals.graders import GRADERS
-from evals.question_task import (
+from align.objects.mentions import MODES, find_objects
+from align.rows.schema import Message
+from evals.answer_files.folder import find_file
+from evals.answer_files.rows import (
+    Row,
+    answer_text,
+    is_own,
+    make_prediction,
+    own_predictions,
+    read_answer_rows,
+)
+from evals.protocol import AnswerSet, Card, Grade, Mark, Metric, Mode, Sample
+from evals.scoring.caption_measures import caption_meta, caption_metrics, caption_values
+from evals.scoring.graders import GRADERS
+from evals.scoring.yes_no import parse_official, parse_strict, yes_no_metrics, yes_no_values
+from evals.tasks import chair
+from evals.tasks.question_task import (
     ID_FIELDS,
     SHORT_ANSWER,
     TEXT_FIELDS,
-    Grade,
     Question,
     QuestionConfig,
     QuestionTask,
     answers_as,
 )
-from evals.task import AnswerSet, Card, Mark, Metric, Mode, Sample, Task
-from evals.tasks import chair
-from evals.yes_no import parse_official, parse_strict, yes_no_metrics, yes_no_values
+from evals.tasks.task import Task
 
 ANSWER_FORMAT = answers_as("[{id, answer}] or the same as JSON lines")
 METRICS = (*GRADERS, "captions", "chair", "yes_no")
@@ -95,7 +102,7 @@ class Custom(QuestionTask[Config]):
     @property
     @override
     def card(self) -> Card:
-        return _card(self.name, self.config, f"{self.config.metric}, see evals/graders.py")
+        return _card(self.name, self.config, f"{self.config.metric}, see evals/scoring/graders.py")
 
 
 class CustomYesNo(Custom):

@@ -21,19 +21,20 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from align.coco import read_json
 from align.errors import AlignError
-from align.schema import Message, Score
-from evals.answers import (
+from align.objects.coco import read_json
+from align.rows.schema import Message, Score
+from evals.answer_files.folder import find_file
+from evals.answer_files.rows import (
     answer_text,
     is_own,
     make_prediction,
     own_predictions,
     read_answer_rows,
 )
-from evals.data_folder import find_file
-from evals.task import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample, Task, TaskConfig
-from evals.yes_no import Answer, parse_containing, parse_strict
+from evals.protocol import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.scoring.yes_no import Answer, parse_containing, parse_strict
+from evals.tasks.task import Task, TaskConfig
 
 ANSWER_FORMAT = (
     "DASH-B's answers ([{img_id, object_name, response}]) or predictions.jsonl of `align generate`"

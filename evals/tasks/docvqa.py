@@ -14,12 +14,12 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from align.coco import load_section
 from align.errors import AlignError
-from evals.data_folder import find_file
-from evals.graders import grade_anls
-from evals.question_task import Grade, Question, QuestionConfig, QuestionTask, answers_as, read_fields
-from evals.task import Card
+from align.objects.coco import load_section
+from evals.answer_files.folder import find_file
+from evals.protocol import Card, Grade
+from evals.scoring.graders import grade_anls
+from evals.tasks.question_task import Question, QuestionConfig, QuestionTask, answers_as, read_fields
 
 ANSWER_FORMAT = answers_as("DocVQA's results JSON [{questionId, answer}]")
 

@@ -13,12 +13,12 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from align.coco import read_json
 from align.errors import AlignError
-from evals.data_folder import find_file
-from evals.graders import grade_gqa
-from evals.question_task import Grade, Question, QuestionConfig, QuestionTask, answers_as, read_fields
-from evals.task import Card
+from align.objects.coco import read_json
+from evals.answer_files.folder import find_file
+from evals.protocol import Card, Grade
+from evals.scoring.graders import grade_gqa
+from evals.tasks.question_task import Question, QuestionConfig, QuestionTask, answers_as, read_fields
 
 ANSWER_FORMAT = answers_as("GQA's predictions JSON [{questionId, prediction}]")
 

@@ -28,9 +28,11 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from align.coco import read_json
-from align.schema import Message, Score
-from evals.answers import (
+from align.judging.ask import Judgement, told
+from align.objects.coco import read_json
+from align.rows.schema import Message, Score
+from evals.answer_files.folder import find_file
+from evals.answer_files.rows import (
     TEXT_FIELDS,
     Row,
     answer_text,
@@ -39,12 +41,11 @@ from evals.answers import (
     own_predictions,
     read_answer_rows,
 )
-from evals.data_folder import find_file
-from evals.groups import add_group_values
-from evals.judge import Judgement, told
-from evals.judged import JudgedConfig, JudgedTask
-from evals.task import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample, make_samples
-from evals.yes_no import parse_strict
+from evals.protocol import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.scoring.groups import add_group_values
+from evals.scoring.yes_no import parse_strict
+from evals.tasks.judged_task import JudgedConfig, JudgedTask
+from evals.tasks.task import make_samples
 
 ANSWER_FORMAT = (
     "HallusionBench.json with `model_prediction` on each row, and `gpt4v_output_gpt_check` (0, 1 or 2; "

@@ -23,8 +23,11 @@ from pydantic import Field
 from typing_extensions import override
 
 from align.errors import AlignError
-from align.schema import Message
-from evals.answers import (
+from align.judging.ask import Judgement, told
+from align.rows.schema import Message
+from evals.answer_files.folder import find_file
+from evals.answer_files.join import join_keys, join_lines, plain_question
+from evals.answer_files.rows import (
     TEXT_FIELDS,
     Row,
     answer_text,
@@ -33,12 +36,9 @@ from evals.answers import (
     own_predictions,
     read_answer_rows,
 )
-from evals.data_folder import find_file
-from evals.join import join_keys, join_lines, plain_question
-from evals.judge import Judgement, told
-from evals.judged import JudgedConfig, JudgedTask
-from evals.task import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.protocol import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
 from evals.tasks.hallusionbench import official_verdict, strict_verdict
+from evals.tasks.judged_task import JudgedConfig, JudgedTask
 
 ANSWER_FORMAT = (
     "{image_name, question, answer} a row, JSON or JSON lines, with a judge's `is_prediction_correct` (true "

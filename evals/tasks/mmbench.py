@@ -21,13 +21,13 @@ from pydantic import Field
 from typing_extensions import override
 
 from align.errors import AlignError
-from align.schema import Score
-from evals.answers import Row
-from evals.choices import LETTERS, format_choices, parse_mmbench, parse_strict
-from evals.data_folder import find_file
-from evals.question_task import Grade, Question, QuestionConfig, QuestionTask, answers_as, read_fields
-from evals.spreadsheet import SUFFIXES, read_table
-from evals.task import Card, Metric, Mode
+from align.rows.schema import Score
+from evals.answer_files.folder import find_file
+from evals.answer_files.rows import Row
+from evals.answer_files.spreadsheet import SUFFIXES, read_table
+from evals.protocol import Card, Grade, Metric, Mode
+from evals.scoring.choices import LETTERS, format_choices, parse_mmbench, parse_strict
+from evals.tasks.question_task import Question, QuestionConfig, QuestionTask, answers_as, read_fields
 
 ANSWER_FORMAT = answers_as(
     "MMBench's table with index and prediction (.xlsx, .tsv, .csv)", "JSONL {index, prediction}"

@@ -20,8 +20,9 @@ from pydantic import Field
 from typing_extensions import override
 
 from align.errors import AlignError
-from align.schema import Message, Score
-from evals.answers import (
+from align.rows.schema import Message, Score
+from evals.answer_files.join import plain_question
+from evals.answer_files.rows import (
     TEXT_FIELDS,
     answer_text,
     is_own,
@@ -31,10 +32,10 @@ from evals.answers import (
     read_text,
     unknown_shape,
 )
-from evals.groups import add_group_values
-from evals.join import plain_question
-from evals.task import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample, Task, TaskConfig
-from evals.yes_no import Answer, parse_strict
+from evals.protocol import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.scoring.groups import add_group_values
+from evals.scoring.yes_no import Answer, parse_strict
+from evals.tasks.task import Task, TaskConfig
 
 Part = Literal["existence", "count", "position", "color"]
 PARTS: tuple[Part, ...] = get_args(Part)

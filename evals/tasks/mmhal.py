@@ -22,10 +22,13 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from align.coco import read_json
 from align.errors import AlignError
-from align.schema import Message
-from evals.answers import (
+from align.judging.ask import Judgement, told
+from align.objects.coco import read_json
+from align.rows.schema import Message
+from evals.answer_files.folder import find_file
+from evals.answer_files.join import join_keys, join_lines, plain_question
+from evals.answer_files.rows import (
     TEXT_FIELDS,
     Row,
     answer_text,
@@ -34,11 +37,9 @@ from evals.answers import (
     own_predictions,
     read_answer_rows,
 )
-from evals.data_folder import find_file
-from evals.join import join_keys, join_lines, plain_question
-from evals.judge import Judgement, told
-from evals.judged import JudgedConfig, JudgedTask
-from evals.task import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample, make_samples
+from evals.protocol import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.tasks.judged_task import JudgedConfig, JudgedTask
+from evals.tasks.task import make_samples
 
 ANSWER_FORMAT = (
     "MMHal's answer template ([{image_id, question, model_answer}]), with the judge's text as `gpt4_review` "

@@ -26,10 +26,12 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from align.errors import AlignError
-from align.objects import synonyms
-from align.plurals import singular_in
-from align.schema import Message, Score
-from evals.answers import (
+from align.judging.ask import Judgement, told
+from align.objects.mentions import synonyms
+from align.objects.plurals import singular_in
+from align.rows.schema import Message, Score
+from evals.answer_files.folder import find_file
+from evals.answer_files.rows import (
     TEXT_FIELDS,
     Row,
     answer_text,
@@ -38,12 +40,10 @@ from evals.answers import (
     own_predictions,
     read_answer_rows,
 )
-from evals.data_folder import find_file
-from evals.judge import Judgement, told
-from evals.judged import JudgedConfig, JudgedTask
-from evals.places import describe_places, first_places
-from evals.task import AnswerSet, Card, Mark, Metric, Sample
+from evals.protocol import AnswerSet, Card, Mark, Metric, Sample
+from evals.scoring.places import describe_places, first_places
 from evals.tasks import chair
+from evals.tasks.judged_task import JudgedConfig, JudgedTask
 
 ANSWER_FORMAT = (
     "{image_id, question, answer} a line, with `extract_objs` (the judge's list) or `objs` where there is "

@@ -17,10 +17,11 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from align.coco import load_instances
-from align.schema import Message
-from evals.data_folder import find_file
-from evals.task import AnswerSet, Card, Mark, Metric, Mode, Sample, Task, TaskConfig
+from align.objects.coco import load_instances
+from align.rows.schema import Message
+from evals.answer_files.folder import find_file
+from evals.protocol import AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.scoring.yes_no import Answer, parse_official, parse_strict, yes_no_metrics, yes_no_values
 from evals.tasks.pope_answers import ANSWER_FORMAT, read_pope_answers
 from evals.tasks.pope_questions import (
     VARIANTS,
@@ -31,7 +32,7 @@ from evals.tasks.pope_questions import (
     merge_questions,
     read_questions,
 )
-from evals.yes_no import Answer, parse_official, parse_strict, yes_no_metrics, yes_no_values
+from evals.tasks.task import Task, TaskConfig
 
 
 class Config(TaskConfig):

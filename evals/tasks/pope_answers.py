@@ -14,8 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from align.errors import AlignError
-from align.schema import Prediction
-from evals.answers import (
+from align.rows.schema import Prediction
+from evals.answer_files.join import join_blocks, join_lines, plain_question
+from evals.answer_files.rows import (
     TEXT_FIELDS,
     Row,
     answer_text,
@@ -25,8 +26,7 @@ from evals.answers import (
     read_answer_rows,
     read_whole,
 )
-from evals.join import join_blocks, join_lines, plain_question
-from evals.task import Sample
+from evals.protocol import Sample
 
 ANSWER_FORMAT = (
     "POPE's answers ({question, answer} a line, in the order of the questions), LLaVA's ({question_id, "

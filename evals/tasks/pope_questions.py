@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from align.coco import Instances
 from align.errors import AlignError
-from evals.yes_no import Answer
+from align.objects.coco import Instances
+from evals.scoring.yes_no import Answer
 
 Variant = Literal["random", "popular", "adversarial"]
 VARIANTS: tuple[Variant, ...] = ("random", "popular", "adversarial")

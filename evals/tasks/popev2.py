@@ -18,10 +18,12 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from align.coco import read_json
 from align.errors import AlignError
-from align.schema import Message, Score
-from evals.answers import (
+from align.objects.coco import read_json
+from align.rows.schema import Message, Score
+from evals.answer_files.folder import find_file
+from evals.answer_files.join import join_keys, join_lines, plain_question
+from evals.answer_files.rows import (
     TEXT_FIELDS,
     Row,
     answer_text,
@@ -30,11 +32,10 @@ from evals.answers import (
     own_predictions,
     read_answer_rows,
 )
-from evals.data_folder import find_file
-from evals.groups import add_group_values
-from evals.join import join_keys, join_lines, plain_question
-from evals.task import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample, Task, TaskConfig, make_samples
-from evals.yes_no import Answer, parse_official, parse_strict, yes_no_metrics, yes_no_values
+from evals.protocol import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.scoring.groups import add_group_values
+from evals.scoring.yes_no import Answer, parse_official, parse_strict, yes_no_metrics, yes_no_values
+from evals.tasks.task import Task, TaskConfig, make_samples
 
 ANSWER_FORMAT = (
     "POPEv2's annotations with the answer added ({image_name, query, answer} a row), {question, answer} in "

@@ -16,9 +16,9 @@ from typing import Any
 
 from typing_extensions import override
 
+from evals.scoring.yes_no import Answer, parse_containing
 from evals.tasks import pope
 from evals.tasks.pope_answers import ANSWER_FORMAT as ANSWER_FORMAT
-from evals.yes_no import Answer, parse_containing
 
 
 class Config(pope.Config):

@@ -14,13 +14,13 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from align.coco import read_json
 from align.errors import AlignError
-from evals.answers import Row, read_whole
-from evals.choices import format_choices, label_choices, parse_scienceqa, parse_strict
-from evals.data_folder import find_file
-from evals.question_task import Grade, Question, QuestionConfig, QuestionTask, answers_as, read_fields
-from evals.task import Card
+from align.objects.coco import read_json
+from evals.answer_files.folder import find_file
+from evals.answer_files.rows import Row, read_whole
+from evals.protocol import Card, Grade
+from evals.scoring.choices import format_choices, label_choices, parse_scienceqa, parse_strict
+from evals.tasks.question_task import Question, QuestionConfig, QuestionTask, answers_as, read_fields
 
 ANSWER_FORMAT = answers_as("LLaVA's results JSON {outputs: {problem id: text}}")
 

@@ -15,22 +15,21 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from align.coco import load_section
 from align.errors import AlignError
-from align.schema import Message
-from evals.answers import Row, read_answer_rows
-from evals.data_folder import find_file
-from evals.graders import grade_evalai
-from evals.question_task import (
+from align.objects.coco import load_section
+from align.rows.schema import Message
+from evals.answer_files.folder import find_file
+from evals.answer_files.rows import Row, read_answer_rows
+from evals.protocol import Card, Grade, Sample
+from evals.scoring.graders import grade_evalai
+from evals.tasks.question_task import (
     ID_FIELDS,
-    Grade,
     Question,
     QuestionConfig,
     QuestionTask,
     answers_as,
     read_fields,
 )
-from evals.task import Card, Sample
 
 ANSWER_FORMAT = answers_as(
     "[{question_id, answer}]",

@@ -16,21 +16,20 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from align.coco import read_json
 from align.errors import AlignError
-from evals.answers import Row
-from evals.data_folder import find_file
-from evals.graders import grade_evalai
-from evals.question_task import (
+from align.objects.coco import read_json
+from evals.answer_files.folder import find_file
+from evals.answer_files.rows import Row
+from evals.protocol import Card, Grade
+from evals.scoring.graders import grade_evalai
+from evals.tasks.question_task import (
     ID_FIELDS,
-    Grade,
     Question,
     QuestionConfig,
     QuestionTask,
     answers_as,
     read_fields,
 )
-from evals.task import Card
 
 ANSWER_FORMAT = answers_as("VizWiz's results JSON [{image, answer}]")
 _NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")

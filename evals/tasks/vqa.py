@@ -14,13 +14,13 @@ from typing import Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from align.coco import read_json
 from align.errors import AlignError
-from align.normalise import clean
-from evals.data_folder import find_file
-from evals.graders import grade_vqa
-from evals.question_task import Grade, Question, QuestionConfig, QuestionTask, answers_as
-from evals.task import Card
+from align.objects.coco import read_json
+from align.scoring.normalise import clean
+from evals.answer_files.folder import find_file
+from evals.protocol import Card, Grade
+from evals.scoring.graders import grade_vqa
+from evals.tasks.question_task import Question, QuestionConfig, QuestionTask, answers_as
 
 ANSWER_FORMAT = answers_as("VQAv2's results JSON [{question_id, answer}]")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from align.cli import main
-from align.schema import PreferenceRow, SFTRow, read_rows
+from align.rows.schema import PreferenceRow, SFTRow, read_rows
 from data_tools.importers.formats import FORMATS
 from tests.importers.shapes import SHAPES, Shape
 

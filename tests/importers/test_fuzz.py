@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from align.errors import AlignError
-from align.images import image_size, open_image
-from align.schema import PreferenceRow, SFTRow, check_row
+from align.inputs.images import image_size, open_image
+from align.rows.schema import PreferenceRow, SFTRow, check_row
 from data_tools.importers.convert import Job, import_rows
 from data_tools.importers.formats import FORMATS
 from data_tools.importers.pictures import Pictures

@@ -10,7 +10,7 @@ import pytest
 
 from align.cli import main
 from align.errors import AlignError
-from align.schema import PreferenceRow, SFTRow, read_rows
+from align.rows.schema import PreferenceRow, SFTRow, read_rows
 from data_tools.importers import sources
 from data_tools.importers.sources import open_source
 from tests.importers.shapes import RED

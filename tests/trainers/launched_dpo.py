@@ -15,7 +15,7 @@ from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from align.trainers.dpo_trainer import SharedPrefixDPOTrainer
-from align.training import end_processes
+from align.training.loop import end_processes
 from tests.trainers.trl_comparison import train, vision_pairs
 
 # The tower trains too: a process whose batch has no image then has parameters without gradients.

@@ -12,7 +12,7 @@ from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from align.errors import AlignError
-from align.modeling import ModelSection, load_model, load_processor
+from align.models.loading import ModelSection, load_model, load_processor
 from align.trainers.answer_labels import AnswerCollator, answer_collator
 from tests.twins import Twins
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from align.modeling import ModelSection, load_model, load_processor
+from align.models.loading import ModelSection, load_model, load_processor
 from align.trainers.content import (
     model_scope,
     parameters_digest,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from align import dpo
-from align.config import load_recipe
+from align.config.recipe import load_recipe
 from align.digest import digest_file
 from align.errors import AlignError
 from tests.training_recipes import dpo_recipe, kill_after_first_checkpoint, preference_rows

@@ -15,14 +15,14 @@ from PIL import Image
 from torch.nn.functional import logsigmoid
 
 from align.errors import AlignError
-from align.modeling import ModelSection, load_model, load_processor
-from align.tensor_shards import TensorShards
+from align.models.loading import ModelSection, load_model, load_processor
 from align.trainers.image_negatives import image_negative
 from align.trainers.objective_trainer import ObjectiveDPOTrainer
 from align.trainers.objectives.recipe import ObjectiveSection
 from align.trainers.objectives.token_weights import pair_weights
 from align.trainers.reference_store import ReferenceStore
 from align.trainers.sharing import SharingConfig
+from align.training.tensor_shards import TensorShards
 
 BETA = 0.3
 ANSWERS = [("A red cat on a table.", "A dog and a red cat."), ("Two cups.", "Two cups and one spoon.")]

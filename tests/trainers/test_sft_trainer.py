@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align.families import family_of
+from align.models.families import family_of
 from tests.twins import Twins
 
 SHARING = [

@@ -10,10 +10,10 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from align.tensor_shards import TensorShards
 from align.trainers import SharedPrefixDPOTrainer
 from align.trainers.feature_store import FeatureStore
 from align.trainers.sharing import FAMILIES
+from align.training.tensor_shards import TensorShards
 from tests.trainers.trl_comparison import assert_equal, text_pairs, train, vision_pairs
 from tests.twins import Twins
 

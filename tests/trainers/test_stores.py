@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from align.tensor_shards import TensorShards
 from align.trainers.feature_store import FeatureStore
 from align.trainers.reference_store import ReferenceStore
+from align.training.tensor_shards import TensorShards
 
 PROMPT, CHOSEN, REJECTED, IMAGES = [5, 6, 7], [1, 2], [3, 4, 9], ["aa"]
 SCOPE = {"weights": "w", "attention": "sdpa", "dtype": "torch.float32", "processor": "p"}

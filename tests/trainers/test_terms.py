@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from align.config import Strict
+from align.config.recipe import Strict
 from align.trainers.objectives.recipe import ObjectiveSection, PairBeta, TokenWeights
 from align.trainers.objectives.terms import (
     AnchorTerm,

@@ -18,8 +18,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from align.config import Strict
-from align.schema import PreferenceRow
+from align.config.recipe import Strict
+from align.rows.schema import PreferenceRow
 
 Variant = Literal["paper", "released"]
 

@@ -1,0 +1,133 @@
+"""The only place where messages and images become model inputs.
+
+Rows hold plain strings. The images of a row stand before the text of its first user turn, for
+training (`render`), for TRL's collators (which build the same parts) and for the server
+(`openai_messages`). A text that spells one of the model's image tokens would become an image for
+the tokenizer; `check_text` refuses it.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from align.errors import AlignError
+from align.inputs.images import mime_type
+from align.rows.schema import Message
+
+# Attributes under which processors keep the strings that stand for visual input.
+_TOKEN_ATTRIBUTES = (
+    "image_token",
+    "video_token",
+    "vision_start_token",
+    "vision_end_token",
+    "boi_token",
+    "eoi_token",
+    "start_image_token",
+    "end_image_token",
+    "fake_image_token",
+    "global_image_token",
+    "image_break_token",
+    "image_end_token",
+)
+# Idefics 3 and SmolVLM write where in the picture a tile stands; no attribute names these tokens.
+_PLACE = re.compile(r"<row_\d+_col_\d+>|<global-img>")
+
+
+def message_parts(messages: Sequence[Message], num_images: int) -> list[dict[str, Any]]:
+    """Messages in transformers' structured form: `num_images` image parts, then the first user text.
+
+    Raises:
+        AlignError: images without a user turn to stand in.
+    """
+    turns, placed = [], num_images == 0
+    for message in messages:
+        parts: list[dict[str, Any]] = [{"type": "text", "text": message.content}]
+        if message.role == "user" and not placed:
+            parts = [{"type": "image"} for _ in range(num_images)] + parts
+            placed = True
+        turns.append({"role": message.role, "content": parts})
+    if not placed:
+        raise AlignError(f"{num_images} images and no user turn to put them in")
+    return turns
+
+
+def render(processor: Any, messages: Sequence[Message], num_images: int, add_generation_prompt: bool) -> str:
+    """The text that the model reads, one placeholder an image, by the checkpoint's chat template.
+
+    Args:
+        processor: or the tokenizer of a text-only model, whose templates know plain strings alone.
+
+    Raises:
+        AlignError: the template refuses the messages (say, a system turn it does not know), or images
+            for a text-only model.
+    """
+    if sees_images(processor):
+        turns = message_parts(messages, num_images)
+    elif num_images:
+        raise AlignError(f"the model reads text only; the row has {num_images} images")
+    else:
+        turns = [message.model_dump() for message in messages]
+    try:
+        return processor.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    except AlignError:
+        raise
+    except Exception as error:  # jinja templates raise whatever they like
+        roles = " ".join(message.role for message in messages)
+        raise AlignError(f"the chat template refuses these messages ({roles}): {error}") from error
+
+
+def sees_images(processor: Any) -> bool:
+    """True for a processor with images, False for the tokenizer of a text-only model."""
+    return getattr(processor, "image_processor", None) is not None
+
+
+def tokenizer_of(processor: Any) -> Any:
+    """The processor's tokenizer; of a text-only model it is the tokenizer itself."""
+    return getattr(processor, "tokenizer", processor)
+
+
+def openai_messages(messages: Sequence[Message], images: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Messages for an OpenAI chat server; images travel as data URLs with their original bytes."""
+    turns = message_parts(messages, len(images))
+    urls = iter(f"data:{mime_type(data)};base64,{base64.b64encode(data).decode()}" for data in images)
+    for turn in turns:
+        for part in turn["content"]:
+            if part["type"] == "image":
+                part["type"] = "image_url"
+                part["image_url"] = {"url": next(urls)}
+    for turn in turns:
+        if turn["role"] != "user" and len(turn["content"]) == 1:
+            turn["content"] = turn["content"][0]["text"]
+    return turns
+
+
+def image_tokens(processor: Any) -> list[str]:
+    """The strings that stand for visual input in this family, such as `<image>` or `<|image_pad|>`."""
+    # Gemma 3's processor calls its opening tag the image token, and only its tokenizer knows the real one.
+    tokenizer = getattr(processor, "tokenizer", processor)
+    found = [getattr(owner, name, None) for owner in (processor, tokenizer) for name in _TOKEN_ATTRIBUTES]
+    named = {str(token) for token in found if token}
+    return sorted(named | {token for token in tokenizer.get_added_vocab() if _PLACE.fullmatch(token)})
+
+
+def check_text(texts: Iterable[str], image_token: str | Sequence[str]) -> None:
+    """Refuse texts that spell an image token: the model would look for an image there.
+
+    Raises:
+        AlignError: names the token and what stands around it.
+    """
+    tokens = [image_token] if isinstance(image_token, str) else list(image_token)
+    for text in texts:
+        for token in tokens:
+            place = text.find(token)
+            if place >= 0:
+                around = text[max(0, place - 20) : place + len(token) + 20]
+                raise AlignError(
+                    f"the text contains the image token {token!r}: {around!r}",
+                    fix="images belong to the row's `images`; take the token out of the text",
+                )

@@ -1,0 +1,134 @@
+"""What every kind of judge works on and hands back, and how a judge's server is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from align.errors import AlignError
+from align.inputs.images import image_sha256, resolve_image
+from align.judging.endpoint import connect
+from align.rows.schema import Candidate, Message, Verdict, read_rows
+from align.run.folder import RunFolder
+from align.serving.answers import AnswerStore, ask_stored
+from align.serving.client import ChatRequest, Failure, Reply, Sampling, content_key
+from align.serving.server import Server, serve
+from data_tools.judge.recipe import Recipe
+from data_tools.sample import check_failures
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a kind of judge returns.
+
+    Attributes:
+        agreement: with annotations or labels, for `agreement.json`.
+        lines: what is printed.
+    """
+
+    verdicts: list[Verdict]
+    agreement: dict[str, Any]
+    metrics: dict[str, Any]
+    lines: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a judge is asked about one or two answers to a prompt."""
+
+    text: str
+    images: Sequence[str]
+
+
+def read_candidates(path: Path) -> list[Candidate]:
+    """Candidates by id.
+
+    Raises:
+        AlignError: none, or an id that occurs twice.
+    """
+    rows = {row.id: row for row in read_rows(Candidate, path)}
+    if not rows:
+        raise AlignError("no candidates", where=str(path), fix="run the sample stage again")
+    if len(rows) != sum(1 for _ in read_rows(Candidate, path)):
+        raise AlignError("duplicate candidate ids", where=str(path))
+    return [rows[row_id] for row_id in sorted(rows)]
+
+
+def by_prompt(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
+    """Prompt id -> its candidates, in order."""
+    found: dict[str, list[Candidate]] = {}
+    for row in candidates:
+        found.setdefault(row.prompt_id, []).append(row)
+    return found
+
+
+@contextmanager
+def judge_server(recipe: Recipe, folder: RunFolder) -> Iterator[tuple[Server, str]]:
+    """The judge's server and the id that its verdicts carry."""
+    if recipe.judge is not None:
+        server = connect(recipe.judge, "judge.endpoint")
+        yield server, f"{recipe.kind}/{server.model}"
+        return
+    assert recipe.model is not None  # held by the recipe
+    with serve(recipe.model, recipe.serve, folder.logs) as server:
+        yield server, f"{recipe.kind}/{server.digest[:16]}"
+
+
+def ask_all(
+    recipe: Recipe,
+    folder: RunFolder,
+    questions: Mapping[str, Question],
+    max_tokens: int,
+    top_logprobs: int = 0,
+    pattern: str = "",
+) -> tuple[str, dict[str, Reply | Failure]]:
+    """The judge's id, and its reply to each question by the question's key; equal questions are asked once.
+
+    Args:
+        pattern: what a reply looks like; held to where the recipe says `guided`.
+
+    Raises:
+        AlignError: a missing image, `guided` with a server that is not vLLM, a server that dies, or more
+            failures than `max_failed`.
+    """
+    keys: dict[str, str] = {}
+    requests: dict[str, ChatRequest] = {}
+    shas: dict[Path, str] = {}
+    with (
+        judge_server(recipe, folder) as (server, judge),
+        AnswerStore(folder.scratch / "answers.jsonl") as store,
+    ):
+        if recipe.guided and not server.is_vllm:
+            raise AlignError(
+                "this server is not vLLM, which alone guides replies",
+                where=server.url,
+                fix="set guided: false",
+            )
+        for name, question in questions.items():
+            paths = [resolve_image(recipe.image_root, image) for image in question.images]
+            for path in paths:
+                shas[path] = shas.get(path) or image_sha256(path)
+            message = Message(role="user", content=question.text)
+            sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
+            request = ChatRequest([message], paths, sampling, top_logprobs, pattern if recipe.guided else "")
+            keys[name] = content_key(server.digest, request, [shas[path] for path in paths])
+            requests[keys[name]] = request
+        replies = ask_stored(server, store, requests, "judging", recipe.concurrency)
+    check_failures(replies, recipe.max_failed)
+    return judge, {name: replies[key] for name, key in keys.items()}
+
+
+def raw(reply: Reply | Failure) -> str | None:
+    """What the judge wrote, as it came; None for a failed request."""
+    return reply.choices[0].text if isinstance(reply, Reply) else None
+
+
+def no_verdict(reply: Reply | Failure) -> str:
+    """Why a reply that is not of the closed set gives no verdict."""
+    if isinstance(reply, Failure):
+        return f"request failed: {reply.reason}"
+    cut = reply.choices[0].finish_reason == "length"
+    return "the judge's reply was cut off" if cut else "the judge's reply is none of the verdicts"

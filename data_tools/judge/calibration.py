@@ -1,0 +1,145 @@
+"""A judge against people's labels or against the annotations: accuracy, kappa, and what order does to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field
+
+from align.errors import AlignError
+from align.judging.kappa import agreement_of
+from align.objects.mentions import Mode
+from align.rows.schema import BaseRow, Candidate, read_rows
+from data_tools.judge.agreement import measure_agreement
+from data_tools.judge.asking import by_prompt
+from data_tools.material.claims import split_objects
+
+Winner = Literal["first", "second", "tie"]
+
+
+class RatingLabel(BaseRow):
+    """A person's rating of one answer or instruction row."""
+
+    id: str
+    rating: int = Field(ge=1, le=5)
+
+
+class PreferenceLabel(BaseRow):
+    """A person's choice between two answers to one prompt."""
+
+    chosen_id: str
+    rejected_id: str
+
+
+Label = TypeVar("Label", RatingLabel, PreferenceLabel)
+
+
+def read_labels(cls: type[Label], path: Path | None) -> list[Label]:
+    """People's labels; none without a file.
+
+    Raises:
+        AlignError: a bad row, or an empty file.
+    """
+    if path is None:
+        return []
+    rows = list(read_rows(cls, path))
+    if not rows:
+        raise AlignError("no labels", where=str(path), fix="leave `labels` out, or fill the file")
+    return rows
+
+
+def invented(candidates: Sequence[Candidate], truth: Mapping[int, set[str]], mode: Mode) -> dict[str, int]:
+    """Candidate id -> how many objects it names that are not there; annotated dev images only."""
+    return {
+        row.id: len(set(split_objects(row.text, mode)) - truth[row.meta["image_id"]])
+        for row in candidates
+        if row.meta.get("split") == "dev" and row.meta.get("image_id") in truth
+    }
+
+
+def true_preferences(candidates: Sequence[Candidate], counts: Mapping[str, int]) -> list[PreferenceLabel]:
+    """By the annotations: of two answers to one prompt the one that invents less; equal ones are no label."""
+    found = []
+    for rows in by_prompt(candidates).values():
+        known = [row.id for row in rows if row.id in counts]
+        for place, first in enumerate(known):
+            for second in known[place + 1 :]:
+                if counts[first] != counts[second]:
+                    better, worse = sorted((first, second), key=lambda name: counts[name])
+                    found.append(PreferenceLabel(chosen_id=better, rejected_id=worse))
+    return found
+
+
+def calibrate_ratings(
+    ratings: Mapping[str, float],
+    labels: Mapping[str, float],
+    clusters: Mapping[str, str],
+    keep_at_least: float,
+    seed: int,
+) -> dict[str, Any]:
+    """How far the judge keeps what the labels would keep, and how often its rating is the label itself.
+
+    Args:
+        ratings: scored answers; those without a label are left out.
+        clusters: answer -> its image, which the bootstrap resamples.
+
+    Returns:
+        As `measure_agreement` of the decision to keep (`true_kept`: of what should be kept), and `exact`:
+        agreement and kappa of the ratings, a mean one rounded.
+    """
+    both = sorted(set(ratings) & set(labels))
+    decisions = [
+        (clusters[name], labels[name] >= keep_at_least, ratings[name] >= keep_at_least) for name in both
+    ]
+    exact = agreement_of([(round(ratings[name]), round(labels[name])) for name in both])
+    return measure_agreement(decisions, seed) | {"exact": exact}
+
+
+def calibrate_choices(
+    winners: Mapping[tuple[str, str], Winner],
+    labels: Sequence[PreferenceLabel],
+    clusters: Mapping[str, str],
+    seed: int,
+) -> dict[str, Any]:
+    """How often the judge prefers the labelled answer.
+
+    Args:
+        winners: (first, second) -> what the judge said of them.
+
+    Returns:
+        As `measure_agreement` of "the first one is better" over the couples with a label and a winner,
+        and `undecided`: labelled couples that the judge calls a tie.
+    """
+    wanted = {frozenset((label.chosen_id, label.rejected_id)): label.chosen_id for label in labels}
+    decisions, undecided = [], 0
+    for (first, second), winner in sorted(winners.items()):
+        chosen = wanted.get(frozenset((first, second)))
+        if chosen is None:
+            continue
+        if winner == "tie":
+            undecided += 1
+        else:
+            decisions.append((clusters[first], chosen == first, winner == "first"))
+    return measure_agreement(decisions, seed) | {"undecided": undecided}
+
+
+def order_bias(choices: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What the place of an answer does to a judge that saw each couple in both orders.
+
+    Args:
+        choices: the letters (`A`, `B` or `C` for a tie) in the first order and in the swapped one.
+
+    Returns:
+        `first_place_share`: of all letters A and B, the share of A; 0.5 is unbiased. `inconsistent`: the
+        share of couples whose two orders name different answers. None where there is nothing to count.
+    """
+    letters = [letter for pair in choices for letter in pair if letter != "C"]
+    same = {("A", "B"), ("B", "A"), ("C", "C")}
+    flipped = sum(pair not in same for pair in choices)
+    return {
+        "couples": len(choices),
+        "first_place_share": round(letters.count("A") / len(letters), 4) if letters else None,
+        "inconsistent": round(flipped / len(choices), 4) if choices else None,
+    }
