@@ -18,8 +18,8 @@ from align import __version__
 from align.config.library_sections import Passthrough
 from align.config.recipe import load_recipe, nearest, read_words, validate
 from align.errors import AlignError, RecipeError
+from align.pipeline.stages import Stage, command_names, load_command, load_stage, stage_names
 from align.progress import say
-from align.stages import Stage, command_names, load_command, load_stage, stage_names
 
 _COMMANDS = ("run", "doctor", "plan", "schema", "serve", "show")
 
@@ -180,7 +180,7 @@ def _stage(stage: Stage, words: list[str]) -> int:
         recipe = load_recipe(stage.recipe, options.recipe, options.overrides)
     stage.run(recipe)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from align.training.loop import end_processes
+        from align.run.processes import end_processes
 
         end_processes()
     return 0

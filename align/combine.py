@@ -32,6 +32,7 @@ from align.digest import digest_path
 from align.errors import AlignError
 from align.merging.adapter_layers import AdapterLayers, put_on
 from align.models.adapter_folder import (
+    ADAPTER,
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     BASE_RECORD,
@@ -47,7 +48,6 @@ from align.run.folder import RunFolder
 if TYPE_CHECKING:
     import torch
 
-ADAPTER = "adapter"
 COMBINATION = "combination.json"
 _COMBINED = "combined"
 _CHAT_TEMPLATE = "chat_template.jinja"

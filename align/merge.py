@@ -46,11 +46,10 @@ from align.models.loading import (
     load_processor,
     weights_digest,
 )
-from align.progress import say
+from align.progress import quiet_libraries, say
 from align.run.folder import RunFolder
 from align.serving.client import ChatRequest, Failure, Reply, Sampling, ask
 from align.serving.server import ServeSettings, serve
-from align.training.loop import quiet_libraries
 
 CHECKPOINT = "checkpoint"
 _IMAGE_PROMPTS = ("Describe the image.", "Is there a person in the image? Answer with yes or no.")

@@ -31,28 +31,27 @@ from align.config.library_sections import STAGE_OWNS, section
 from align.dev_check import hold_out, open_dev_check
 from align.dev_check.recipe import SFT_PASSES
 from align.errors import AlignError
+from align.inputs.training_data import CheckedRows, DataSection, check_rows, lazy_dataset
 from align.models.loading import ModelSection, load_model, load_processor
-from align.models.placement import Placement, learning_rate_lookup
-from align.progress import say
+from align.progress import quiet_libraries, say
 from align.rows.schema import SFTRow
 from align.run.folder import RunFolder
-from align.training.data import CheckedRows, DataSection, check_rows, lazy_dataset
+from align.run.processes import wait_for_main
 from align.training.efficiency import Efficiency
 from align.training.loop import (
     Sharing,
     build,
     check_supervision,
     manifest_metrics,
-    quiet_libraries,
     sharing_config,
     train,
     trainer_arguments,
-    wait_for_main,
 )
 from align.tuning.initialisation import calibration_batches
 from align.tuning.method_sections import TrainingRecipe
 from align.tuning.method_start import finish_start, prepare_start
 from align.tuning.methods import MethodPlan, method_plan
+from align.tuning.placement import Placement, learning_rate_lookup
 from align.tuning.save_trained import save_trained
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from align.config.recipe import StageRecipe, validate
 from align.errors import AlignError
 from align.pipeline import load_pipeline
-from align.stages import load_stage
+from align.pipeline.stages import load_stage
 from benchmarks.dev_table import SHOWN, cells, markdown
 
 PIPELINE = "recipes/quickstart/pipeline.yaml"

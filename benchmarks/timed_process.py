@@ -30,7 +30,7 @@ def run_variant(module: str, order: dict[str, Any]) -> dict[str, Any]:
 
 def answer(train: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """The other end of `run_variant`: train as ordered on the command line and print the record."""
-    from align.training.loop import quiet_libraries
+    from align.progress import quiet_libraries
 
     quiet_libraries()
     print(_MARK + json.dumps(train(json.loads(sys.argv[1]))))

@@ -25,13 +25,13 @@ from align.config.recipe import StageRecipe, Strict
 from align.digest import digest_json
 from align.errors import AlignError
 from align.inputs.images import image_sha256
+from align.inputs.training_data import image_file
 from align.progress import say
 from align.rows.schema import Candidate, PromptRow, read_rows, write_rows
 from align.run.folder import RunFolder
 from align.serving.answers import AnswerStore, ask_stored
 from align.serving.client import ChatRequest, Decoding, Failure, Reply, Sampling, content_key
 from align.serving.server import HOW_KEYS, Server, ServeSettings, serve
-from align.training.data import image_file
 from data_tools.material.seeded_order import seeded_place
 
 

@@ -17,8 +17,8 @@ from pydantic import Field, model_validator
 from align.config.model_ref import ModelRef
 from align.config.recipe import validate
 from align.pipeline import Pipeline, Step, run_pipeline
+from align.pipeline.stages import load_stage
 from align.run.folder import RunFolder
-from align.stages import load_stage
 from evals.generate import Asking
 
 

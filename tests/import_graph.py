@@ -1,13 +1,14 @@
-"""The tree as a graph of its imports: `make graph` prints the four numbers that say how well it is cut.
+"""The tree as a graph of its imports: `make graph` prints the numbers that say how well it is cut.
 
-An arrow goes from a module to one that it imports, also inside a function; imports for type checking alone
-are none. Circles are groups of modules each of which leads to all the others.
+An arrow goes from a module to one that it imports, also inside a function. Circles are groups of modules each
+of which leads to all the others; there, imports for type checking alone count too. A place is a room (a
+folder of a package) or a file beside the rooms; places that lead to each other are circles as well, and where
+there are none, no arrow runs up.
 """
 
 from __future__ import annotations
 
 import ast
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -28,15 +29,18 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def arrows() -> dict[str, set[str]]:
-    """Module -> the modules of the tree that it imports."""
-    return {name: imports(path.read_text(), name, {*modules()}) for name, path in modules().items()}
+@cache
+def arrows(types: bool = False) -> dict[str, set[str]]:
+    """Module -> the modules of the tree that it imports, with `types` also for type checking alone."""
+    known = {*modules()}
+    return {name: imports(path.read_text(), name, known, types) for name, path in modules().items()}
 
 
-def imports(source: str, own: str, known: set[str]) -> set[str]:
+def imports(source: str, own: str, known: set[str], types: bool = False) -> set[str]:
     """Which of the `known` modules a source imports; `own` is its name."""
     found = set()
-    for node in _running(ast.parse(source)):
+    tree = ast.parse(source)
+    for node in ast.walk(tree) if types else _running(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -74,31 +78,54 @@ def circles(graph: Arrows) -> list[list[str]]:
     return sorted(found)
 
 
-def folder_arrows(graph: Arrows) -> Counter[tuple[str, str]]:
-    """(folder, folder) -> how many arrows between their files."""
-    pairs = ((_folder(one), _folder(two)) for one, others in graph.items() for two in others)
-    return Counter(pair for pair in pairs if pair[0] != pair[1])
+def place_arrows(graph: Arrows) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """(place, place) of one package -> the arrows between their modules."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for one, others in graph.items():
+        for two in others:
+            pair = (place(one), place(two))
+            if pair[0] != pair[1] and pair[0].partition(".")[0] == pair[1].partition(".")[0]:
+                found.setdefault(pair, []).append((one, two))
+    return found
 
 
-def upward(graph: Arrows) -> int:
-    """Arrows against the order of the folders: of two that import each other, those of the fewer side."""
-    counts = folder_arrows(graph)
-    return sum(min(count, counts[two, one]) for (one, two), count in counts.items() if one < two)
+def place(name: str) -> str:
+    """`align.rows.schema` -> `align.rows`, `align.sft` -> `align.sft`."""
+    return ".".join(name.split(".")[:2])
+
+
+def place_circles(graph: Arrows) -> list[list[str]]:
+    """Groups of places that lead to each other."""
+    leads: dict[str, set[str]] = {}
+    for one, two in place_arrows(graph):
+        leads.setdefault(one, set()).add(two)
+    return circles(leads)
+
+
+def rooms() -> dict[str, Path]:
+    """Dotted name -> face (`__init__.py`) of every room, also of those inside a room."""
+    return {name: path for name, path in modules().items() if path.name == "__init__.py" and "." in name}
+
+
+def room_of(name: str) -> str | None:
+    """The innermost room that a module is in or is the face of."""
+    return max((room for room in rooms() if f"{name}.".startswith(f"{room}.")), key=len, default=None)
 
 
 def main() -> None:
     """Print the numbers, and the circles by name."""
     graph = arrows()
-    found = circles(graph)
-    counts = folder_arrows(graph)
+    found = circles(arrows(types=True))
+    between = place_arrows(graph)
+    up = place_circles(graph)
     at_root = sum(path.parent == REPO / "align" for path in modules().values())
     print(f"{len(graph)} modules, {sum(map(len, graph.values()))} arrows")
-    print(f"{len(found)} circles")
-    for group in found:
+    print(f"{len(found)} circles of modules")
+    for group in [*found, *up]:
         print("  " + ", ".join(group))
-    print(f"{upward(graph)} arrows run up, between folders that import each other")
-    print(f"{at_root} files at the root of align")
-    print(f"{len(counts)} arrows between folders, of {counts.total()} between their files")
+    running = sum(place(one) in group and place(two) in group for group in up for one, two in between)
+    print(f"{running} arrows in circles of places, of {len(between)} between places")
+    print(f"{at_root} files at the root of align, {len(rooms())} rooms")
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:
@@ -108,11 +135,6 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
             continue
         yield node
         yield from _running(node)
-
-
-def _folder(name: str) -> str:
-    path = modules().get(name)
-    return str((path or REPO).parent.relative_to(REPO)) if path else name.rpartition(".")[0]
 
 
 if __name__ == "__main__":

@@ -55,10 +55,10 @@ class MemoryRun:
         from trl.trainer.dpo_config import DPOConfig
         from trl.trainer.sft_config import SFTConfig
 
+        from align.progress import quiet_libraries
         from align.trainers.dpo_trainer import SharedPrefixDPOTrainer
         from align.trainers.sft_trainer import SharedImageSFTTrainer
         from align.trainers.sharing import SharingConfig
-        from align.training.loop import quiet_libraries
 
         quiet_libraries()
         own: dict[str, Any] = {"assistant_only_loss": True} if self.stage == "sft" else {}

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from align.config.library_sections import Passthrough
 from align.config.recipe import read_words
-from align.stages import load_stage, stage_names
+from align.pipeline.stages import load_stage, stage_names
 from evals.tasks.task import TASK_TYPES
 from tests.advice import Advice, Place, all_advice, reached
 

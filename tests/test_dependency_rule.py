@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from align.stages import OWN_STAGES
+from align.pipeline.stages import OWN_STAGES
 
 REPO = Path(__file__).resolve().parent.parent
 PACKAGES = ("align", "data_tools", "evals")
@@ -23,9 +23,10 @@ FORBIDDEN = {
 }
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "vllm", "matplotlib", "accelerate")
 FILE_CALLS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "unlink", "rename"}
-STAGES: dict[str, str] = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["entry-points"][
-    "align.stages"
-] | {name: f"align.{name}" for name in OWN_STAGES}
+STAGES: dict[str, str] = (
+    tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["entry-points"]["align.stages"]
+    | OWN_STAGES
+)
 
 
 def sources(package: str) -> list[Path]:

@@ -15,8 +15,8 @@ from align.dev_check.rule import KeepRule
 from align.dev_check.scores import Scorer, measures_of
 from align.digest import digest_file
 from align.errors import AlignError, RecipeError
+from align.inputs.training_data import CheckedRows, DataSection
 from align.rows.schema import Message, SFTRow, write_rows
-from align.training.data import CheckedRows, DataSection
 from tests.test_keep_rule import change, own_question
 from tests.training_recipes import dpo_recipe, kill_after_first_checkpoint, preference_rows, sft_recipe
 from tests.twins import Twins
@@ -151,9 +151,9 @@ def test_the_loss_of_sft_is_that_of_the_model(twins: Twins, tiny_world: Path, tm
     from peft import PeftModel
 
     from align import sft
+    from align.inputs.training_data import lazy_dataset
     from align.models.loading import ModelSection, load_model, load_processor
     from align.trainers.answer_labels import AnswerCollator
-    from align.training.data import lazy_dataset
     from tests.training_recipes import sft_rows
 
     rows = sft_rows(tiny_world)

@@ -12,8 +12,8 @@ from align import dpo, sft
 from align.config.recipe import load_recipe, validate
 from align.errors import AlignError, RecipeError
 from align.models.loading import ModelSection, load_model
-from align.models.placement import place_dropout, placement
 from align.tuning.lora import LoraSection, lora_plan
+from align.tuning.placement import place_dropout, placement
 from tests.training_recipes import dpo_recipe, preference_rows, sft_recipe
 from tests.twins import Twins
 

@@ -16,10 +16,10 @@ from align.config.recipe import StageRecipe, validate
 from align.errors import AlignError, RecipeError
 from align.models.image_words import image_words
 from align.models.loading import ModelSection
+from align.pipeline.stages import load_stage
 from align.run.folder import RunFolder
 from align.run.state import input_record
 from align.serving.server import ServeSettings, engine_args
-from align.stages import load_stage
 
 COMMIT = "a" * 40
 HUB = {"path": "some-owner/some-model", "revision": COMMIT}

@@ -77,7 +77,7 @@ def test_every_plural_of_the_embedded_world_is_found() -> None:
 
 
 def test_the_vocabulary_names_its_source() -> None:
-    folder = Path(__file__).parents[1] / "align" / "data"
+    folder = Path(__file__).parents[1] / "align" / "objects"
     header = (folder / "chair_synonyms.txt").read_text().split("person", 1)[0]
     assert "LisaAnne/Hallucination" in header and "BSD-2-Clause" in header
     assert "Redistribution" in (folder / "chair_synonyms.LICENSE").read_text()

@@ -8,7 +8,7 @@ import pytest
 
 from align.config.recipe import load_recipe
 from align.pipeline import load_pipeline
-from align.stages import load_stage, stage_names
+from align.pipeline.stages import load_stage, stage_names
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 ACCELERATE = RECIPES / "accelerate"  # launcher configs, see test_accelerate_configs.py

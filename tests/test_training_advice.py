@@ -14,10 +14,10 @@ from align.config.recipe import load_recipe
 from align.errors import AlignError
 from align.inputs import image_tokens
 from align.inputs.budget import TokenBudget
+from align.inputs.training_data import DataSection, check_rows
 from align.models.loading import ModelSection, load_processor
 from align.rows.schema import SFTRow, write_rows
 from align.run.folder import RunFolder
-from align.training.data import DataSection, check_rows
 from align.training.loop import sharing_config
 from tests.training_recipes import dpo_recipe, sft_recipe, sft_rows
 from tests.twins import Twins

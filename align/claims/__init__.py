@@ -6,11 +6,16 @@ which colour, beside what; and whether the same object is told twice. `read_text
 `measure_answer` counts an answer in additive values, of which `MEASURES` makes ratios: the same for training,
 for its choice of a checkpoint, for scores and for the report.
 
-    parsing.py   a text -> its noun phrases (vocabulary.py and surroundings.py hold the words and patterns)
-    claims.py    noun phrases -> instances named, repetitions, claims
-    truth.py     annotations -> what is in a picture; a claim -> right, wrong or not known
-    measures.py  an answer and the truth -> values; values -> measures
-    wording.py   repetition and grammar, without any truth
+vocabulary.py    the words that are known
+
+Inside:
+
+parsing.py       a text -> its noun phrases
+surroundings.py  places and relations around them
+claims.py        noun phrases -> instances named, repetitions, claims
+truth.py         annotations -> what is in a picture; a claim -> right, wrong or not known
+measures.py      an answer and the truth -> values; values -> measures
+wording.py       repetition and grammar, without any truth
 """
 
 from align.claims.claims import (

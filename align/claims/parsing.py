@@ -2,8 +2,8 @@
 
 The nouns are those of `align.objects.mentions` in its strict reading, so that denials (`no dog`), compounds
 (`train station`) and the hot dog are told apart there. From each noun the words before it are read up to
-the number or article that opens the phrase: `two small brown dogs`. No tagger and no model: closed lists of words, the
-same answer everywhere, in one pass.
+the number or article that opens the phrase: `two small brown dogs`. No tagger and no model: closed lists of
+words, the same answer everywhere, in one pass.
 
 What it does not see: pronouns (`it is red`), a number that stands apart (`dogs, two of them`), compounds that
 the vocabulary does not know (`a dog bed` names a dog and a bed, as in CHAIR).

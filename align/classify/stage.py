@@ -28,20 +28,19 @@ from align.config.model_ref import ModelRef
 from align.config.recipe import StageRecipe
 from align.errors import AlignError
 from align.inputs.images import open_image, resolve_image
+from align.inputs.training_data import QUARANTINE
 from align.models.loading import check_folder, first_line
-from align.models.placement import placement
-from align.progress import say
+from align.progress import quiet_libraries, say
 from align.run.folder import RunFolder
-from align.training.data import QUARANTINE
+from align.run.processes import wait_for_main
 from align.training.loop import (
     build,
     manifest_metrics,
-    quiet_libraries,
-    save_adapter,
     train,
     trainer_arguments,
-    wait_for_main,
 )
+from align.tuning.placement import placement
+from align.tuning.save_trained import save_adapter
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,25 @@ the step that the rule keeps becomes the stage's result. Test data takes no part
       instances: ${run_dir}/scenes/annotations/instances_dev.json
     keep: {most: invention_drop, while: {recall: -1.0, instance_precision: 0, repetition: +0}, patience: 3}
 
-Whoever trains calls `open_dev_check`; recipes hold `DevSection` and `KeepSection`; the rule itself is in
-`rule.py`, by hand-made log lines if need be.
+Whoever trains calls `open_dev_check`; recipes hold `DevSection` and `KeepSection`.
+
+recipe.py         the sections
+check.py          when it asks, what it writes, what is kept
+
+Inside:
+
+open.py           a training recipe -> its dev check, or what is wrong with it
+asked.py          what is asked: descriptions, questions, the user's own
+answering.py      greedy answers in the middle of a training, which goes on as if nobody had asked
+heldout.py        rows that a run does not train on
+heldout_loss.py   the loss on them
+kept_features.py  vision features of dev pictures, kept between checks
+judge.py          a judge at an endpoint
+scores.py         answers -> measures, changes since step 0, intervals
+words.py          the words of a rule, and the measure that each means
+rule.py           which check is kept, and when a run ends early
+state.py          log, sample answers, weights that may still win
+cost.py           what checks cost, known beforehand
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from typing import Any, Generic, Literal, TypeVar
 from align.dev_check.recipe import DevSection, HeldoutSection
 from align.errors import AlignError
 from align.inputs.images import resolve_image
+from align.inputs.training_data import CheckedRows, DataSection
 from align.progress import say
 from align.rows.schema import PreferenceRow, SFTRow
-from align.training.data import CheckedRows, DataSection
 
 R = TypeVar("R", SFTRow, PreferenceRow)
 HELDOUT_QUARANTINE = "heldout_quarantine.jsonl"

@@ -20,10 +20,10 @@ from align.dev_check.heldout import Heldout
 from align.dev_check.kept_features import KeptFeatures
 from align.errors import AlignError
 from align.inputs.chat import sees_images
+from align.inputs.training_data import lazy_dataset
 from align.rows.schema import PreferenceRow
 from align.trainers.dpo_trainer import unwrapped
 from align.trainers.token_scores import model_inputs
-from align.training.data import lazy_dataset
 
 
 class HeldoutLoss:

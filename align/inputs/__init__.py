@@ -1,1 +1,9 @@
-"""TODO."""
+"""From rows to what a model reads: pictures, chat text, tokens, and how many of them.
+
+images.py         a file or bytes -> exactly the pixels that the server sees
+chat.py           messages and images -> model inputs; the only place
+text_rows.py      rows of a text-only model as token ids
+image_tokens.py   what an image becomes in the text, told from its size alone
+budget.py         what a row costs in tokens, from headers
+training_data.py  rows for training, checked at the border and decoded when needed
+"""

@@ -52,7 +52,7 @@ def text_dataset(
     """The dataset of a text-only model.
 
     Args:
-        texts: per row, its sequences as `align.training.data.row_texts` gives them.
+        texts: per row, its sequences as `align.inputs.training_data.row_texts` gives them.
         for_objective: preference rows also have `id`, `prompt`, `chosen`, `rejected`, `spans`, `margin`.
 
     Returns:

@@ -1,1 +1,8 @@
-"""TODO."""
+"""Whoever says how good an answer is, for data and for benchmarks alike.
+
+endpoint.py      somebody else's OpenAI-compatible server
+ask.py           a language model asked k times for one of a closed set of verdicts
+wording.py       prompts with places to fill, filled in one pass
+kappa.py         how often two raters agree, beyond chance
+answer_logps.py  log-probs of whole answers under a checkpoint: the DPO reward as a judge
+"""

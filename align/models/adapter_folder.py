@@ -11,6 +11,8 @@ from align.errors import AlignError
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER = "adapter"
+"""The folder of a stage that holds the adapter."""
 BASE_RECORD = "base.json"
 """Beside the adapter's weights: path, digest and quantisation of the base that it was trained on."""
 

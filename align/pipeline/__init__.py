@@ -1,7 +1,16 @@
 """`align run`: the stages of a pipeline file as a graph, and the rounds of preference training.
 
-`load.py` reads the file, `graph.py` finds what each stage reads of the others, `rounds.py` lays out the
-rounds and says when they end, `runner.py` runs, `dry_run.py` says what would run and why.
+stages.py     the stages by name
+
+Inside:
+
+load.py       reads the file
+graph.py      what each stage reads of the others, and which stages to run
+rounds.py     lays out the rounds
+round_end.py  what ended them, `rounds.json`
+reading.py    what must be on disk before a run
+runner.py     runs
+dry_run.py    what would run, and why
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from align.errors import RecipeError
 from align.pipeline.graph import Link, find_links
 from align.pipeline.round_end import ROUNDS_FILE, Believed, read_end
 from align.pipeline.rounds import SEED_STEP, Loop, Slot, read_loop, slots
-from align.stages import Stage, load_stage, stage_names
+from align.pipeline.stages import Stage, load_stage, stage_names
 
 _PIPELINE_KEYS = ("run_dir", "seed", "vars", "rounds", "round")
 _NOTHING: Believed = {}

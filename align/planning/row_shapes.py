@@ -9,9 +9,9 @@ from align.errors import AlignError
 from align.inputs.budget import TokenBudget
 from align.inputs.image_tokens import Size
 from align.inputs.images import image_size
+from align.inputs.training_data import DataSection, image_file, row_texts
 from align.planning.planned_batch import RowShape
 from align.rows.schema import PreferenceRow, SFTRow, read_rows
-from align.training.data import DataSection, image_file, row_texts
 
 
 def longest_row(

@@ -1,1 +1,9 @@
-"""TODO."""
+"""The rows that stages exchange, and their files.
+
+schema.py      `SFTRow`, `PreferenceRow`, `Prediction`, ...: checked at every border, read and written
+writing.py     rows to disk one by one, in memory that does not grow
+parts.py       a file in parts that can be read apart, and in order again
+kinds.py       which of our rows a file holds
+quarantine.py  rows that could not be used, with place, reason and content
+tally.py       what was kept and dropped, by reason
+"""

@@ -16,8 +16,8 @@ from align.errors import AlignError
 from align.inputs.chat import sees_images, tokenizer_of
 from align.inputs.images import open_image, resolve_image
 from align.inputs.text_rows import sequence_ids
+from align.inputs.training_data import row_texts
 from align.rows.schema import BaseRow, PreferenceRow, SFTRow
-from align.training.data import row_texts
 
 _WINDOW = 6  # tokens before one that are decoded with it, for spaces and characters of several tokens
 

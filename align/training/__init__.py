@@ -1,1 +1,7 @@
-"""TODO."""
+"""What SFT and DPO share around TRL's trainers.
+
+loop.py           arguments, progress, checkpoints, resume, results
+stores.py         where a run's reference and feature stores are
+efficiency.py     what a run cost: memory by part, time a step, sizes
+tensor_shards.py  tensors on disk under content keys: append-only, crash-safe
+"""

@@ -23,8 +23,8 @@ from align.progress import say
 from align.run.memory import Growth
 
 if TYPE_CHECKING:
-    from align.models.placement import Placement
     from align.run.folder import RunFolder
+    from align.tuning.placement import Placement
 
 EFFICIENCY = "logs/efficiency.json"
 

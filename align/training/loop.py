@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import math
-import os
 import shutil
-import sys
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,16 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from align.config.library_sections import Passthrough
-from align.config.model_ref import ModelRef
-from align.digest import MANIFEST
 from align.errors import AlignError
 from align.inputs.chat import tokenizer_of
-from align.models.adapter_folder import BASE_RECORD
-from align.models.loading import CHAT_TEMPLATE, ModelSection
-from align.models.placement import Placement
 from align.progress import Bar, say
 from align.run.checkpoints import last_whole, seal
 from align.run.folder import RunFolder
+from align.tuning.placement import Placement
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -36,7 +28,6 @@ if TYPE_CHECKING:
     from align.trainers.sharing import SharingConfig
 
 TRAIN_LOG = "train_log.jsonl"
-ADAPTER = "adapter"
 SAVE_STEPS = 50
 
 # YAML reads a bare `off` as false.
@@ -63,44 +54,6 @@ def sharing_config(sharing: Sharing) -> SharingConfig:
     return SharingConfig(
         mode="off" if sharing == "off" else "auto", attention="flex" if sharing == "flex" else "auto"
     )
-
-
-def quiet_libraries() -> None:
-    """Leave the screen to the stage: no notices from TRL, transformers and datasets."""
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    for name in ("trl", "peft", "accelerate"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=UserWarning)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-
-
-def wait_for_main() -> None:
-    """Under `accelerate launch`: no process goes on before the main one has made the stage's folder,
-    and only the main one speaks."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        import torch
-        from accelerate import PartialState
-
-        PartialState(cpu=not torch.accelerator.is_available()).wait_for_everyone()
-        if os.environ.get("RANK", "0") != "0":
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of this process
-
-
-def end_processes() -> None:
-    """Under `accelerate launch`: closes the process group that the trainer opened.
-
-    An interpreter that exits with the group open tears gloo's threads down in any order, and now and then
-    aborts after all its work is done (`terminate called without an active exception`).
-    """
-    import torch.distributed as distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def trainer_arguments(section: Passthrough, seed: int, folder: RunFolder, **defaults: Any) -> dict[str, Any]:
@@ -190,25 +143,6 @@ def train(trainer: Trainer, folder: RunFolder, title: str, dev: DevCheck | None 
     samples = done * arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     rate = round(samples / max(time.monotonic() - began - asking, 1e-9), 2)
     return {**trailing_means(history), "steps": float(steps), "samples_per_second": rate}
-
-
-def save_adapter(trainer: Any, model: ModelRef, folder: RunFolder, **options: Any) -> Path:
-    """Write `adapter/`: the weights, PEFT's config, the base's digest and quantisation in `base.json`, and
-    the chat template if the recipe replaced it."""
-    out = folder.work / ADAPTER
-    if not folder.is_main:
-        return out
-    wrapped = trainer.accelerator.unwrap_model(trainer.model)
-    wrapped.save_pretrained(str(out), safe_serialization=True, **options)
-    (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    base = json.loads((folder.work / MANIFEST).read_text())["inputs"]["model"]
-    record = {"path": model.path, "digest": base["digest"], "quantization": "none"}
-    if isinstance(model, ModelSection):
-        record["quantization"] = model.quantization
-    (out / BASE_RECORD).write_text(json.dumps(record, indent=1) + "\n")
-    if isinstance(model, ModelSection) and model.chat_template is not None:
-        (out / CHAT_TEMPLATE).write_text(model.chat_template.read_text(encoding="utf-8"), encoding="utf-8")
-    return out
 
 
 def manifest_metrics(

@@ -79,7 +79,7 @@ def lora_plan(section: LoraSection, model: PreTrainedModel) -> LoraPlan:
 
     Ranks and alphas of single components become `rank_pattern` and `alpha_pattern`, components that train
     whole `modules_to_save`. PEFT has one dropout an adapter: the largest is passed on, and
-    `align.models.placement.place_dropout` lowers it where a component asks for less.
+    `align.tuning.placement.place_dropout` lowers it where a component asks for less.
 
     Raises:
         AlignError: unknown family without `target_modules`, bare names, a component that hits nothing or

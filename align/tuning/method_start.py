@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from align.models.placement import Placement, place_dropout, placement
 from align.tuning.initialisation import Batches, calibrate_adapter, calibrate_base, keep_start, start_of
 from align.tuning.loftq import start_from_rounding
+from align.tuning.placement import Placement, place_dropout, placement
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from align.config.model_ref import ModelRef
+from align.digest import MANIFEST
 from align.merging.merge_checks import check_keys
-from align.models.loading import ModelSection
+from align.models.adapter_folder import ADAPTER, BASE_RECORD
+from align.models.loading import CHAT_TEMPLATE, ModelSection
 from align.run.folder import RunFolder
-from align.training.loop import ADAPTER, save_adapter
 from align.tuning.initialisation import conversion
 from align.tuning.methods import MethodPlan
 
@@ -43,3 +46,22 @@ def save_trained(
             model = trainer.accelerator.unwrap_model(trainer.model)
             check_keys(Path(section.path), out, bool(model.config.tie_word_embeddings))
     return f"align generate (checkpoint: {folder.final / CHECKPOINT})"
+
+
+def save_adapter(trainer: Any, model: ModelRef, folder: RunFolder, **options: Any) -> Path:
+    """Write `adapter/`: the weights, PEFT's config, the base's digest and quantisation in `base.json`, and
+    the chat template if the recipe replaced it."""
+    out = folder.work / ADAPTER
+    if not folder.is_main:
+        return out
+    wrapped = trainer.accelerator.unwrap_model(trainer.model)
+    wrapped.save_pretrained(str(out), safe_serialization=True, **options)
+    (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    base = json.loads((folder.work / MANIFEST).read_text())["inputs"]["model"]
+    record = {"path": model.path, "digest": base["digest"], "quantization": "none"}
+    if isinstance(model, ModelSection):
+        record["quantization"] = model.quantization
+    (out / BASE_RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    if isinstance(model, ModelSection) and model.chat_template is not None:
+        (out / CHAT_TEMPLATE).write_text(model.chat_template.read_text(encoding="utf-8"), encoding="utf-8")
+    return out

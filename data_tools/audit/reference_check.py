@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 from align.inputs.images import open_image, resolve_image
-from align.models.answer_logps import answer_logp
+from align.judging.answer_logps import answer_logp
 from align.models.loading import ModelSection
 from align.progress import track
 from align.rows.schema import PreferenceRow

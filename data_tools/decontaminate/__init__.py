@@ -1,1 +1,11 @@
-"""TODO."""
+"""Rows of training data that a benchmark also has: found, named, taken out.
+
+perceptual.py  hashes of how a picture looks
+shingles.py    texts that nearly repeat another
+
+Inside:
+
+stage.py       `align decontaminate`
+hash_list.py   a benchmark as hashes that may be shared
+matches.py     same bytes, same pixels, or the same to look at
+"""

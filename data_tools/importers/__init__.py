@@ -1,1 +1,1 @@
-"""Published datasets as the project's rows: one module a format or close group of formats."""
+"""Published datasets as the project's rows: one file a format or close group of formats, and shared parts."""

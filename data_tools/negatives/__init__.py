@@ -1,1 +1,9 @@
-"""TODO."""
+"""Texts and pictures made worse, for preference pairs.
+
+Inside:
+
+stage.py    `align negatives`
+swaps.py    a true text with absent objects in it (POVID)
+images.py   pictures that make an answer unfounded
+similar.py  the picture that looks most alike (Re-Align)
+"""

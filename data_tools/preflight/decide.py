@@ -13,8 +13,8 @@ from align.inputs.budget import TokenBudget
 from align.inputs.chat import check_text, image_tokens
 from align.inputs.image_tokens import Size
 from align.inputs.images import image_size, resolve_image
+from align.inputs.training_data import row_texts
 from align.rows.schema import PreferenceRow, SFTRow
-from align.training.data import row_texts
 
 Row = SFTRow | PreferenceRow
 

@@ -118,9 +118,9 @@ def _score(
     import torch
 
     from align.inputs.images import open_image
-    from align.models.answer_logps import answer_logp
+    from align.inputs.training_data import image_file
+    from align.judging.answer_logps import answer_logp
     from align.models.loading import load_model, load_processor
-    from align.training.data import image_file
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sides = [(load_processor(section), load_model(section)) for section in (policy, reference)]

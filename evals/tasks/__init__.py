@@ -1,1 +1,1 @@
-"""One file per benchmark: its `Config`, its `Task`, and `build(name, config)`."""
+"""One file a benchmark: its `Config`, its `Task`, `build(name, config)`. Others ask `task.py` for them."""

@@ -14,8 +14,8 @@ from typing import Any
 from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from align.run.processes import end_processes
 from align.trainers.dpo_trainer import SharedPrefixDPOTrainer
-from align.training.loop import end_processes
 from tests.trainers.trl_comparison import train, vision_pairs
 
 # The tower trains too: a process whose batch has no image then has parameters without gradients.

@@ -1,1 +1,1 @@
-"""One chart a file; each takes the results and gives a `Figure`, or None when there is nothing to draw."""
+"""One file a chart: each takes the results and gives a `Figure`, or None when there is nothing to draw."""

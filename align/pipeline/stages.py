@@ -20,7 +20,10 @@ from align.config.recipe import StageRecipe, nearest
 from align.errors import AlignError, RecipeError
 from align.run.folder import RunFolder
 
-OWN_STAGES = ("sft", "merge", "unmerge", "combine", "dpo", "classify")
+OWN_STAGES = {name: f"align.{name}" for name in ("sft", "dpo", "merge", "unmerge", "combine")} | {
+    "classify": "align.classify.stage"
+}
+"""Stage -> its module; the packages that build on `align` register theirs."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,6 @@ def _load(entry: EntryPoint) -> Any:
 
 
 def _entries(group: str) -> dict[str, EntryPoint]:
-    own = OWN_STAGES if group == "align.stages" else ()
-    found = {name: EntryPoint(name, f"align.{name}", group) for name in own}
+    own = OWN_STAGES if group == "align.stages" else {}
+    found = {name: EntryPoint(name, module, group) for name, module in own.items()}
     return {entry.name: entry for entry in entry_points(group=group)} | found
