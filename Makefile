@@ -45,7 +45,7 @@ bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.dpo_vs_trl $(BENCH_ARGS)
 
 graph: $(STAMP)
-	@$(BIN)/python -m tests.import_graph
+	@$(BIN)/python -m tests.tree.import_graph
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

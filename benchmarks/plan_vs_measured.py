@@ -87,7 +87,7 @@ def _measure(order: dict[str, Any]) -> dict[str, int]:
     import align.trainers.dpo_trainer
     import align.trainers.sft_trainer  # noqa: F401
     from align.run.memory import high_water
-    from tests.memory_runs import MemoryRun
+    from tests.align.planning.memory_runs import MemoryRun
 
     for option, value in _MALLOPT.items():
         ctypes.CDLL(None).mallopt(option, value)

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.repository import REPO
 from tests.twins import Twins, build_twin
 from tests.vllm_fixtures import served_base
 
 __all__ = ["served_base"]
-
-REPO = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,8 @@
     keep: {most: invention_drop, while: {recall: -1.0, instance_precision: 0, repetition: +0}}
 
 A gain must be proven: its paired interval against step 0 (`dev.level`, 95%) lies off zero. A loss is
-believed sooner: a limit is broken when a measure has moved past it by more than `DOUBT` standard errors
-of the move, which an even checkpoint does once in ten looks.
+believed sooner: a limit is broken when a measure is past it and has moved by more than `DOUBT` standard
+errors, which an even checkpoint does once in ten looks.
 
 Choosing the best of many checks on the pictures it is judged by picks noise, so dev pictures are drawn
 into two halves:
@@ -12,7 +12,10 @@ into two halves:
 1. the first half chooses: checks with a gain and no broken limit there, the largest gain first;
 2. the second half has the last word on the first of them: its gain must be there too and be real over both
    halves, or nothing is kept, since the others are only second best by the same luck; no limit may be broken
-   there or over both halves, or the next one is asked.
+   over both halves, nor contradicted there, or the next one is asked.
+
+Half of the pictures know half as much, so what the second half says of a limit counts where it lies past it
+by more than `DOUBT` standard errors; short of that, both halves together know better.
 
 Where nothing is kept the result is step 0: rather nothing than noise. Early stopping looks at the first half
 alone.
@@ -145,7 +148,7 @@ class KeepRule:
         elif not self._is_real(views["all"]):
             doubt = f"{self._said()} is within noise: {_shown(views['all'], self.gain.measure)}"
         reasons += [doubt] if doubt and not against else []
-        reasons += self._broken(views["second_half"], "the second half")
+        reasons += self._broken(views["second_half"], "the second half", surely=True)
         reasons += self._broken(views["all"], "both halves")
         return Judged(int(line["step"]), gains["first_half"], not against, not doubt, tuple(reasons))
 
@@ -194,11 +197,11 @@ class KeepRule:
         change = changes[self.gain.measure]
         return change.ci_low > 0 if self.gain.sign > 0 else change.ci_high < 0
 
-    def _broken(self, changes: Mapping[str, Change], where: str) -> list[str]:
+    def _broken(self, changes: Mapping[str, Change], where: str, surely: bool = False) -> list[str]:
         found = []
         for word, limit in self.limits.items():
             change = changes.get(LIMITS[word])
-            if change is not None and _is_broken(word, limit, change):
+            if change is not None and _is_broken(word, limit, change, surely):
                 unit = "%" if word == "length" else ""
                 found.append(f"{word} {_shown(changes, LIMITS[word])} on {where}, limit {limit:+g}{unit}")
         return found
@@ -213,15 +216,21 @@ class KeepRule:
         return f"no check can be kept; step {last.step}, best on the first half: {'; '.join(last.reasons)}"
 
 
-def _is_broken(word: str, limit: float, change: Change) -> bool:
-    """Whether the measure is past the limit, by a change that is hardly noise."""
-    if abs(change.delta) <= DOUBT * change.se:
+def _is_broken(word: str, limit: float, change: Change, surely: bool) -> bool:
+    """Whether the measure is past the limit, by a change that is hardly noise.
+
+    Args:
+        surely: the limit itself, not only no change at all, must lie more than `DOUBT` standard errors away.
+    """
+    doubt = DOUBT * change.se
+    if abs(change.delta) <= doubt:
         return False
+    slack = doubt if surely else 0.0
     sign = direction(word)
     if sign:
-        return sign * change.delta < sign * limit
+        return sign * change.delta < sign * limit - slack
     start = change.value - change.delta
-    return abs(change.delta) > abs(start) * limit / 100
+    return abs(change.delta) > abs(start) * limit / 100 + slack
 
 
 def _shown(changes: Mapping[str, Change], measure: str) -> str:

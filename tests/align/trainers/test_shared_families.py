@@ -1,0 +1,92 @@
+"""Every family that may share: equal to TRL in each step's loss and gradients, in fp32, over three epochs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from trl.trainer.dpo_trainer import DPOTrainer
+
+from align.trainers import SharedPrefixDPOTrainer
+from align.trainers.feature_store import FeatureStore
+from align.trainers.sharing import FAMILIES
+from align.training.tensor_shards import TensorShards
+from tests.align.trainers.trl_comparison import assert_equal, text_pairs, train, vision_pairs
+from tests.twins import Twins
+
+LANGUAGE = r".*(language_model|text_model)\..*\.(q_proj|v_proj|down_proj)"
+IMAGE_FAMILIES = sorted(FAMILIES - {"smolvlm"})
+
+
+def load(folder: Path, kind: Any) -> Any:
+    return kind.from_pretrained(folder, dtype="float32").requires_grad_(False).eval()
+
+
+def compare(build: Any, processor: Any, pairs: Any, targets: str, tmp_path: Path, **options: Any) -> None:
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=targets)
+    theirs, _ = train(DPOTrainer, build, processor, pairs, lora, tmp_path / "trl", **options)
+    ours, trainer = train(SharedPrefixDPOTrainer, build, processor, pairs, lora, tmp_path / "ours", **options)
+    assert trainer.shares, trainer.obstacles
+    assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", IMAGE_FAMILIES)
+def test_image_family(twins: Twins, name: str, tmp_path: Path) -> None:
+    processor = AutoProcessor.from_pretrained(twins(name))
+    compare(
+        lambda: load(twins(name), AutoModelForImageTextToText), processor, vision_pairs(5), LANGUAGE, tmp_path
+    )
+
+
+def test_smolvlm(twins: Twins, tmp_path: Path) -> None:
+    """SmolVLM is Idefics 3's shape under its own classes: the twin's weights and processor serve it."""
+    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
+
+    twin = load(twins("idefics3"), AutoModelForImageTextToText)
+    settings = twin.config.to_dict()
+    settings["vision_config"]["model_type"] = "smolvlm_vision"
+    settings = {
+        name: value for name, value in settings.items() if name not in ("model_type", "architectures")
+    }
+
+    def build() -> Any:
+        model = SmolVLMForConditionalGeneration(SmolVLMConfig(**settings))
+        model.load_state_dict(twin.state_dict())
+        return model.requires_grad_(False).eval()
+
+    processor = AutoProcessor.from_pretrained(twins("idefics3"))
+    compare(build, processor, vision_pairs(5), LANGUAGE, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "idefics2", "qwen2_vl", "qwen3_vl"])
+def test_features_from_a_store_are_those_of_the_tower(twins: Twins, name: str, tmp_path: Path) -> None:
+    processor = AutoProcessor.from_pretrained(twins(name))
+    build = lambda: load(twins(name), AutoModelForImageTextToText)  # noqa: E731
+    arguments = (build, processor, vision_pairs(4), LoraConfig(r=4, target_modules=LANGUAGE))
+    quick: dict[str, Any] = {"num_train_epochs": 2}
+    plain, _ = train(SharedPrefixDPOTrainer, *arguments, tmp_path / "plain", **quick)
+    store = FeatureStore(TensorShards(tmp_path / "features"), {}, ram_bytes=0)
+    stored, _ = train(
+        SharedPrefixDPOTrainer, *arguments, tmp_path / "stored", ours={"feature_store": store}, **quick
+    )
+    assert_equal(stored, plain)
+    assert store.misses == 4 and store.hits >= 4
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3"])
+def test_no_one_or_two_images_a_pair(twins: Twins, name: str, tmp_path: Path) -> None:
+    processor = AutoProcessor.from_pretrained(twins(name))
+    pairs = vision_pairs(6, images=None)
+    compare(lambda: load(twins(name), AutoModelForImageTextToText), processor, pairs, LANGUAGE, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_text_only(twins: Twins, name: str, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(twins(name))
+    targets = r".*\.(q_proj|v_proj|down_proj)"
+    options: dict[str, Any] = {"max_length": 30}
+    build = lambda: load(twins(name), AutoModelForCausalLM)  # noqa: E731
+    compare(build, tokenizer, text_pairs(7), targets, tmp_path, **options)
