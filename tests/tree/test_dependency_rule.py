@@ -134,7 +134,7 @@ def test_the_repository_names_no_place_but_its_own() -> None:
     allowed_shared = {REPO / "tests" / "repository.py"}
     place = re.compile(r"(?<![\w.}/])/(work|tmp|opt|root)/|files\.pythonhosted|pypi\.org|registry\.npmjs")
     remote = re.compile(r"trust_remote_code['\"]?\s*[=:]\s*(True|true)\b")
-    shared = re.compile(r"\.\./shared|\"shared\"")
+    shared = re.compile(r"\.\./shared|parents?(?:\[\d\])? / \"shared\"")
     bad = []
     for path in repository_files():
         if path.suffix in {".png", ".safetensors", ".parquet", ".svg"} or path == Path(__file__):
