@@ -2,7 +2,7 @@
 
 Started as its own session, so the guard, the server and the server's workers are one process group.
 When the parent is gone (kill -9 included) or the guard is told to stop, the whole group goes.
-Standard library only: `python -S server_guard.py PARENT_PID COMMAND...` starts in milliseconds.
+Standard library only: `python -S guard.py PARENT_PID COMMAND...` starts in milliseconds.
 """
 
 from __future__ import annotations

@@ -104,12 +104,6 @@ def test_stages_import_no_heavy_library() -> None:
     assert json.loads(done.stdout.splitlines()[-1]) == {}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_no_source_is_longer_than_400_lines(package: str) -> None:
-    lengths = {str(p.relative_to(REPO)): len(p.read_text().splitlines()) for p in sources(package)}
-    assert {path: lines for path, lines in lengths.items() if lines > 400} == {}
-
-
 def test_what_is_required_is_imported() -> None:
     called = {"faiss-cpu": "faiss", "pillow": "PIL", "scikit-learn": "sklearn"}
     required = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["dependencies"]

@@ -61,6 +61,25 @@ def test_no_arrow_runs_up() -> None:
     assert len(place_arrows(arrows())) <= 200
 
 
+def test_the_map_is_in_the_order_of_the_imports() -> None:
+    """The table of rooms in docs/architecture.md, from the ground up."""
+    page = (REPO / "docs" / "architecture.md").read_text()
+    table = page[page.index("| room of `align/` |") : page.index("| beside it |")]
+    rows = [line.split("|")[1] for line in table.splitlines()[2:] if line.startswith("|")]
+    floor = {
+        name: number for number, row in enumerate(rows) for name in re.findall(r"`(\w+)(?:/|\.py)`", row)
+    }
+    floor |= dict.fromkeys(GROUND, -1)
+    own = {name for name in map(place, modules()) if name.startswith("align.")}
+    assert {f"align.{name}" for name in floor} == own
+    up = {
+        (one, two)
+        for one, two in place_arrows(arrows())
+        if one in own and floor[one.partition(".")[2]] < floor[two.partition(".")[2]]
+    }
+    assert up == set()
+
+
 def test_the_root_holds_front_doors_and_the_ground() -> None:
     assert {path.stem for path in (REPO / "align").glob("*.py")} == FRONT_DOORS | GROUND
 

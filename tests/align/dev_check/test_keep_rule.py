@@ -77,7 +77,7 @@ def test_a_recall_loss_is_refused_on_either_half_and_on_both() -> None:
 
 
 def test_the_second_half_alone_contradicts_a_limit_only_beyond_doubt() -> None:
-    """A loss of 2 where 1 is allowed, of a standard error of 1, is past the limit by less than 1.28 of them."""
+    """A loss of 2, of which 1 is allowed, with a standard error of 1: past the limit by less than 1.28."""
     near: Any = {RECALL: change(-2.0)}
     assert rule().decide([start(), line(20, -9, -9, second_half=near)]).step == 20
     assert rule().decide([start(), line(20, -9, -9, second_half={RECALL: change(-2.3)})]).nothing
