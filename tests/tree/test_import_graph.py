@@ -66,16 +66,14 @@ def test_the_map_is_in_the_order_of_the_imports() -> None:
     page = (REPO / "docs" / "architecture.md").read_text()
     table = page[page.index("| room of `align/` |") : page.index("| beside it |")]
     rows = [line.split("|")[1] for line in table.splitlines()[2:] if line.startswith("|")]
-    floor = {
-        name: number for number, row in enumerate(rows) for name in re.findall(r"`(\w+)(?:/|\.py)`", row)
-    }
-    floor |= dict.fromkeys(GROUND, -1)
-    own = {name for name in map(place, modules()) if name.startswith("align.")}
-    assert {f"align.{name}" for name in floor} == own
+    named = [re.findall(r"`(\w+)(?:/|\.py)`", row) for row in rows]
+    floor = {f"align.{name}": number for number, names in enumerate(named) for name in names}
+    floor |= {f"align.{name}": -1 for name in GROUND}
+    assert set(floor) == {name for name in map(place, modules()) if name.startswith("align.")}
     up = {
         (one, two)
         for one, two in place_arrows(arrows())
-        if one in own and floor[one.partition(".")[2]] < floor[two.partition(".")[2]]
+        if one in floor and two in floor and floor[one] < floor[two]
     }
     assert up == set()
 
