@@ -1,12 +1,13 @@
 # make demo    install into .venv if needed, then the whole road on the embedded model
 # make test    the same set-up, then the tests
+# make test-fast ROOM=align/rows   the quick tests of one room and the rules of the tree (no ROOM: of all)
 # make lint    ruff and pyright
 # make graph   circles and arrows between the modules of the tree
 # make bench   DPO timed against TRL's trainer; saves runs/bench (BENCH_ARGS=--full for the sweep)
 # make setup   only the set-up (EXTRA=cpu or gpu, PYTHON=python3.11)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench graph lint lock clean
+.PHONY: help setup demo test test-fast bench graph lint lock clean
 
 # Once chosen, the extra stays; at first an NVIDIA driver decides.
 INSTALLED := $(firstword $(patsubst .venv/.installed-%,%,$(wildcard .venv/.installed-*)))
@@ -40,6 +41,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(STAMP)
+	@$(BIN)/python -m pytest -m "not slow and not vllm" -q $(if $(ROOM),tests/$(ROOM) tests/tree/test_import_graph.py tests/tree/test_dependency_rule.py)
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.dpo_vs_trl $(BENCH_ARGS)
