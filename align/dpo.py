@@ -32,39 +32,32 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from align.config.library_sections import STAGE_OWNS, section
-from align.dev_check import hold_out, open_dev_check
 from align.dev_check.recipe import DPO_PASSES
 from align.errors import AlignError
 from align.inputs.chat import sees_images
-from align.inputs.training_data import CheckedRows, DataSection, check_rows, lazy_dataset
-from align.models.loading import ModelSection, load_model, load_processor
-from align.progress import quiet_libraries, say
+from align.inputs.training_data import CheckedRows, DataSection, lazy_dataset
+from align.models.loading import ModelSection, load_model
 from align.rows.schema import PreferenceRow
 from align.run.folder import RunFolder
-from align.run.processes import wait_for_main
 from align.trainers.objectives.recipe import ObjectiveSection
-from align.training.efficiency import Efficiency
 from align.training.loop import (
     Sharing,
     build,
     check_supervision,
-    manifest_metrics,
     sharing_config,
-    train,
     trainer_arguments,
 )
+from align.training.stage import MAX_LENGTH, run_training
 from align.training.stores import FeatureStoreSection, ReferenceStoreSection
 from align.tuning.initialisation import calibration_batches
 from align.tuning.method_sections import TrainingRecipe
 from align.tuning.method_start import finish_start, prepare_start
 from align.tuning.methods import MethodPlan, method_plan
 from align.tuning.placement import Placement, learning_rate_lookup
-from align.tuning.save_trained import save_trained
 
 if TYPE_CHECKING:
     from align.trainers.objective_trainer import ObjectiveDPOTrainer
 
-MAX_LENGTH = 2048
 _REFERENCE = "the reference is the model with the adapter off"
 _OWNED = STAGE_OWNS | {
     "sync_ref_model": _REFERENCE,
@@ -111,47 +104,7 @@ def run(recipe: Recipe) -> RunFolder:
         AlignError: no usable pair, a checkpoint that cannot be trained, a reference that is not the
             starting model, a loss that is not a number.
     """
-    inputs = {"model": recipe.model, **recipe.data.inputs()}
-    folder = RunFolder.open(recipe, inputs=inputs | ({} if recipe.dev is None else recipe.dev.inputs()))
-    if folder.is_complete:
-        return folder
-    with folder:
-        quiet_libraries()
-        wait_for_main()
-        say(f"DPO of {recipe.model.path} on {recipe.data.path}")
-        processor = load_processor(recipe.model)
-        max_length = recipe.trainer.given().get("max_length", MAX_LENGTH)
-        lacks = recipe.objective.lacks
-        checked, heldout = hold_out(
-            recipe.dev,
-            recipe.data,
-            check_rows(PreferenceRow, recipe.data, processor, max_length, folder, lacks),
-            lambda data, name: check_rows(
-                PreferenceRow, data, processor, max_length, folder, quarantine_name=name
-            ),
-        )
-        dev = open_dev_check(
-            recipe.dev,
-            recipe.keep,
-            folder,
-            processor,
-            image_root=recipe.data.image_root,
-            rows=checked.rows,
-            lengths=checked.lengths,
-            passes=DPO_PASSES,
-            heldout=heldout,
-        )
-        trainer, plan, where = _trainer(recipe, folder, processor, checked)
-        where.show(trainer.args.learning_rate)
-        efficiency = Efficiency(trainer)
-        results = train(trainer, folder, "DPO", dev)
-        following = save_trained(trainer, plan, recipe.model, folder, processor)
-        efficiency.write(folder, where)
-    metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
-    metrics |= {} if dev is None else dev.metrics()
-    metrics["stores"] = trainer.store_counts()
-    folder.complete(metrics=metrics, next_step=following)
-    return folder
+    return run_training(recipe, PreferenceRow, "DPO", DPO_PASSES, _trainer, recipe.objective.lacks)
 
 
 def check_first_step(logs: dict[str, Any], loss_types: list[str], tolerance: float) -> None:

@@ -1,5 +1,6 @@
 """What SFT and DPO share around TRL's trainers.
 
+stage.py          the story of both: rows, model, trainer, dev check, training, what is left
 loop.py           arguments, progress, checkpoints, resume, results
 stores.py         where a run's reference and feature stores are
 efficiency.py     what a run cost: memory by part, time a step, sizes

@@ -1,0 +1,87 @@
+"""The story that SFT and DPO have in common: rows, model, trainer, dev check, training, what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from align.dev_check import hold_out, open_dev_check
+from align.inputs.training_data import CheckedRows, check_rows
+from align.models.loading import load_processor
+from align.progress import quiet_libraries, say
+from align.rows.schema import PreferenceRow, SFTRow
+from align.run.folder import RunFolder
+from align.run.processes import wait_for_main
+from align.training.efficiency import Efficiency
+from align.training.loop import manifest_metrics, train
+from align.tuning.methods import MethodPlan
+from align.tuning.placement import Placement
+from align.tuning.save_trained import save_trained
+
+MAX_LENGTH = 2048
+"""`trainer.max_length` where the recipe says none, in tokens, image tokens included."""
+
+R = TypeVar("R", SFTRow, PreferenceRow)
+MakeTrainer = Callable[[Any, RunFolder, Any, CheckedRows[R]], tuple[Any, MethodPlan, Placement]]
+"""(recipe, folder, processor, rows) -> the trainer on a loaded model, what trains of it, and where."""
+
+
+def run_training(
+    recipe: Any,
+    row: type[R],
+    title: str,
+    passes: float,
+    make_trainer: MakeTrainer[R],
+    lacks: Callable[[R], str] = lambda row: "",
+) -> RunFolder:
+    """Train by a recipe of `align sft` or `align dpo`, and leave a finished stage folder.
+
+    Args:
+        row: what the data holds.
+        title: what a person reads: SFT, DPO.
+        passes: forward and backward passes that a row costs, for the price of dev checks.
+        make_trainer: loads the model and builds the stage's own trainer.
+        lacks: what the recipe needs and a row has not, in words; empty for a row that has all.
+
+    Raises:
+        AlignError: no usable row, a checkpoint that cannot be trained, a loss that is not a number.
+    """
+    inputs = {"model": recipe.model, **recipe.data.inputs()}
+    folder = RunFolder.open(recipe, inputs=inputs | ({} if recipe.dev is None else recipe.dev.inputs()))
+    if folder.is_complete:
+        return folder
+    with folder:
+        quiet_libraries()
+        wait_for_main()
+        say(f"{title} of {recipe.model.path} on {recipe.data.path}")
+        processor = load_processor(recipe.model)
+        max_length = recipe.trainer.given().get("max_length", MAX_LENGTH)
+        checked, heldout = hold_out(
+            recipe.dev,
+            recipe.data,
+            check_rows(row, recipe.data, processor, max_length, folder, lacks),
+            lambda data, name: check_rows(row, data, processor, max_length, folder, quarantine_name=name),
+        )
+        dev = open_dev_check(
+            recipe.dev,
+            recipe.keep,
+            folder,
+            processor,
+            image_root=recipe.data.image_root,
+            rows=checked.rows,
+            lengths=checked.lengths,
+            passes=passes,
+            heldout=heldout,
+        )
+        trainer, plan, where = make_trainer(recipe, folder, processor, checked)
+        where.show(trainer.args.learning_rate)
+        efficiency = Efficiency(trainer)
+        results = train(trainer, folder, title, dev)
+        following = save_trained(trainer, plan, recipe.model, folder, processor)
+        efficiency.write(folder, where)
+    metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
+    metrics |= {} if dev is None else dev.metrics()
+    if hasattr(trainer, "store_counts"):
+        metrics["stores"] = trainer.store_counts()
+    folder.complete(metrics=metrics, next_step=following)
+    return folder
