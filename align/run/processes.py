@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -19,7 +20,8 @@ def wait_for_main() -> None:
 
 
 def end_processes() -> None:
-    """Under `accelerate launch`: closes the process group that the trainer opened.
+    """Under `accelerate launch`: closes the process group that the trainer opened; call it where nothing of the
+    training is in scope any more.
 
     An interpreter that exits with the group open tears gloo's threads down in any order, and now and then
     aborts after all its work is done (`terminate called without an active exception`).
@@ -27,4 +29,5 @@ def end_processes() -> None:
     import torch.distributed as distributed
 
     if distributed.is_available() and distributed.is_initialized():
+        gc.collect()  # a trainer is full of cycles, and its DDP wrapper holds the group and so its threads
         distributed.destroy_process_group()

@@ -41,8 +41,8 @@ def main() -> None:
         images = [len(row["images"]) for row in rows]
         world = trainer.accelerator.num_processes
         out.write_text(json.dumps({"losses": record.losses, "images": images, "processes": world}))
-    end_processes()
 
 
 if __name__ == "__main__":
     main()
+    end_processes()
