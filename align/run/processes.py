@@ -20,8 +20,8 @@ def wait_for_main() -> None:
 
 
 def end_processes() -> None:
-    """Under `accelerate launch`: closes the process group that the trainer opened; call it where nothing of the
-    training is in scope any more.
+    """Under `accelerate launch`: closes the process group that the trainer opened; call it where nothing
+    of the training is in scope any more.
 
     An interpreter that exits with the group open tears gloo's threads down in any order, and now and then
     aborts after all its work is done (`terminate called without an active exception`).
