@@ -1,7 +1,7 @@
 """Intervals and tests for differences between two checkpoints that answered the same samples.
 
 The unit of resampling is the cluster (the image): answers about one image are not independent, and
-treating them so makes intervals too narrow (Miller 2024, "Adding Error Bars to Evals",
+treating them so makes intervals too narrow ("Adding Error Bars to Evals", Miller 2024,
 arXiv:2411.00640). All metrics are ratios of sums, given as per-cluster sums:
 
     values: float64 [C, 2K], C clusters; columns 0..K-1 the numerators and K..2K-1 the denominators of

@@ -14,7 +14,7 @@ from align.scoring.normalise import clean, normalise, normalise_evalai
 
 Mode = Literal["official", "strict"]
 SHORT_ANSWER = "{question}\nAnswer the question using a single word or phrase."
-"""LLaVA-1.5's prompt for short answers (arXiv:2310.03744, table 1)."""
+"""LLaVA-1.5's prompt for short answers (Liu et al. 2023, arXiv:2310.03744, table 1)."""
 
 
 def vqa_accuracy(answer: str, annotators: Sequence[str], mode: Mode = "official") -> float:

@@ -14,6 +14,7 @@ import pytest
 
 from align.pipeline.stages import OWN_STAGES
 from tests.repository import REPO
+from tests.tree.papers import page
 
 PACKAGES = ("align", "data_tools", "evals")
 FORBIDDEN = {
@@ -155,3 +156,11 @@ def test_no_pattern_is_possessive() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and possessive.search(node.value)
     ]
     assert not found
+
+
+def test_the_page_of_papers_is_as_the_docstrings_say() -> None:
+    assert (REPO / "docs" / "papers.md").read_text() == page(), "python -m tests.tree.papers > docs/papers.md"
+    assert (
+        "| Rohrbach et al., 2018 | [1809.02156](https://arxiv.org/abs/1809.02156) | `evals/tasks/chair.py` |"
+        in page()
+    )

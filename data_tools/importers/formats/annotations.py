@@ -2,7 +2,8 @@
 
 https://cocodataset.org/#format-data, https://visualqa.org/vqa_v1_challenge.html (v2 has the same form) and
 https://cs.stanford.edu/people/dorarad/gqa/download.html. The questions' and captions' wording is LLaVA-1.5's
-(Liu et al., arXiv:2310.03744, table 7). `align instructions` makes dialogues and mixtures of the same files.
+(Liu et al. 2023, arXiv:2310.03744, table 7). `align instructions` makes dialogues and mixtures of the same
+files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """VLFeedback: four rated answers a question, of which pairs are made.
 
 https://huggingface.co/datasets/MMInstruction/VLFeedback. An answer's score is the mean of its ratings (1 to
-5) for helpfulness, ethical considerations and visual faithfulness, as in Silkie (Li et al.,
+5) for helpfulness, ethical considerations and visual faithfulness, as in Silkie (Li et al. 2023,
 arXiv:2312.10665); the pairs with the widest gaps come first, and the gap is kept as `meta.margin`.
 """
 
