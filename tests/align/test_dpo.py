@@ -67,7 +67,7 @@ def test_killed_and_resumed_equals_undisturbed(
         references.append((trainer.ref_model, set(trainer.model.peft_config)))
         return results
 
-    monkeypatch.setattr(dpo, "train", watched)
+    monkeypatch.setattr("align.training.stage.train", watched)
     resumed = dpo.run(load_recipe(dpo.Recipe, recipe)).final
     assert references == [(None, {"default"})]
     assert digest_file(resumed / WEIGHTS) == digest_file(dpo_run / WEIGHTS)

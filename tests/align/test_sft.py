@@ -49,7 +49,7 @@ def test_adapter_moves_and_base_does_not(
         seen["trained"] = list(adapter)
         return results
 
-    monkeypatch.setattr(sft, "train", watched)
+    monkeypatch.setattr("align.training.stage.train", watched)
     _run(sft_recipe(tmp_path, base_checkpoint, tiny_world, trainer__max_steps=2))
     assert seen["before"] == seen["after"]
     assert len(seen["before"]) > 100

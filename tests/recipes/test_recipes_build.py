@@ -114,7 +114,7 @@ def trainer_of(stage: Any, recipe: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     def stop(trainer: Any, *_: Any) -> None:
         raise Built(trainer)
 
-    monkeypatch.setattr(stage, "train", stop)
+    monkeypatch.setattr("align.training.stage.train", stop)
     with pytest.raises(Built) as caught:
         stage.run(recipe)
     return caught.value.trainer

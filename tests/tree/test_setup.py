@@ -78,7 +78,7 @@ def test_cpu_environment_is_the_locked_one(installer: ModuleType) -> None:
 
 def test_make_sets_up_once_and_again_when_the_lock_changes(tmp_path: Path) -> None:
     for name in MAKE_INPUTS:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
     stamp = tmp_path / ".venv" / ".installed-cpu"
     stamp.parent.mkdir()
@@ -96,7 +96,7 @@ def test_make_sets_up_once_and_again_when_the_lock_changes(tmp_path: Path) -> No
 
 def test_make_without_a_fitting_python_says_so(tmp_path: Path) -> None:
     for name in MAKE_INPUTS:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
     command = ["make", "setup", "PYTHON=no-such-python", "EXTRA=cpu"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -108,7 +108,7 @@ def test_make_without_a_fitting_python_says_so(tmp_path: Path) -> None:
 def test_failed_step_shows_the_end_of_the_log_and_what_to_do(tmp_path: Path) -> None:
     """An environment without pip makes the first pip step fail, as a refused download would."""
     for name in MAKE_INPUTS:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True)
     command = ["make", "setup", f"PYTHON={sys.executable}", "EXTRA=cpu"]
@@ -150,7 +150,7 @@ def test_repair_defines_the_ops_when_the_compiled_ones_do_not_load(tmp_path: Pat
     assert "operator torchvision::nms does not exist" in unaided.stderr
     script = (
         "import sys, importlib.util\n"
-        "from align import torchvision_ops as ops\n"
+        "from align.doctor import torchvision_ops as ops\n"
         "ops.activate(); ops.activate()\n"
         "assert sum(finder is ops._Finder for finder in sys.meta_path) == 1\n"
         "assert importlib.util.find_spec('torchvision') and 'torch' not in sys.modules\n"
@@ -170,7 +170,7 @@ def test_repair_leaves_a_loading_library_alone(tmp_path: Path) -> None:
     library = next(dynload.glob("_struct*.so")).read_bytes()
     root = fake_torchvision(tmp_path, library)
     script = (
-        "from align import torchvision_ops as ops; from pathlib import Path\n"
+        "from align.doctor import torchvision_ops as ops; from pathlib import Path\n"
         f"assert ops.define_missing_ops(Path({str(root / 'torchvision')!r})) is False\n"
         "import torch; assert not hasattr(torch.ops.torchvision, 'nms')"
     )

@@ -229,7 +229,7 @@ def train(
         },
     }
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "train", kept)
+        patch.setattr("align.training.stage.train", kept)
         folder = stage.run(validate(stage.Recipe, {"run_dir": run_dir, **values}, where="test"))
     losses = [json.loads(line)["loss"] for line in (folder.final / "train_log.jsonl").open()]
     assert len(losses) == 3 and all(map(math.isfinite, losses))

@@ -12,6 +12,7 @@ from align import dpo, sft
 from align.config.recipe import load_recipe, validate
 from align.errors import AlignError, RecipeError
 from align.models.loading import ModelSection, load_model
+from align.training.loop import train
 from align.tuning.lora import LoraSection, lora_plan
 from align.tuning.placement import place_dropout, placement
 from tests.training_recipes import dpo_recipe, preference_rows, sft_recipe
@@ -144,7 +145,7 @@ def test_each_component_has_its_rate_from_first_to_last_step(
     twins: Twins, tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
-    own = sft.train
+    own = train
 
     def watched(trainer: Any, *rest: Any) -> dict[str, float]:
         results = own(trainer, *rest)
@@ -155,7 +156,7 @@ def test_each_component_has_its_rate_from_first_to_last_step(
                 seen[names[id(parameter)]] = (group["initial_lr"], group["lr"], group["weight_decay"])
         return results
 
-    monkeypatch.setattr(sft, "train", watched)
+    monkeypatch.setattr("align.training.stage.train", watched)
     recipe = sft_recipe(
         tmp_path,
         twins("llava"),

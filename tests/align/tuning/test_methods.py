@@ -12,6 +12,7 @@ from align import dpo, merge, sft
 from align.config.recipe import load_recipe, validate
 from align.errors import AlignError
 from align.models.loading import ModelSection, load_model
+from align.training.loop import train
 from align.tuning.lora import LoraSection, lora_plan
 from align.tuning.methods import method_plan
 from tests.repository import REPO
@@ -118,7 +119,7 @@ def test_trained_is_loaded_is_merged(
 ) -> None:
     from peft import PeftModel
 
-    case, own = CASES[name], sft.train
+    case, own = CASES[name], train
     trained: list[Any] = []
 
     def watched(trainer: Any, *rest: Any) -> dict[str, float]:
@@ -126,7 +127,7 @@ def test_trained_is_loaded_is_merged(
         trained.append(_probe(trainer.model))
         return results
 
-    monkeypatch.setattr(sft, "train", watched)
+    monkeypatch.setattr("align.training.stage.train", watched)
     recipe = sft_recipe(
         tmp_path,
         twins("llava"),
