@@ -6,29 +6,17 @@ it. Here that text is made with each run written as one token and the rest of th
 tokenizer then sees the same words before and after the image as in training, so that the count is exact even
 where a line break merges with its neighbour, and no image is decoded.
 
-The rules are the processors' own, of transformers/models/*/processing_*.py 5.19; a test compares each family
-with its processor on hundreds of random sizes.
+The rules stand with their families (`align.models.families`); here they are put to a whole text.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from align.errors import AlignError
-
-Size = tuple[int, int]
-"""(height, width) in pixels."""
-
-
-@dataclass(frozen=True)
-class Expansion:
-    """Text in which each run of image tokens is written once, and the number of tokens left out."""
-
-    text: str
-    extra: int
+from align.models.families import known_processors, processor_facts
+from align.models.image_rules import Expansion, Size
 
 
 class ImageTokens:
@@ -42,22 +30,22 @@ class ImageTokens:
     """
 
     def __init__(self, processor: Any) -> None:
-        name = type(processor).__name__
-        if not has_rule(processor):
+        facts = processor_facts(processor)
+        if facts is None:
             raise AlignError(
-                f"no rule how many tokens an image takes in {name}",
-                fix=f"known processors: {', '.join(sorted(_RULES))}. Others train with "
+                f"no rule how many tokens an image takes in {type(processor).__name__}",
+                fix=f"known processors: {', '.join(sorted(known_processors()))}. Others train with "
                 "trainer.max_length: null, where no row is counted, and without the section dev",
             )
-        self._processor, self._rule = processor, _RULES[name]
-        self._places = getattr(processor, "image_token", None) if name != "Blip2Processor" else None
+        self._processor, self._facts = processor, facts
+        self._places = getattr(processor, "image_token", None) if facts.place == "image token" else None
         self._known: dict[tuple[Size, bool], Expansion] = {}
 
     def of(self, size: Size, alone: bool = True) -> Expansion:
         """What an image of this size becomes; `alone`: it is the row's only one."""
         key = (size, alone)
         if key not in self._known:
-            self._known[key] = self._rule(self._processor, size, alone)
+            self._known[key] = self._facts.image(self._processor, size, alone)
         return self._known[key]
 
     def expand(self, segments: Sequence[str], sizes: Sequence[Size]) -> tuple[list[str], int]:
@@ -76,100 +64,16 @@ class ImageTokens:
             )
         left, expanded = iter(images), []
         for segment in segments:
-            text = _replaced(segment, self._places, left)
-            expanded.append(_finish(self._processor, segment, text))
+            expanded.append(self._placed(segment, self._places, left))
         return expanded, extra
+
+    def _placed(self, segment: str, place: str, images: Iterator[Expansion]) -> str:
+        """A segment with its images in place, and what else its processor does to one that has images."""
+        first, *rest = segment.split(place)
+        text = first + "".join(next(images).text + part for part in rest)
+        return self._facts.finish(self._processor, segment, text) if rest and self._facts.finish else text
 
 
 def has_rule(processor: Any) -> bool:
     """Whether it is known how many tokens an image takes in this processor."""
-    return type(processor).__name__ in _RULES
-
-
-def _replaced(segment: str, place: str, images: Any) -> str:
-    first, *rest = segment.split(place)
-    return first + "".join(next(images).text + part for part in rest)
-
-
-def _finish(processor: Any, segment: str, text: str) -> str:
-    """What two processors do to the whole text of a segment that has images."""
-    name, place = type(processor).__name__, processor.image_token
-    if place not in segment:
-        return text
-    if name == "PaliGemmaProcessor":
-        end = text.rfind(place) + len(place)
-        return f"{text[:end]}{processor.tokenizer.bos_token}{text[end:]}"
-    if name == "Idefics2Processor":
-        fake = processor.fake_image_token
-        return re.sub(rf"{re.escape(fake)}(?=[^\s<])", f"{fake} ", text.replace(fake + fake, fake))
-    return text
-
-
-def _counted(processor: Any, size: Size, alone: bool) -> Expansion:
-    """A run of image tokens and nothing else."""
-    counted = processor._get_num_multimodal_tokens(image_sizes=[list(size)])
-    return Expansion(processor.image_token, int(counted.num_image_tokens[0]) - 1)
-
-
-def _llava_onevision(processor: Any, size: Size, alone: bool) -> Expansion:
-    """Tiles for an only image; several images get one tile and a newline each."""
-    if alone:
-        return _counted(processor, size, alone)
-    tokens = processor.num_image_tokens + 1 - (processor.vision_feature_select_strategy == "default")
-    return Expansion(processor.image_token, tokens - 1)
-
-
-def _internvl(processor: Any, size: Size, alone: bool) -> Expansion:
-    patches = processor.image_processor.get_number_of_image_patches(*size, {})
-    text = processor.start_image_token + processor.image_token + processor.end_image_token
-    return Expansion(text, processor.image_seq_length * patches - 1)
-
-
-def _idefics3(processor: Any, size: Size, alone: bool) -> Expansion:
-    """Tiles by row and column, then the whole image."""
-    _, rows, columns = processor.image_processor.get_number_of_image_patches(*size, {})
-    inputs = {"rows": [[rows]], "cols": [[columns]]}
-    return _collapse(processor.replace_image_token(inputs, 0), processor.image_token)
-
-
-def _idefics2(processor: Any, size: Size, alone: bool) -> Expansion:
-    """A fixed number of latents, five times where images are split into four."""
-    fake, pieces = processor.fake_image_token, 5 if processor.image_processor.do_image_splitting else 1
-    text = f"{fake}{processor.image_token}{fake}" * pieces
-    return Expansion(text, (processor.image_seq_len - 1) * pieces)
-
-
-def _gemma3(processor: Any, size: Size, alone: bool) -> Expansion:
-    if processor.image_processor.do_pan_and_scan:
-        raise AlignError(
-            "Gemma 3's pan and scan is not counted", fix="set do_pan_and_scan: false in the processor's files"
-        )
-    return _collapse(processor.full_image_sequence, processor.tokenizer.image_token)
-
-
-def _blip2(processor: Any, size: Size, alone: bool) -> Expansion:
-    """The query tokens before all text."""
-    return Expansion("", processor.num_query_tokens)
-
-
-def _collapse(text: str, token: str) -> Expansion:
-    """Each run of `token` written once."""
-    short = re.sub(f"(?:{re.escape(token)})+", token, text)
-    return Expansion(short, text.count(token) - short.count(token))
-
-
-_RULES: dict[str, Callable[[Any, Size, bool], Expansion]] = {
-    "Blip2Processor": _blip2,
-    "Gemma3Processor": _gemma3,
-    "Idefics2Processor": _idefics2,
-    "Idefics3Processor": _idefics3,
-    "InternVLProcessor": _internvl,
-    "LlavaNextProcessor": _counted,
-    "LlavaOnevisionProcessor": _llava_onevision,
-    "LlavaProcessor": _counted,
-    "PaliGemmaProcessor": _counted,
-    "Qwen2VLProcessor": _counted,
-    "Qwen2_5_VLProcessor": _counted,
-    "Qwen3VLProcessor": _counted,
-    "SmolVLMProcessor": _idefics3,
-}
+    return processor_facts(processor) is not None

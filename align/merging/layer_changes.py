@@ -24,7 +24,8 @@ from align.merging.adapter_layers import AdapterLayers, put_on
 from align.merging.quantized_base import as_trained, quantized_weights
 from align.models.adapter_folder import Adapter
 from align.models.checkpoint_weights import CheckpointWeights, open_weights
-from align.models.families import FAMILIES, Family
+from align.models.families import known_modules
+from align.models.family import Modules
 from align.progress import say
 from align.serving.adapters import ignored_tensors, why_merge
 
@@ -164,7 +165,7 @@ def _compare_module(
     import torch
 
     exact = layers.merged(module, tensors) if module in layers.modules else {}
-    family = FAMILIES.get(after.model.config.model_type)
+    modules = known_modules(after.model.config.model_type)
     for leaf, tensor in tensors.items():
         name = join(module, leaf)
         found = after.tensor(name)
@@ -172,7 +173,7 @@ def _compare_module(
             kept = torch.equal(layers.whole[name].to(found.dtype), found)
             (changes.replaced if kept else changes.stray).append(name)
         elif leaf in exact and (leaf == "weight" or not torch.equal(exact[leaf], tensor.float())):
-            change = _layer_change(name, family, tensor.float(), exact[leaf], found, tolerance)
+            change = _layer_change(name, modules, tensor.float(), exact[leaf], found, tolerance)
             changes.layers.append(change)
         elif torch.equal(tensor.to(found.dtype), found):
             changes.untouched += 1
@@ -182,7 +183,7 @@ def _compare_module(
 
 def _layer_change(
     name: str,
-    family: Family | None,
+    modules: Modules | None,
     base: torch.Tensor,
     exact: torch.Tensor,
     found: torch.Tensor,
@@ -204,7 +205,7 @@ def _layer_change(
     norm = max(float(base.norm()), 1e-30)
     return LayerChange(
         parameter=name,
-        component=(family.component_of(name) if family else None) or "model",
+        component=(modules.component_of(name) if modules else None) or "model",
         status=status,
         relative_change=float(change.norm()) / norm,
         expected_change=size / norm,

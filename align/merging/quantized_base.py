@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
 from align.models.loading import not_quantized
-from align.models.proposal import known_family
+from align.models.proposal import checked_modules
 
 if TYPE_CHECKING:
     import torch
@@ -54,13 +54,13 @@ def quantized_weights(model: PreTrainedModel, quantization: str) -> dict[str, bo
 
     if quantization == "none":
         return {}
-    family = known_family(model.config)
+    modules = checked_modules(model.config)
     skipped = not_quantized(model.config.model_type, model.config)
     return {
         f"{name}.weight": isinstance(module, Conv1D)
         for name, module in model.named_modules()
         if (type(module) is torch.nn.Linear or isinstance(module, Conv1D))
-        and family.component_of(name) in ("language", "cross_attention")
+        and modules.component_of(name) in ("language", "cross_attention")
         and not any(f".{part}." in f".{name}." for part in skipped)
     }
 

@@ -1,6 +1,9 @@
 """Checkpoints and families: what is in a model, where, and how it is loaded.
 
-families.py            where vision, connector and language sit in a `model_type`
+family.py              what is known of a family: one record, every fact given
+families/              the records, one file a family
+image_rules.py         what an image's size becomes in text: a family's rule and its shared arithmetic
+lora_places.py         where LoRA goes, by component
 proposal.py            an unknown `model_type` read by structure; shown, never used unconfirmed
 loading.py             a base with its processor, quantised or not, every weight frozen
 image_words.py         what a tokenizer turns into visual input, from its files alone
@@ -11,7 +14,6 @@ checkpoint_weights.py  a checkpoint's tensors one at a time, by parameter name
 
 Inside:
 
-processors.py          processors of transformers that training cannot take as they are
-backbone.py            last hidden states where a class returns none
+paligemma_processor.py PaliGemma's processor, mended
 quantized_shapes.py    the shapes of 4-bit and 8-bit layers
 """

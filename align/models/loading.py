@@ -11,10 +11,9 @@ from pydantic import Field
 from align.config.model_ref import ModelRef
 from align.config.recipe import Strict
 from align.errors import AlignError
-from align.inputs.chat import tokenizer_of
-from align.models.backbone import offer_backbone
-from align.models.families import Family, confirm, family_of, reads_images
-from align.models.proposal import known_family
+from align.models.families import FAMILIES, confirm, modules_of, processor_facts, reads_images
+from align.models.family import Modules
+from align.models.proposal import checked_modules
 from align.progress import say
 
 if TYPE_CHECKING:
@@ -36,9 +35,9 @@ class FamilySection(Strict):
     layers: list[str] = Field(default=[], description="those of `connector` that are one linear layer")
     cross_attention: str = Field(default="", description="regular expression for cross-attention modules")
 
-    def family(self) -> Family:
+    def modules(self) -> Modules:
         """The same as `align.models.families` keeps it."""
-        return Family(
+        return Modules(
             vision=self.vision,
             tower=self.tower,
             connector=tuple(self.connector),
@@ -81,8 +80,6 @@ def load_processor(section: ModelSection) -> ProcessorMixin | PreTrainedTokenize
     """
     from transformers import AutoProcessor, AutoTokenizer, ProcessorMixin
 
-    from align.models.processors import mended
-
     check_folder(section)
     sees = is_vision_language(section)
     files = "processor_config.json / preprocessor_config.json and the tokenizer's files"
@@ -102,11 +99,13 @@ def load_processor(section: ModelSection) -> ProcessorMixin | PreTrainedTokenize
         not isinstance(processor, ProcessorMixin) or getattr(processor, "image_processor", None) is None
     ):
         raise AlignError("the checkpoint has no image processor", where=section.path, fix=fix)
-    processor = mended(processor)
+    facts = processor_facts(processor)
+    if facts is not None and facts.mend is not None:
+        processor = facts.mend(processor)
     if section.chat_template is not None:
         processor.chat_template = _read_template(section.chat_template)
     if not processor.chat_template:  # BLIP-2's constructor drops it; its tokenizer has it
-        processor.chat_template = getattr(tokenizer_of(processor), "chat_template", None)
+        processor.chat_template = getattr(getattr(processor, "tokenizer", processor), "chat_template", None)
     if not processor.chat_template:
         fix = "set `chat_template`, beside the model's path, to a Jinja file"
         raise AlignError("the checkpoint has no chat template", where=section.path, fix=fix)
@@ -132,7 +131,7 @@ def is_vision_language(section: ModelSection) -> bool:
             f"cannot read the config: {first_line(error)}", where=section.path, fix=fix
         ) from error
     if section.family is not None:
-        confirm(str(config.get("model_type")), section.family.family())
+        confirm(str(config.get("model_type")), section.family.modules())
     return reads_images(config)
 
 
@@ -180,8 +179,15 @@ def load_model(section: ModelSection) -> PreTrainedModel:
     if section.attn_implementation == "sdpa" and getattr(text, "attn_logit_softcapping", None):
         say("  sdpa leaves out this model's soft-capped attention, which vLLM has. Closer to serving:")
         say("  model.attn_implementation: flash_attention_2, or eager, which is slow")
-    offer_backbone(model)
+    offer_hidden_states(model)
     return model.requires_grad_(False).eval()
+
+
+def offer_hidden_states(model: PreTrainedModel) -> None:
+    """Give the model the `base_model` that TRL's trainers ask for, in a family whose class has none."""
+    family = FAMILIES.get(model.config.model_type)
+    if family is not None and family.hidden_states is not None:
+        family.hidden_states(model)
 
 
 def weights_digest(model: PreTrainedModel) -> dict[str, str]:
@@ -259,8 +265,8 @@ def _quantization_arguments(section: ModelSection) -> dict[str, Any]:
 
 def not_quantized(model_type: str, config: Any = None) -> list[str]:
     """Names of the modules that stay as they are in a quantised model: all but the language model."""
-    family = known_family(config) if config is not None else family_of(model_type)
-    return ["lm_head", *filter(None, (family.tower, *family.connector))]
+    modules = checked_modules(config) if config is not None else modules_of(model_type)
+    return ["lm_head", *filter(None, (modules.tower, *modules.connector))]
 
 
 def _device() -> torch.device:
@@ -277,11 +283,11 @@ def _check_quantized(model: PreTrainedModel, section: ModelSection) -> None:
     """Skip lists go by names that change between releases: look at what was quantised."""
     from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
-    family = known_family(model.config)
+    modules = checked_modules(model.config)
     kinds = (Linear4bit, Linear8bitLt)
     quantized = [name for name, module in model.named_modules() if isinstance(module, kinds)]
     decoder = ("language", "cross_attention")
-    outside = [name for name in quantized if family.component_of(name) not in decoder]
+    outside = [name for name in quantized if modules.component_of(name) not in decoder]
     if outside or not quantized:
         what = f"quantised outside the language model: {outside[:3]}" if outside else "nothing was quantised"
         raise AlignError(

@@ -14,7 +14,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
-from align.models.families import Family, UnknownFamily, family_of, reads_images
+from align.models.families import UnknownFamily, modules_of, reads_images
+from align.models.family import Modules
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,8 +24,8 @@ _ATTENTION = re.compile(r"attn|attention")
 _CROSS = re.compile(r"cross_?att")
 
 
-def known_family(config: Any) -> Family:
-    """The family of the model that `config` describes.
+def checked_modules(config: Any) -> Modules:
+    """Where the parts sit of the model that `config` describes, as written down or confirmed.
 
     Args:
         config: transformers' `PreTrainedConfig`.
@@ -33,7 +34,7 @@ def known_family(config: Any) -> Family:
         AlignError: an unknown `model_type`; shows what it would be, to be confirmed.
     """
     try:
-        return family_of(config.model_type)
+        return modules_of(config.model_type)
     except UnknownFamily as error:
         raise AlignError(
             f"model_type {config.model_type!r} is not a known family; by its structure it would be:\n"
@@ -43,8 +44,8 @@ def known_family(config: Any) -> Family:
         ) from error
 
 
-def propose(config: Any) -> Family:
-    """The family of the model that `config` describes; takes no weights, and hardly any memory.
+def propose(config: Any) -> Modules:
+    """The modules of the model that `config` describes; takes no weights, and hardly any memory.
 
     Args:
         config: transformers' `PreTrainedConfig`.
@@ -55,8 +56,8 @@ def propose(config: Any) -> Family:
     return inspect(_on_meta(config))
 
 
-def inspect(model: Any) -> Family:
-    """The family of a built model, with or without weights.
+def inspect(model: Any) -> Modules:
+    """The modules of a built model, with or without weights.
 
     Raises:
         AlignError: no token embedding.
@@ -69,12 +70,14 @@ def inspect(model: Any) -> Family:
     language = _grown(_parent(embedding), avoid=patches)
     cross = _cross_attention(modules)
     if not patches:
-        return Family(language=language, cross_attention=cross)
+        return Modules(
+            vision=None, tower=None, connector=(), language=language, layers=(), cross_attention=cross
+        )
     tower = _grown(_parent(patches[0]), avoid=[embedding])
     head = _name_of(modules, model.get_output_embeddings())
     connector = _beside(modules, [tower, language, head or ""]) or _inside_tower(modules, tower, patches)
     linear = tuple(name for name in connector if not list(modules[name].children()))
-    return Family(
+    return Modules(
         vision=_blocks(modules, tower),
         tower=tower,
         connector=connector,
@@ -84,9 +87,9 @@ def inspect(model: Any) -> Family:
     )
 
 
-def as_recipe(family: Family) -> str:
+def as_recipe(modules: Modules) -> str:
     """The proposal as lines of a recipe: the section that confirms it."""
-    given = {name: value for name, value in asdict(family).items() if value}
+    given = {name: value for name, value in asdict(modules).items() if value}
     lines = [f"    {name}: {json.dumps(value)}" for name, value in given.items()]
     return "\n".join(["  model:", "   family:", *lines])
 

@@ -14,8 +14,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from align.errors import AlignError
-from align.models.backbone import offer_backbone
-from align.models.loading import ModelSection, first_line, is_vision_language, not_quantized
+from align.models.loading import (
+    ModelSection,
+    first_line,
+    is_vision_language,
+    not_quantized,
+    offer_hidden_states,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,7 +54,7 @@ def meta_model(section: ModelSection) -> PreTrainedModel:
     model.requires_grad_(False)
     if section.quantization != "none":
         _quantize(model, section.quantization)
-    offer_backbone(model)
+    offer_hidden_states(model)
     return model.eval()
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from align.errors import AlignError
 from align.inputs.image_tokens import Size
+from align.models.families import FAMILIES
 from align.models.live_memory import LiveMemory
 from align.trainers.pair_collator import image_blocks
 from align.trainers.shared_row import Branch, Group, pack
@@ -147,25 +148,9 @@ def image_processor_of(config: Any) -> Any:
 def _processor_settings(config: Any, vision: Any) -> dict[str, Any]:
     side = getattr(vision, "image_size", None)
     side = side[0] if isinstance(side, (list, tuple)) else side
-    square = {"height": side, "width": side}
-    settings: dict[str, dict[str, Any]] = {
-        "llava": {"size": {"shortest_edge": side}, "crop_size": square},
-        "llava_next": {"size": {"shortest_edge": side}, "crop_size": square},
-        "llava_onevision": {"size": square},
-        "internvl": {"size": square, "crop_to_patches": True},
-        "gemma3": {"size": square},
-        "paligemma": {"size": square},
-        "blip-2": {"size": square},
-        "idefics3": {
-            "max_image_size": {"longest_edge": side},
-            "size": {"longest_edge": 4 * side if side else None},
-        },
-        "smolvlm": {
-            "max_image_size": {"longest_edge": side},
-            "size": {"longest_edge": 4 * side if side else None},
-        },
-    }
-    found = dict(settings.get(config.model_type, {}))
+    family = FAMILIES.get(config.model_type)
+    sized = family.image_size if family is not None else None
+    found = sized(side) if sized is not None else {}
     if hasattr(config, "image_grid_pinpoints"):
         found["image_grid_pinpoints"] = config.image_grid_pinpoints
     for theirs, ours in (("patch_size", "patch_size"), ("spatial_merge_size", "merge_size")):

@@ -27,13 +27,11 @@ from align.config.recipe import nearest
 from align.digest import digest_json, digest_path
 from align.errors import AlignError
 from align.models.adapter_folder import Adapter, check_plain, module_of, read_adapter
-from align.models.families import FAMILIES
+from align.models.families import FAMILIES, known_modules
 from align.progress import say
 
 # vLLM's own steps (`MaxLoRARanks` in config/lora.py).
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-# Families whose classes in vLLM take no LoRA; a test reads the installed source.
-WITHOUT_LORA = ("llava_onevision", "idefics2", "gpt2")
 
 
 def check_servable(adapter: Adapter, model_type: str) -> None:
@@ -46,7 +44,8 @@ def check_servable(adapter: Adapter, model_type: str) -> None:
         AlignError: what it would ignore or refuse.
     """
     merge_it = "merge it (`align merge`) and serve the checkpoint"
-    if model_type in WITHOUT_LORA:
+    family = FAMILIES.get(model_type)
+    if family is not None and family.serving.lora == "none":
         raise AlignError(
             f"vLLM serves no LoRA adapters for {model_type}", where=str(adapter.path), fix=merge_it
         )
@@ -86,10 +85,10 @@ def why_merge(adapter: Adapter, model_type: str) -> str:
 
 def ignored_tensors(adapter: Adapter, model_type: str) -> dict[str, list[str]]:
     """Component -> the adapter's tensors there that vLLM does not apply; empty when it applies them all."""
-    family = FAMILIES.get(model_type)
+    modules = known_modules(model_type)
     found: dict[str, list[str]] = {}
     for name in sorted(adapter.shapes()):
-        component = family.component_of(module_of(name)) if family else None
+        component = modules.component_of(module_of(name)) if modules else None
         if component != "language":
             found.setdefault(component or "other modules", []).append(name)
     return found

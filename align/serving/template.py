@@ -11,9 +11,8 @@ import json
 from pathlib import Path
 
 from align.config.model_ref import ModelRef
+from align.models.families import FAMILIES
 from align.models.image_words import image_words
-
-_WRITES_IMAGES_ITSELF = frozenset({"paligemma"})
 
 
 def served_template(model: ModelRef) -> str | None:
@@ -22,7 +21,8 @@ def served_template(model: ModelRef) -> str | None:
     config, own = folder / "config.json", folder / "chat_template.jinja"
     if not config.is_file() or not own.is_file():
         return None
-    if json.loads(config.read_text(encoding="utf-8")).get("model_type") not in _WRITES_IMAGES_ITSELF:
+    family = FAMILIES.get(str(json.loads(config.read_text(encoding="utf-8")).get("model_type")))
+    if family is None or family.serving.template != "without image tokens":
         return None
     template = own.read_text(encoding="utf-8")
     for word in image_words(model):

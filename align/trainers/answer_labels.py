@@ -14,9 +14,8 @@ from trl.data_utils import prepare_multimodal_messages
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from align.errors import AlignError
+from align.models.families import processor_facts
 
-_UNTOLD = frozenset({"Idefics2Processor", "PaliGemmaProcessor"})
-_PREFIX_LM = frozenset({"PaliGemmaProcessor"})
 _IGNORED = -100
 
 
@@ -31,7 +30,8 @@ class AnswerCollator(DataCollatorForVisionLanguageModeling):
     """
 
     def _collate_language_modeling(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        prefix_lm = type(self.processor).__name__ in _PREFIX_LM
+        facts = processor_facts(self.processor)
+        prefix_lm = facts is not None and facts.prompt == "both directions"
         if prefix_lm and not self.assistant_only_loss:
             raise AlignError(
                 "the model reads its prompt in both directions: a loss on it would see its own answers",
@@ -68,8 +68,9 @@ class AnswerCollator(DataCollatorForVisionLanguageModeling):
 
 def answer_collator(collator: Any) -> Any:
     """The collator to use in the place of TRL's: the same one wherever its mask is right."""
-    untold = type(getattr(collator, "processor", None)).__name__ in _UNTOLD
-    if not untold or type(collator) is not DataCollatorForVisionLanguageModeling:
+    facts = processor_facts(getattr(collator, "processor", None))
+    told = facts is None or facts.answers == "told"
+    if told or type(collator) is not DataCollatorForVisionLanguageModeling:
         return collator
     return AnswerCollator(**vars(collator))
 

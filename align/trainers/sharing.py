@@ -12,37 +12,9 @@ from typing import Any, Literal
 
 from torch import nn
 
+from align.models.families import FAMILIES
 from align.trainers.attention import ATTENTION, Method
 
-# Decoders that hand `**kwargs` down to the attention interface and whose masks are causal, windowed, or
-# (Gemma 3) bidirectional inside an image; a test compares each family with TRL.
-DECODERS = frozenset(
-    {
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "qwen2_vl_text",
-        "qwen2_5_vl_text",
-        "qwen3_vl_text",
-        "gemma3_text",
-    }
-)
-FAMILIES = frozenset(
-    {
-        "llava",
-        "llava_next",
-        "llava_onevision",
-        "qwen2_vl",
-        "qwen2_5_vl",
-        "qwen3_vl",
-        "idefics2",
-        "idefics3",
-        "smolvlm",
-        "internvl",
-        "gemma3",
-    }
-)
 LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 
@@ -77,9 +49,10 @@ def _family(model: Any, _: Any) -> str:
     text = config.get_text_config()
     if getattr(config, "is_encoder_decoder", False):
         return f"{config.model_type} is an encoder-decoder: the prompt is not a prefix of the answer"
-    if config is not text and config.model_type not in FAMILIES:
+    family = FAMILIES.get(config.model_type)
+    if config is not text and (family is None or family.sharing.images != "equal"):
         return f"vision-language family {config.model_type!r} has not been compared with separate rows"
-    if text.model_type not in DECODERS:
+    if not any(text.model_type in known.sharing.decoders for known in FAMILIES.values()):
         return f"decoder {text.model_type!r} has not been compared with separate rows"
     return ""
 

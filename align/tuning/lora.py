@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from align.config.library_sections import PEFT_STAGE_OWNS, section
 from align.errors import AlignError
-from align.models.families import Blocks
 from align.models.loading import first_line
+from align.models.lora_places import Blocks
 from align.tuning.initialisation import with_settings
 from align.tuning.lora_components import Components, Part, listed_parts, pattern_part, section_parts
 

@@ -21,8 +21,10 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from align.config.recipe import Strict
 from align.errors import AlignError
-from align.models.families import FAMILIES, Blocks, Component, Family, matching
-from align.models.proposal import known_family
+from align.models.families import known_modules
+from align.models.family import Component, Modules
+from align.models.lora_places import Blocks, lora_targets, matching
+from align.models.proposal import checked_modules
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -121,8 +123,8 @@ def section_parts(
     """
     if not sections:
         raise AlignError("lora.components names no component", fix="set lora.components: [language]")
-    family = known_family(model.config)
-    parts = [_part(name, section, defaults, family, model) for name, section in sections.items()]
+    modules = checked_modules(model.config)
+    parts = [_part(name, section, defaults, modules, model) for name, section in sections.items()]
     for one, other in combinations(parts, 2):
         _check_apart(one, other)
     return parts
@@ -131,10 +133,10 @@ def section_parts(
 def pattern_part(pattern: str, defaults: Mapping[str, Any], model: PreTrainedModel) -> list[Part]:
     """LoRA by one regular expression, told apart by component where the family is known."""
     hits = _hits(pattern, model, "lora.target_modules")
-    family = FAMILIES.get(model.config.model_type)
+    modules = known_modules(model.config.model_type)
     by_component: dict[str, list[str]] = {}
     for name in hits:
-        by_component.setdefault((family.component_of(name) if family else None) or "model", []).append(name)
+        by_component.setdefault((modules.component_of(name) if modules else None) or "model", []).append(name)
     return [
         Part(component, tuple(names), pattern, **_numbers(ComponentSection(), defaults))
         for component, names in by_component.items()
@@ -145,16 +147,16 @@ def _part(
     name: Component,
     section: ComponentSection,
     defaults: Mapping[str, Any],
-    family: Family,
+    modules: Modules,
     model: PreTrainedModel,
 ) -> Part:
     if section.train == "full":
-        modules = whole_modules(name, family, model)
-        return Part(name, modules, is_full=True, learning_rate=section.learning_rate)
+        whole = whole_modules(name, modules, model)
+        return Part(name, whole, is_full=True, learning_rate=section.learning_rate)
     where = f"lora.components.{name}"
-    pattern = section.target_modules or family.lora_targets([name], section.target or "attention+mlp")
+    pattern = section.target_modules or lora_targets(modules, [name], section.target or "attention+mlp")
     hits = _hits(pattern, model, where)
-    stray = [hit for hit in hits if family.component_of(hit) != name]
+    stray = [hit for hit in hits if modules.component_of(hit) != name]
     if stray:
         what = f"target_modules of {name} reaches out of it: {', '.join(stray[:2])}"
         raise AlignError(what, where=where, fix="begin it with the component's prefix")
@@ -168,7 +170,7 @@ def _numbers(section: ComponentSection, defaults: Mapping[str, Any]) -> dict[str
     return {name: defaults[name] if value is None else value for name, value in own.items()}
 
 
-def whole_modules(component: Component, family: Family, model: PreTrainedModel) -> tuple[str, ...]:
+def whole_modules(component: Component, modules: Modules, model: PreTrainedModel) -> tuple[str, ...]:
     """The modules to train whole for a component; a list of layers stands for its members.
 
     Raises:
@@ -180,7 +182,7 @@ def whole_modules(component: Component, family: Family, model: PreTrainedModel) 
     if component == "language":
         what = "the language model as a whole would be kept twice, once as the reference"
         raise AlignError(what, where=where, fix="use LoRA there, or train all of it: method: full")
-    prefixes = {"vision": (family.vision,) if family.vision else (), "connector": family.connector}
+    prefixes = {"vision": (modules.vision,) if modules.vision else (), "connector": modules.connector}
     if component not in prefixes:
         raise AlignError(f"{component} cannot be trained whole", where=where, fix="use LoRA there")
     known = dict(model.named_modules())

@@ -21,7 +21,8 @@ from pydantic import ConfigDict, Field, model_validator
 from align.config.library_sections import PEFT_STAGE_OWNS, section
 from align.config.recipe import StageRecipe, Strict
 from align.dev_check.recipe import DevSection, KeepSection
-from align.models.families import Blocks, Component
+from align.models.family import Component
+from align.models.lora_places import Blocks
 from align.tuning.initialisation import CalibrationSection
 from align.tuning.lora import LoraSection
 

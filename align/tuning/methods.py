@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
+from align.models.families import FAMILIES
 from align.models.loading import first_line
-from align.models.proposal import known_family
+from align.models.proposal import checked_modules
 from align.progress import say
 from align.tuning.initialisation import LOFTQ, check_initialisation, check_loftq
 from align.tuning.lora import lora_plan
@@ -31,9 +32,6 @@ _PROMPTS = {
 OWN_WEIGHTS = ("full", "bitfit")
 """Methods without an adapter: the result is a checkpoint."""
 
-# Families whose decoder takes virtual tokens or a prefix beside images; a test compares them after reloading.
-# Elsewhere positions or image masks are computed from the ids alone, without those tokens.
-_PROMPT_FAMILIES = frozenset({"llava"})
 _KEYS_AND_VALUES = r"(?:self_attn|attn|attention)\.(?:k_proj|v_proj|qkv|c_attn)"
 _LAST_OF_MLP = r"(?:(?:mlp|feed_forward)\.(?:down_proj|fc2|linear_fc2|c_proj)|layers\.\d+\.fc2)"
 
@@ -119,11 +117,12 @@ def _prompt_config(recipe: TrainingRecipe, model: PreTrainedModel, reference: st
             where="method",
             fix="train it with `align sft`, or use lora, ia3, tinylora, peanut, beft or full here",
         )
-    if kind not in _PROMPT_FAMILIES:
+    compared = sorted(name for name, family in FAMILIES.items() if family.prompt_learning == "compared")
+    if kind not in compared:
         raise AlignError(
             f"{method} has not been tried on {kind!r}: its positions or image masks come from the ids alone",
             where="method",
-            fix=f"use lora; families that take it: {', '.join(sorted(_PROMPT_FAMILIES))}",
+            fix=f"use lora; families that take it: {', '.join(compared)}",
         )
     given = getattr(recipe, method).given()
     given.setdefault("num_virtual_tokens", 20)
@@ -168,13 +167,13 @@ def _own_weights(recipe: TrainingRecipe, model: PreTrainedModel) -> tuple[Part, 
             f"  the weights train in {str(model.dtype).removeprefix('torch.')}, which loses small updates; "
             "model.dtype: float32 with trainer.bf16: true keeps them"
         )
-    family = known_family(model.config)
+    own = checked_modules(model.config)
     parts = []
     for component in recipe.full.components:
         if component == "language":
-            modules = tuple(name for name in (family.language, "lm_head") if _has(model, name))
+            modules = tuple(name for name in (own.language, "lm_head") if _has(model, name))
         else:
-            modules = whole_modules(component, family, model)
+            modules = whole_modules(component, own, model)
         trained = 0
         for name in modules:
             for leaf, parameter in model.get_submodule(name).named_parameters():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
-from align.models.families import FAMILIES
+from align.models.families import known_modules
 from align.progress import say
 from align.tuning.lora_components import Part
 
@@ -155,12 +155,12 @@ def component_lookup(model_type: str, parts: Sequence[Part] = ()) -> Callable[[s
         model_type: of the base.
         parts: of what trains whole, all that is inside belongs to the component that asked for it.
     """
-    family = FAMILIES.get(model_type)
+    modules = known_modules(model_type)
     whole = {f"{name}.": part.component for part in parts if part.is_full for name in part.modules}
 
     def component(name: str) -> str:
         asked = (found for prefix, found in whole.items() if f"{name}.".startswith(prefix))
-        return next(asked, None) or (family.component_of(name) if family else None) or "model"
+        return next(asked, None) or (modules.component_of(name) if modules else None) or "model"
 
     return component
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import transformers
 
-from align.models.families import Component, family_of
+from align.models.families import modules_of
+from align.models.family import Component
+from align.models.lora_places import lora_targets
 
 
 def load(folder: Path) -> Any:
@@ -26,7 +28,7 @@ def make_adapter(
     from peft import LoraConfig, get_peft_model
 
     model = load(base)
-    targets = family_of(model.config.model_type).lora_targets(components, "attention+mlp")
+    targets = lora_targets(modules_of(model.config.model_type), components, "attention+mlp")
     settings: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": targets, **config}
     torch.manual_seed(seed)
     wrapped = get_peft_model(model, LoraConfig(**settings))

@@ -27,7 +27,7 @@ COUNTED = TokenBudget.lengths
 
 def without_a_rule(patch: pytest.MonkeyPatch) -> str:
     """As a family whose image tokens nobody has written down; what the error says."""
-    patch.delitem(image_tokens._RULES, "LlavaProcessor")
+    patch.setattr(image_tokens, "processor_facts", lambda processor: None)
     return "no rule how many tokens an image takes in LlavaProcessor"
 
 

@@ -18,9 +18,9 @@ from PIL import Image
 
 from align import dpo, sft
 from align.config.recipe import load_recipe
-from align.models.families import FAMILIES, Component
+from align.models.families import FAMILIES
+from align.models.family import Component
 from align.rows.schema import Message, PreferenceRow, SFTRow, write_rows
-from align.trainers import sharing
 from tests.repository import REPO
 from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 
@@ -143,14 +143,14 @@ def check(trainer: Any, recipe: Any) -> None:
         for name, module in base.named_modules()
         if isinstance(module, torch.nn.Linear) and ".lora_" not in name
     }
-    inside = {name for name in linear if family.component_of(name) in components}
+    inside = {name for name in linear if family.modules.component_of(name) in components}
     assert set(adapted) == inside
     assert {module.r["default"] for module in adapted.values()} == {recipe.lora.given()["r"]}
     quantised = {name for name, module in linear.items() if isinstance(module, Linear4bit)}
-    whole_language = {name for name in linear if family.component_of(name) == "language"}
+    whole_language = {name for name in linear if family.modules.component_of(name) == "language"}
     assert quantised == (whole_language if recipe.model.quantization == "nf4" else set())
-    pairs_share = base.config.model_type in sharing.DECODERS and isinstance(recipe, dpo.Recipe)
-    assert trainer.shares == (pairs_share or base.config.model_type in sharing.FAMILIES), trainer.obstacles
+    text_pairs = family.processor is None and family.sharing.decoders and isinstance(recipe, dpo.Recipe)
+    assert trainer.shares == bool(text_pairs or family.sharing.images == "equal"), trainer.obstacles
 
 
 def as_trl_keeps_it(name: str, value: Any) -> Any:

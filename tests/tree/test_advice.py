@@ -24,7 +24,6 @@ ONLY: dict[Place, frozenset[str]] = {
     ("align.dev_check.check", "DevCheck"): _TRAIN,
     ("align.dev_check.heldout_loss", "HeldoutLoss"): frozenset({"sft"}),  # the others do not pack rows
     ("align.dev_check.rule", "KeepRule"): _TRAIN,
-    ("align.models.families", "Family"): _TRAIN,  # which alone ask it for the places of LoRA
     ("align.models.families", "confirm"): _TRAIN
     | {"merge", "audit", "negatives", "best"},  # which have `family`
 }

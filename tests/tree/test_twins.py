@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align.models.families import FAMILIES, Component, matching
+from align.models.families import modules_of
+from align.models.family import Component
+from align.models.lora_places import lora_targets, matching
 from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 
 # How each family's parameters are called on the hub; the first is a tower's.
@@ -129,14 +131,14 @@ def test_family_facts_hold(twins: Twins, name: str) -> None:
     from transformers.pytorch_utils import Conv1D
 
     model, _ = _load(twins(name), name)
-    family = FAMILIES[name]
+    modules = modules_of(name)
     linear = [key for key, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
-    components: list[Component] = ["vision", "connector", "language"] if family.vision else ["language"]
+    components: list[Component] = ["vision", "connector", "language"] if modules.vision else ["language"]
     for component in components:
         hits = matching(
-            family.lora_targets([component], "attention+mlp"), (key for key, _ in model.named_modules())
+            lora_targets(modules, [component], "attention+mlp"), (key for key, _ in model.named_modules())
         )
         # Gemma 3's projector is a bare matrix, no layer
         assert hits or (name, component) == ("gemma3", "connector")
         assert set(hits) <= set(linear)
-        assert {family.component_of(key) for key in hits} <= {component}
+        assert {modules.component_of(key) for key in hits} <= {component}

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from align.errors import AlignError
-from align.models.families import FAMILIES, Component, family_of, matching
+from align.models import families
+from align.models.families import FAMILIES, modules_of
+from align.models.family import Component
 from align.models.loading import ModelSection, load_model, load_processor
-from align.models.proposal import inspect
+from align.models.lora_places import lora_targets, matching
+from align.models.proposal import checked_modules, inspect
 from align.tuning.lora import LoraSection, lora_config
 from tests.twins import Twins
 
@@ -28,32 +31,33 @@ def test_family_prefixes_are_the_installed_module_names() -> None:
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.pytorch_utils import Conv1D
 
-    assert len(FAMILIES) >= 20
+    assert len(FAMILIES) >= 19
     for model_type, family in FAMILIES.items():
-        auto = AutoModelForImageTextToText if family.vision else AutoModelForCausalLM
-        components: list[Component] = ["vision", "connector", "language"] if family.vision else ["language"]
-        if family.cross_attention:
+        modules = family.modules
+        auto = AutoModelForImageTextToText if modules.vision else AutoModelForCausalLM
+        components: list[Component] = ["vision", "connector", "language"] if modules.vision else ["language"]
+        if modules.cross_attention:
             components.append("cross_attention")
         config = CONFIG_MAPPING[model_type]()
         config.get_text_config().pad_token_id = 0  # Idefics3's default lies outside its default vocabulary
         with torch.device("meta"):
             model = auto.from_config(config)
-        assert inspect(model) == family, f"{model_type} would be proposed otherwise"
+        assert inspect(model) == modules, f"{model_type} would be proposed otherwise"
         kinds = (torch.nn.Linear, Conv1D)
         linear = [name for name, module in model.named_modules() if isinstance(module, kinds)]
         for component in components:
-            hits = matching(family.lora_targets([component], "attention+mlp"), linear)
+            hits = matching(lora_targets(modules, [component], "attention+mlp"), linear)
             bare = (model_type, component) == ("gemma3", "connector")  # a matrix, no layer
             assert hits or bare, f"{model_type}: nothing in {component}"
-            assert {family.component_of(name) for name in hits} <= {component}, model_type
-        everything = matching(family.lora_targets(components, "attention+mlp"), linear)
+            assert {modules.component_of(name) for name in hits} <= {component}, model_type
+        everything = matching(lora_targets(modules, components, "attention+mlp"), linear)
         missed = {re.sub(r"\d+", "N", name) for name in set(linear) - set(everything)}
         assert all("lm_head" in name or ".head." in name for name in missed), f"{model_type}: {missed}"
 
 
 def test_an_unknown_family_says_which_key_to_set() -> None:
     with pytest.raises(AlignError, match=r"'florence9' is not one of(.|\n)*`family`"):
-        family_of("florence9")
+        modules_of("florence9")
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_vl", "blip-2"])
@@ -63,18 +67,19 @@ def test_a_proposal_is_shown_and_counts_once_it_stands_in_the_recipe(
     """With its entry removed; the lines of the error are the section that puts it back."""
     import yaml
 
-    entry = FAMILIES[model_type]
+    entry = FAMILIES[model_type].modules
     monkeypatch.delitem(FAMILIES, model_type)
+    monkeypatch.setattr(families, "_CONFIRMED", {})
     section = ModelSection(path=str(twins(model_type)))
     model = load_model(section)
     with pytest.raises(AlignError, match="by its structure it would be") as caught:
         lora_config(LoraSection(), model)
     proposed = yaml.safe_load(caught.value.what.split("\n", 1)[1])
-    assert model_type not in FAMILIES  # shown, not used
+    assert families.known_modules(model_type) is None  # shown, not used
     load_processor(section.model_validate({"path": section.path, **proposed["model"]}))
-    assert FAMILIES[model_type] == entry
-    assert lora_config(LoraSection(), model).target_modules == entry.lora_targets(
-        ["language"], "attention+mlp"
+    assert modules_of(model_type) == entry
+    assert lora_config(LoraSection(), model).target_modules == lora_targets(
+        entry, ["language"], "attention+mlp"
     )
 
 
@@ -85,23 +90,30 @@ def test_a_known_family_is_not_redefined(twins: Twins) -> None:
 
 
 def test_cross_attention_is_a_component_of_its_own() -> None:
-    family = FAMILIES["blip-2"]
+    modules = FAMILIES["blip-2"].modules
     query = "qformer.encoder.layer.0.crossattention.attention.query"
     own = "qformer.encoder.layer.0.attention.attention.query"
-    assert matching(family.lora_targets(["cross_attention"], "attention"), [query, own]) == [query]
-    assert matching(family.lora_targets(["connector"], "attention"), [query, own]) == [own]
-    assert (family.component_of(query), family.component_of(own)) == ("cross_attention", "connector")
-    crossing = "model.language_model.layers.3.cross_attn.q_proj"
-    assert FAMILIES["mllama"].component_of(crossing) == "cross_attention"
-    with pytest.raises(AlignError, match=r"no cross-attention(.|\n)*blip-2, mllama"):
-        FAMILIES["llava"].lora_targets(["cross_attention"], "attention")
+    assert matching(lora_targets(modules, ["cross_attention"], "attention"), [query, own]) == [query]
+    assert matching(lora_targets(modules, ["connector"], "attention"), [query, own]) == [own]
+    assert (modules.component_of(query), modules.component_of(own)) == ("cross_attention", "connector")
+    with pytest.raises(AlignError, match=r"no cross-attention(.|\n)*families with cross-attention: blip-2$"):
+        lora_targets(modules_of("llava"), ["cross_attention"], "attention")
     with pytest.raises(AlignError, match="cross-attention has no mlp"):
-        family.lora_targets(["cross_attention"], "mlp")
+        lora_targets(modules, ["cross_attention"], "mlp")
+
+
+def test_a_family_without_a_file_is_proposed_with_its_cross_attention() -> None:
+    """Mllama, which vLLM no longer serves."""
+    from transformers import CONFIG_MAPPING
+
+    with pytest.raises(AlignError, match="'mllama' is not a known family") as caught:
+        checked_modules(CONFIG_MAPPING["mllama"]())
+    assert r'cross_attention: "model\\.language_model\\.layers\\.\\d+\\.cross_attn"' in caught.value.what
 
 
 def test_a_text_only_family_has_no_vision_to_adapt() -> None:
     with pytest.raises(AlignError, match=r"text-only model has no vision"):
-        family_of("gpt2").lora_targets(["language", "vision"], "attention")
+        lora_targets(modules_of("gpt2"), ["language", "vision"], "attention")
 
 
 @pytest.mark.parametrize("target", ["q_proj", "all-linear", ["q_proj", "v_proj"]])

@@ -20,7 +20,6 @@ from align.models.adapter_folder import read_adapter
 from align.models.families import FAMILIES
 from align.serving.adapters import (
     RANKS,
-    WITHOUT_LORA,
     adapted_digest,
     check_all,
     ignored_tensors,
@@ -30,7 +29,7 @@ from align.serving.adapters import (
 from align.serving.server import Server, ServeSettings, serve, server_args
 from align.serving.vllm_install import vllm_environment
 from tests.align.adapter_folders import make_adapter, merge_by_peft
-from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
+from tests.twins import Twins
 
 
 def test_what_vllm_would_ignore_is_refused_with_the_component(twins: Twins, tmp_path: Path) -> None:
@@ -121,14 +120,13 @@ def test_the_facts_are_those_of_the_installed_vllm() -> None:
     architectures = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES | (
         modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     )
-    for model_type in [*IMAGE_TWINS, *TEXT_TWINS]:
+    for model_type, family in FAMILIES.items():
         architecture = architectures[model_type]
         entry = re.search(rf'"{architecture}":\s*\(\s*"\w+",\s*"(\w+)"', registry)
         known = entry is not None and takes_lora(entry.group(1))
-        assert known != (model_type in WITHOUT_LORA), model_type
+        assert known == (family.serving.lora == "language model"), model_type
     limits = (root / "config" / "lora.py").read_text()
     assert f"MaxLoRARanks = Literal[1, {', '.join(map(str, RANKS))}]" in limits
-    assert set(WITHOUT_LORA) <= set(FAMILIES)
 
 
 @pytest.mark.vllm

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align.models.families import family_of
+from align.models.families import modules_of
+from align.models.lora_places import lora_targets
 from tests.twins import Twins
 
 SHARING = [
@@ -71,7 +72,7 @@ def _trainer(
 
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
     model.requires_grad_(False)
-    target = family_of(model.config.model_type).lora_targets(list(components), "attention+mlp")
+    target = lora_targets(modules_of(model.config.model_type), list(components), "attention+mlp")
     settings: dict[str, Any] = {
         "per_device_train_batch_size": 7,
         "assistant_only_loss": True,

@@ -10,15 +10,16 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from align.models.families import FAMILIES
 from align.trainers import SharedPrefixDPOTrainer
 from align.trainers.feature_store import FeatureStore
-from align.trainers.sharing import FAMILIES
 from align.training.tensor_shards import TensorShards
 from tests.align.trainers.trl_comparison import assert_equal, text_pairs, train, vision_pairs
 from tests.twins import Twins
 
 LANGUAGE = r".*(language_model|text_model)\..*\.(q_proj|v_proj|down_proj)"
-IMAGE_FAMILIES = sorted(FAMILIES - {"smolvlm"})
+EQUAL = {name for name, family in FAMILIES.items() if family.sharing.images == "equal"}
+IMAGE_FAMILIES = sorted(EQUAL - {"smolvlm"})
 
 
 def load(folder: Path, kind: Any) -> Any:

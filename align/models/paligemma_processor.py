@@ -1,4 +1,4 @@
-"""Processors of transformers that training cannot take as they are, mended when they are loaded."""
+"""PaliGemma's processor, able to do what training asks of it; it stands on transformers' class."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PaliGemmaProcessor(_Published):
 
 
 def mended(processor: Any) -> Any:
-    """The processor, able to do what training asks of it.
+    """The same processor, mended where it is the published one.
 
     Under the published class's name, so that what is saved from it is loaded elsewhere as before.
     """

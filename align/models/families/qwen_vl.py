@@ -1,0 +1,46 @@
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images of any size, a token for each square of patches."""
+
+from __future__ import annotations
+
+from align.models.family import Family, Modules, Processor, Serving, Sharing
+from align.models.image_rules import counted
+
+
+def _modules(*connector: str) -> Modules:
+    return Modules(
+        vision="model.visual.blocks",
+        tower="model.visual",
+        connector=tuple(f"model.visual.{name}" for name in connector),
+        language="model.language_model",
+        layers=(),
+        cross_attention="",
+    )
+
+
+def _family(model_type: str, modules: Modules, processor: str) -> Family:
+    """What the three have in common; the planner reads patch sizes from the config."""
+    return Family(
+        model_type=model_type,
+        modules=modules,
+        processor=Processor(
+            name=processor,
+            image=counted,
+            place="image token",
+            finish=None,
+            answers="told",
+            prompt="one direction",
+            mend=None,
+        ),
+        sharing=Sharing(images="equal", decoders=(f"{model_type}_text",)),
+        serving=Serving(template="the checkpoint's", lora="language model"),
+        hidden_states=None,
+        prompt_learning="not tried",
+        image_size=None,
+    )
+
+
+FAMILIES = (
+    _family("qwen2_vl", _modules("merger"), "Qwen2VLProcessor"),
+    _family("qwen2_5_vl", _modules("merger"), "Qwen2_5_VLProcessor"),
+    _family("qwen3_vl", _modules("merger", "deepstack_merger_list"), "Qwen3VLProcessor"),
+)
