@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from align.config.recipe import StageRecipe, read_yaml, validate
 from align.errors import AlignError, RecipeError
-from align.progress import say
-from align.training.efficiency import read_efficiency, readable
+from align.progress import readable, say
+from align.run.memory import read_efficiency
 
 if TYPE_CHECKING:
     from align.inputs.image_tokens import Size

@@ -3,6 +3,6 @@
 folder.py       `RunFolder`: partial, manifest, resume, skip
 state.py        what a folder on disk says of a recipe: done, begun, or stale and why
 checkpoints.py  training checkpoints that a kill cannot spoil
-memory.py       peak memory of this process and its children
+memory.py       peak memory of this process and its children; what a training cost
 processes.py    a stage that `accelerate launch` started several times
 """

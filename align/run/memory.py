@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import resource
 import sys
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from align.errors import AlignError
+
+EFFICIENCY = "logs/efficiency.json"
+"""Where a training stage keeps what it cost."""
 _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _SAMPLE_SECONDS = 1.0
 _PAUSE_PER_COST = 50
@@ -105,3 +111,18 @@ def high_water() -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def read_efficiency(stage_dir: Path) -> dict[str, Any] | None:
+    """What a finished training stage recorded; None where it did not.
+
+    Raises:
+        AlignError: a file that is not JSON.
+    """
+    path = stage_dir / EFFICIENCY
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AlignError(f"not JSON: {error}", where=str(path)) from error

@@ -18,15 +18,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.errors import AlignError
-from align.progress import say
-from align.run.memory import Growth
+from align.progress import readable, say
+from align.run.memory import EFFICIENCY, Growth
 
 if TYPE_CHECKING:
     from align.run.folder import RunFolder
     from align.tuning.placement import Placement
-
-EFFICIENCY = "logs/efficiency.json"
 
 
 class Efficiency:
@@ -123,26 +120,6 @@ class Efficiency:
                 watch._seconds.append(time.perf_counter() - self.began)
 
         return Callback()
-
-
-def read_efficiency(stage_dir: Path) -> dict[str, Any] | None:
-    """What a finished stage recorded; None where it did not.
-
-    Raises:
-        AlignError: a file that is not JSON.
-    """
-    path = stage_dir / EFFICIENCY
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AlignError(f"not JSON: {error}", where=str(path)) from error
-
-
-def readable(size: int) -> str:
-    """Bytes as MiB, from a quarter of a GiB on as GiB."""
-    return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
 
 
 def _spread(seconds: list[float]) -> dict[str, float]:

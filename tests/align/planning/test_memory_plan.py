@@ -197,7 +197,7 @@ def test_a_key_that_one_stage_alone_has_decides(
 def test_a_run_records_what_it_took_and_plan_sets_its_prediction_beside(
     sft_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from align.training.efficiency import read_efficiency
+    from align.run.memory import read_efficiency
 
     found = read_efficiency(sft_run)
     assert found is not None
