@@ -38,7 +38,8 @@ from evals.comparison.metric_line import MetricLine, dump_lines
 from evals.comparison.preferences import PairwiseSettings, prefer, preference_rows, summarise_preferences
 from evals.comparison.rounds import lines_by_round, round_name
 from evals.comparison.scored import Scored, score_predictions
-from evals.tasks.task import TASK_TYPES, Task, index_samples, load_tasks
+from evals.tasks.registry import load_tasks, task_types
+from evals.tasks.task import Task, index_samples
 
 
 class Recipe(StageRecipe):
@@ -117,7 +118,7 @@ def run(recipe: Recipe) -> RunFolder:
 def direct(words: Sequence[str]) -> int | None:
     """`align score TASK --predictions FILE ...`; None where the words name a recipe."""
     first = words[0] if words else ""
-    if first not in TASK_TYPES and "--predictions" not in words:
+    if first not in task_types() and "--predictions" not in words:
         return None
     from evals.score_file import main
 

@@ -1,1 +1,1 @@
-"""One file a benchmark: its `Config`, its `Task`, `build(name, config)`. Others ask `task.py` for them."""
+"""One file a benchmark: its `Config` and its `TASK`. Others ask `task.py` and `registry.py` for them."""

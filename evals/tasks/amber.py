@@ -69,7 +69,6 @@ _KINDS = {
 class Config(TaskConfig):
     """The published files of AMBER's folder `data`."""
 
-    type: Literal["amber"] = "amber"
     prompt: str = Field(default="{query}", description="what is asked for a description")
     question_prompt: str = Field(
         default="{query} Please answer yes or no.", description="what is asked for yes or no"
@@ -106,7 +105,7 @@ class Lexicon:
         return frozenset(self.related) | {word for words in self.related.values() for word in words}
 
 
-class Amber(Task):
+class Amber(Task[Config]):
     """See the module. Values of a description, plain and with the prefix `strict_`: nouns, invented,
     has_invented, covered, expected_made; truth, expected, descriptions (1). Of a question: right, no_right
     (no answered and true), no_answered; no_true, questions (1); unparsed.
@@ -116,14 +115,9 @@ class Amber(Task):
 
     A description's `meta.mentions` and `meta.mentions_strict` list the nouns as CHAIR's do its objects."""
 
-    type = "amber"
     measures = "invention"
     answer_format = ANSWER_FORMAT
     all_expected = False
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -288,20 +282,23 @@ class Amber(Task):
             cluster="image",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The files of AMBER's folder `data`, or of one that holds them side by side."""
+        names = {
+            "annotations": "annotations.json",
+            "relation": "relation.json",
+            "safe_words": "safe_words.txt",
+        }
+        found: dict[str, Any] = {key: find_file(data, name) for key, name in names.items()}
+        whole = find_file(data, "query_all.json")
+        parts = [find_file(data, f"query_{part}.json") for part in ("generative", "discriminative")]
+        found["queries"] = [path for path in ([whole] if whole else parts) if path is not None]
+        return {key: value for key, value in found.items() if value}
 
-def build(name: str, config: Config) -> Amber:
-    """The task of a recipe's section."""
-    return Amber(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """The files of AMBER's folder `data`, or of one that holds them side by side."""
-    names = {"annotations": "annotations.json", "relation": "relation.json", "safe_words": "safe_words.txt"}
-    found: dict[str, Any] = {key: find_file(data, name) for key, name in names.items()}
-    whole = find_file(data, "query_all.json")
-    parts = [find_file(data, f"query_{part}.json") for part in ("generative", "discriminative")]
-    found["queries"] = [path for path in ([whole] if whole else parts) if path is not None]
-    return {key: value for key, value in found.items() if value}
+TASK = Amber
 
 
 def look_up(

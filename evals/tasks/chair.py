@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 from typing_extensions import override
@@ -81,7 +81,6 @@ class Truth:
 class Config(TaskConfig):
     """The truth comes from `instances` and `captions`, or ready from `objects`."""
 
-    type: Literal["chair"] = "chair"
     prompt: str = Field(default="Please describe this image in detail.", description="what is asked")
     max_tokens: int = Field(default=512, gt=0, description="longest caption in tokens")
     instances: Path | None = Field(default=None, description="COCO instances file")
@@ -107,7 +106,7 @@ class Config(TaskConfig):
         return self
 
 
-class Chair(Task):
+class Chair(Task[Config]):
     """See the module. Values of a sample, plain for `official` and with the prefix `strict_`:
     captions (1), mentions, invented (mentions), has_invented (0 or 1), covered and truth (distinct
     objects); and words, at white space. Beside them those of `align.claims.measure_answer`: with `instances`
@@ -118,14 +117,9 @@ class Chair(Task):
     words precede it).
     """
 
-    type = "chair"
     measures = "invention"
     answer_format = ANSWER_FORMAT
     all_expected = False
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -273,22 +267,21 @@ class Chair(Task):
             cluster="image",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """COCO's instances and captions of the same split, else a ready map of image id to objects."""
+        instances = find_file(data, "instances_val2014.json", "instances*.json")
+        if instances is not None:
+            captions = find_file(data, instances.name.replace("instances", "captions"), "captions*.json")
+            return {"instances": instances} | ({"captions": captions} if captions is not None else {})
+        objects = find_file(data, "gt_objects*.json", "*objects*.json*", "*truth*.json*")
+        if objects is None and data.is_file():
+            objects = data
+        return {"objects": objects} if objects is not None else {}
 
-def build(name: str, config: Config) -> Chair:
-    """The task of a recipe's section."""
-    return Chair(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """COCO's instances and captions of the same split, else a ready map of image id to objects."""
-    instances = find_file(data, "instances_val2014.json", "instances*.json")
-    if instances is not None:
-        captions = find_file(data, instances.name.replace("instances", "captions"), "captions*.json")
-        return {"instances": instances} | ({"captions": captions} if captions is not None else {})
-    objects = find_file(data, "gt_objects*.json", "*objects*.json*", "*truth*.json*")
-    if objects is None and data.is_file():
-        objects = data
-    return {"objects": objects} if objects is not None else {}
+TASK = Chair
 
 
 def objects_in(

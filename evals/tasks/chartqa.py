@@ -36,7 +36,6 @@ _LABEL_FIELDS = ("label", "annotation", "gt_answer", "target", "gt")
 class Config(QuestionConfig):
     """ChartQA's question files."""
 
-    type: Literal["chartqa"] = "chartqa"
     prompt: str = Field(
         default="{question}\nAnswer the question with a single word.",
         description="what is asked; {question} stands for the question",
@@ -47,7 +46,6 @@ class Config(QuestionConfig):
 class ChartQa(QuestionTask[Config]):
     """See the module; kinds are the two parts."""
 
-    type = "chartqa"
     metric = "relaxed_accuracy"
     description = "answers within 5 % of the number, or equal"
     answer_format = ANSWER_FORMAT
@@ -97,17 +95,16 @@ class ChartQa(QuestionTask[Config]):
             cluster="image",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The test files of both parts."""
+        files = {part: find_file(data, f"test_{part}.json", f"*{part}*.json") for part in PARTS}
+        found = {part: path for part, path in files.items() if path is not None}
+        return {"files": found} if found else {}
 
-def build(name: str, config: Config) -> ChartQa:
-    """The task of a recipe's section."""
-    return ChartQa(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """The test files of both parts."""
-    files = {part: find_file(data, f"test_{part}.json", f"*{part}*.json") for part in PARTS}
-    found = {part: path for part, path in files.items() if path is not None}
-    return {"files": found} if found else {}
+TASK = ChartQa
 
 
 def _read_part(part: Part, path: Path) -> list[Question]:

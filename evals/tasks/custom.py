@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import override
@@ -55,7 +55,6 @@ _SHAPE = "JSON lines of {id, image, question, answer | answers | objects}, and p
 class Config(QuestionConfig):
     """A user's own file."""
 
-    type: Literal["custom"] = "custom"
     prompt: str = Field(
         default=SHORT_ANSWER,
         description="what is asked; {question} stands for the question, which chair asks as it is",
@@ -80,12 +79,25 @@ class Config(QuestionConfig):
 class Custom(QuestionTask[Config]):
     """Questions with right answers; the metric has the name that the recipe gives."""
 
-    type = "custom"
     answer_format = ANSWER_FORMAT
 
     def __init__(self, name: str, config: Config) -> None:
         super().__init__(name, config)
         self.metric = config.metric
+
+    @override
+    @classmethod
+    def of(cls, name: str, config: Config) -> Task[Any]:
+        """By its metric."""
+        kinds = {"captions": PlainCaptions, "chair": CustomCaptions, "yes_no": CustomYesNo}
+        return kinds.get(config.metric, Custom)(name, config)
+
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """Your file; pictures are looked for beside it."""
+        path = data if data.is_file() else find_file(data, "*.jsonl", "*.json")
+        return {"path": path, "image_root": path.parent} if path is not None else {}
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -147,7 +159,6 @@ class CustomCaptions(chair.Chair):
     """Captions of pictures whose objects you know, scored as CHAIR does and asked for in its words where the
     file asks nothing."""
 
-    type = "custom"
     answer_format = ANSWER_FORMAT
     id_fields: tuple[str, ...] = ID_FIELDS
 
@@ -243,19 +254,7 @@ class PlainCaptions(CustomCaptions):
         return _card(self.name, self._custom, "noun phrases and words by rules, see align/claims")
 
 
-def build(name: str, config: Config) -> Task:
-    """The task of a recipe's section, by its metric."""
-    if config.metric == "chair":
-        return CustomCaptions(name, config)
-    if config.metric == "captions":
-        return PlainCaptions(name, config)
-    return CustomYesNo(name, config) if config.metric == "yes_no" else Custom(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """Your file; pictures are looked for beside it."""
-    path = data if data.is_file() else find_file(data, "*.jsonl", "*.json")
-    return {"path": path, "image_root": path.parent} if path is not None else {}
+TASK = Custom
 
 
 def _question(row: Row) -> Question:

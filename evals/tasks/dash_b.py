@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -44,7 +44,6 @@ ANSWER_FORMAT = (
 class Config(TaskConfig):
     """The published lists; images lie under `image_root` as neg|pos/dataset/object/name."""
 
-    type: Literal["dash_b"] = "dash_b"
     prompt: str = Field(
         default="Can you see a {object} in this image? Please answer only with yes or no.",
         description="what is asked; {object} stands for the object",
@@ -54,17 +53,12 @@ class Config(TaskConfig):
     positives: Path = Field(description="dash_benchmark_pos.json, likewise")
 
 
-class DashB(Task):
+class DashB(Task[Config]):
     """See the module. Values of a sample: n (1), absent and present (0 or 1), correct, true_no, true_yes, and
     with the prefix `strict_` the last three; unparsed."""
 
-    type = "dash_b"
     measures = "probing"
     answer_format = ANSWER_FORMAT
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -198,17 +192,16 @@ class DashB(Task):
             cluster="object",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The two lists of DASH-B's folder `images`; that folder is the image root."""
+        found = {
+            "negatives": find_file(data, "dash_benchmark_neg.json"),
+            "positives": find_file(data, "dash_benchmark_pos.json"),
+        }
+        lists: dict[str, Any] = {key: path for key, path in found.items() if path is not None}
+        return lists | ({"image_root": lists["negatives"].parent} if "negatives" in lists else {})
 
-def build(name: str, config: Config) -> DashB:
-    """The task of a recipe's section."""
-    return DashB(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """The two lists of DASH-B's folder `images`; that folder is the image root."""
-    found = {
-        "negatives": find_file(data, "dash_benchmark_neg.json"),
-        "positives": find_file(data, "dash_benchmark_pos.json"),
-    }
-    lists: dict[str, Any] = {key: path for key, path in found.items() if path is not None}
-    return lists | ({"image_root": lists["negatives"].parent} if "negatives" in lists else {})
+TASK = DashB

@@ -72,7 +72,6 @@ with it, reply `incorrect`. If one cannot tell what it claims, reply `unclear`. 
 class Config(JudgedConfig):
     """The published questions; images lie under `image_root` by their `filename`."""
 
-    type: Literal["hallusionbench"] = "hallusionbench"
     prompt: str = Field(default="{question}", description="what is asked; {question} stands for the question")
     max_tokens: int = Field(default=256, gt=0, description="longest answer in tokens")
     data: Path = Field(description="HallusionBench.json")
@@ -84,18 +83,13 @@ class Config(JudgedConfig):
     )
 
 
-class HallusionBench(JudgedTask):
+class HallusionBench(JudgedTask[Config]):
     """See the module. Values of a sample, plain and with the prefix `strict_`: right, scored (0 if the judge
     gave no verdict); of a group: figure and figure_right, and so on for question, easy and hard."""
 
-    type = "hallusionbench"
     measures = "probing"
     answer_format = ANSWER_FORMAT
     wording = JUDGE_PROMPT
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -270,16 +264,15 @@ class HallusionBench(JudgedTask):
             cluster="set_id",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """HallusionBench.json in a folder."""
+        found = find_file(data, "HallusionBench.json", "HallusionBench*.json")
+        return {"data": found} if found is not None else {}
 
-def build(name: str, config: Config) -> HallusionBench:
-    """The task of a recipe's section."""
-    return HallusionBench(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """HallusionBench.json in a folder."""
-    found = find_file(data, "HallusionBench.json", "HallusionBench*.json")
-    return {"data": found} if found is not None else {}
+TASK = HallusionBench
 
 
 def official_verdict(reply: str) -> Verdict:

@@ -17,7 +17,7 @@ import csv
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -73,24 +73,18 @@ Reply with one word: `correct` or `incorrect`.
 class Config(JudgedConfig):
     """The published questions; images lie under `image_root` by their names."""
 
-    type: Literal["haloquest"] = "haloquest"
     prompt: str = Field(default="{question}", description="what is asked; {question} stands for the question")
     max_tokens: int = Field(default=256, gt=0, description="longest answer in tokens")
     data: Path = Field(description="haloquest-eval.csv")
 
 
-class HaloQuest(JudgedTask):
+class HaloQuest(JudgedTask[Config]):
     """See the module. Values of a sample, plain and with the prefix `strict_`: right (share of the repeats),
     scored (0 if the judge gave no verdict)."""
 
-    type = "haloquest"
     measures = "probing"
     answer_format = ANSWER_FORMAT
     wording = JUDGE_PROMPT
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -215,16 +209,15 @@ class HaloQuest(JudgedTask):
             cluster="image",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The published evaluation table in a folder."""
+        table = find_file(data, "haloquest-eval.csv", "*haloquest*eval*.csv", "*haloquest*.csv")
+        return {"data": table} if table is not None else {}
 
-def build(name: str, config: Config) -> HaloQuest:
-    """The task of a recipe's section."""
-    return HaloQuest(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """The published evaluation table in a folder."""
-    table = find_file(data, "haloquest-eval.csv", "*haloquest*eval*.csv", "*haloquest*.csv")
-    return {"data": table} if table is not None else {}
+TASK = HaloQuest
 
 
 def _asked(row: Row) -> str:

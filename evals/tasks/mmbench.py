@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -40,7 +40,6 @@ _LONGEST_REFERENCE = 64
 class Config(QuestionConfig):
     """MMBench's table."""
 
-    type: Literal["mmbench"] = "mmbench"
     prompt: str = Field(
         default="{question}\nAnswer with the option's letter from the given choices directly.",
         description="what is asked; {question} stands for hint, question and lettered options",
@@ -77,7 +76,6 @@ class MmBench(QuestionTask[Config]):
     are right); each accuracy also with the prefix `strict_`.
     """
 
-    type = "mmbench"
     description = "questions right in every rotation"
     answer_format = ANSWER_FORMAT
 
@@ -242,16 +240,15 @@ class MmBench(QuestionTask[Config]):
             cluster="question with its rotations",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The dev table; pictures are unpacked into `images` beside it."""
+        table = find_file(data, "mmbench_dev_en*.tsv", "mmbench_dev*.tsv", "*mmbench*.tsv", "*.tsv", "*.xlsx")
+        return {"table": table, "image_root": table.parent / "images"} if table is not None else {}
 
-def build(name: str, config: Config) -> MmBench:
-    """The task of a recipe's section."""
-    return MmBench(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """The dev table; pictures are unpacked into `images` beside it."""
-    table = find_file(data, "mmbench_dev_en*.tsv", "mmbench_dev*.tsv", "*mmbench*.tsv", "*.tsv", "*.xlsx")
-    return {"table": table, "image_root": table.parent / "images"} if table is not None else {}
+TASK = MmBench
 
 
 def _options(row: Mapping[str, str]) -> dict[str, str]:

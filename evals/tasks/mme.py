@@ -52,7 +52,6 @@ _QUESTIONS = 2
 class Config(TaskConfig):
     """The release's folder; a results folder of published answers needs none, it carries the truth."""
 
-    type: Literal["mme"] = "mme"
     prompt: str = Field(
         default="{question}", description="what is asked; MME's questions end in `Please answer yes or no.`"
     )
@@ -63,17 +62,12 @@ class Config(TaskConfig):
     parts: list[Part] = Field(default=list(PARTS), min_length=1, description="parts to ask")
 
 
-class Mme(Task):
+class Mme(Task[Config]):
     """See the module. Values of a sample: n (1), correct, strict_correct, unparsed; of a picture with both
     answers: images (1), both, points (right answers / 2 + both), and strict_both, strict_points."""
 
-    type = "mme"
     measures = "probing"
     answer_format = ANSWER_FORMAT
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -245,19 +239,18 @@ class Mme(Task):
             cluster="picture",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The release's folder: the one that holds a folder `existence`."""
+        for folder in (data, data / "MME_Benchmark_release_version", data / "MME_Benchmark"):
+            if any((folder / part).is_dir() for part in PARTS):
+                present = [part for part in PARTS if (folder / part).is_dir()]
+                return {"folder": folder, "image_root": folder, "parts": present}
+        return {}
 
-def build(name: str, config: Config) -> Mme:
-    """The task of a recipe's section."""
-    return Mme(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """The release's folder: the one that holds a folder `existence`."""
-    for folder in (data, data / "MME_Benchmark_release_version", data / "MME_Benchmark"):
-        if any((folder / part).is_dir() for part in PARTS):
-            present = [part for part in PARTS if (folder / part).is_dir()]
-            return {"folder": folder, "image_root": folder, "parts": present}
-    return {}
+TASK = Mme
 
 
 def parse_mme(text: str) -> Answer | None:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -80,7 +80,6 @@ Explain briefly. Then end with one line, `Rating: N`, where N is
 class Config(JudgedConfig):
     """The published template."""
 
-    type: Literal["mmhal"] = "mmhal"
     prompt: str = Field(default="{question}", description="what is asked; {question} stands for the question")
     max_tokens: int = Field(default=512, gt=0, description="longest answer in tokens")
     template: Path = Field(description="mmhal-bench_answer_template.json (or response_template.json)")
@@ -89,18 +88,13 @@ class Config(JudgedConfig):
     )
 
 
-class MmHal(JudgedTask):
+class MmHal(JudgedTask[Config]):
     """See the module. Values of a sample, plain and with the prefix `strict_`: rating (0 to 6, the mean of
     the repeats), hallucinated (share of repeats below 3), rated (1, or 0 if unscored)."""
 
-    type = "mmhal"
     measures = "invention"
     answer_format = ANSWER_FORMAT
     wording = JUDGE_PROMPT
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -235,16 +229,15 @@ class MmHal(JudgedTask):
             cluster="image",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The published template in a folder."""
+        template = find_file(data, "mmhal-bench*template.json", "response_template.json", "*mmhal*.json")
+        return {"template": template} if template is not None else {}
 
-def build(name: str, config: Config) -> MmHal:
-    """The task of a recipe's section."""
-    return MmHal(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """The published template in a folder."""
-    template = find_file(data, "mmhal-bench*template.json", "response_template.json", "*mmhal*.json")
-    return {"template": template} if template is not None else {}
+TASK = MmHal
 
 
 def official_rating(reply: str) -> int:

@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 from typing_extensions import override
@@ -75,7 +75,6 @@ Reply with a JSON list of strings, such as ["dog", "frisbee"], and [] if it name
 class Config(JudgedConfig):
     """The truth as for CHAIR: COCO's instances and captions, or ready objects."""
 
-    type: Literal["objhal"] = "objhal"
     prompt: str = Field(default="{question}", description="what is asked; {question} stands for the question")
     max_tokens: int = Field(default=512, gt=0, description="longest answer in tokens")
     questions: Path | None = Field(
@@ -95,22 +94,17 @@ class Config(JudgedConfig):
         return self
 
 
-class ObjHal(JudgedTask):
+class ObjHal(JudgedTask[Config]):
     """See the module. Values of a sample, the same for both modes: answers (1 if scored), named_any,
     invented_any, words (distinct object words), invented, covered and truth (distinct objects).
 
     `meta.places` says where the object words stand in the answer, as CHAIR's `mentions` do; those that the
     judge put in words of its own are not among them."""
 
-    type = "objhal"
     measures = "invention"
     answer_format = ANSWER_FORMAT
     wording = JUDGE_PROMPT
     all_expected = False
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -284,16 +278,15 @@ class ObjHal(JudgedTask):
             cluster="image",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The truth as CHAIR finds it, and the refined synonyms."""
+        words = find_file(data, "synonyms_refine.txt")
+        return chair.Chair.locate(data) | ({"synonyms": words} if words is not None else {})
 
-def build(name: str, config: Config) -> ObjHal:
-    """The task of a recipe's section."""
-    return ObjHal(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """The truth as CHAIR finds it, and the refined synonyms."""
-    words = find_file(data, "synonyms_refine.txt")
-    return chair.locate(data) | ({"synonyms": words} if words is not None else {})
+TASK = ObjHal
 
 
 _FENCED = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)

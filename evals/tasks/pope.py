@@ -38,7 +38,6 @@ from evals.tasks.task import Task, TaskConfig
 class Config(TaskConfig):
     """Questions are built from `instances`, or read from published `files`; exactly one of the two."""
 
-    type: str = "pope"
     prompt: str = Field(
         default="{question}\nAnswer the question using a single word or phrase.",
         description="what is asked; {question} stands for the question",
@@ -69,12 +68,17 @@ class Config(TaskConfig):
         return self
 
 
-class Pope(Task):
-    """See the module; values of a sample as `yes_no_values` has them."""
+class Pope(Task[Config]):
+    """See the module; values of a sample as `yes_no_values` has them.
 
-    type = "pope"
+    Attributes:
+        stem: what the names of the variants' files begin with.
+        paper: as the protocol names the source.
+    """
+
     measures = "probing"
     answer_format = ANSWER_FORMAT
+    stem: ClassVar[str] = "*pope"
     paper: ClassVar[str] = "POPE (arXiv:2305.10355)"
     parser: ClassVar[str] = (
         "official: no iff a token before the first full stop is No, no or not, else yes; "
@@ -83,7 +87,6 @@ class Pope(Task):
 
     def __init__(self, name: str, config: Config) -> None:
         super().__init__(name, config)
-        self.config = config
         self._variants = (
             tuple(name for name in VARIANTS if name in config.files) if config.files else VARIANTS
         )
@@ -194,21 +197,20 @@ class Pope(Task):
             cluster="image",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The variants' question files in a published folder, else a COCO instances file to build them from.
+        A single file of questions whose name tells no variant stands for one variant, `random`."""
+        files = {variant: find_file(data, f"{cls.stem}_{variant}.json*") for variant in VARIANTS}
+        found = {variant: path for variant, path in files.items() if path is not None}
+        if found:
+            return {"files": found}
+        instances = find_file(data, "instances*.json")
+        if instances is not None:
+            return {"instances": instances}
+        single = data if data.is_file() else find_file(data, f"{cls.stem}*.json*")
+        return {"files": {"random": single}} if single is not None else {}
 
-def build(name: str, config: Config) -> Pope:
-    """The task of a recipe's section."""
-    return Pope(name, config)
 
-
-def locate(data: Path, stem: str = "*pope") -> dict[str, Any]:
-    """The variants' question files in a published folder, else a COCO instances file to build them from. A
-    single file of questions whose name tells no variant stands for one variant, `random`."""
-    files = {variant: find_file(data, f"{stem}_{variant}.json*") for variant in VARIANTS}
-    found = {variant: path for variant, path in files.items() if path is not None}
-    if found:
-        return {"files": found}
-    instances = find_file(data, "instances*.json")
-    if instances is not None:
-        return {"instances": instances}
-    single = data if data.is_file() else find_file(data, f"{stem}*.json*")
-    return {"files": {"random": single}} if single is not None else {}
+TASK = Pope

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -46,7 +46,6 @@ ANSWER_FORMAT = (
 class Config(TaskConfig):
     """The published annotations; images lie under `image_root` by the names that they give."""
 
-    type: Literal["popev2"] = "popev2"
     prompt: str = Field(
         default="{question}\nAnswer the question using a single word or phrase.",
         description="what is asked; {question} stands for the question",
@@ -55,17 +54,12 @@ class Config(TaskConfig):
     annotations: Path = Field(description="POPEv2's annotations.json")
 
 
-class PopeV2(Task):
+class PopeV2(Task[Config]):
     """See the module; values of a sample as `yes_no_values` has them, and of a pair: pairs (1), pair_right
     and strict_pair_right."""
 
-    type = "popev2"
     measures = "probing"
     answer_format = ANSWER_FORMAT
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -163,16 +157,15 @@ class PopeV2(Task):
             cluster="picture with its edited twin",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """POPEv2's annotations in a folder."""
+        annotations = find_file(data, "popev2*.json", "annotations.json")
+        return {"annotations": annotations} if annotations is not None else {}
 
-def build(name: str, config: Config) -> PopeV2:
-    """The task of a recipe's section."""
-    return PopeV2(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """POPEv2's annotations in a folder."""
-    annotations = find_file(data, "popev2*.json", "annotations.json")
-    return {"annotations": annotations} if annotations is not None else {}
+TASK = PopeV2
 
 
 def _asked(row: Row) -> str:

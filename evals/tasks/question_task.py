@@ -77,7 +77,7 @@ class Question:
 C = TypeVar("C", bound=QuestionConfig)
 
 
-class QuestionTask(Task, Generic[C]):
+class QuestionTask(Task[C], Generic[C]):
     """See the module. Values of a sample: n (1), the metric, and the metric with the prefix `strict_`.
 
     Attributes:
@@ -90,7 +90,6 @@ class QuestionTask(Task, Generic[C]):
 
     def __init__(self, name: str, config: C) -> None:
         super().__init__(name, config)
-        self.config = config
         self._kinds: tuple[str, ...] | None = None
 
     @abstractmethod

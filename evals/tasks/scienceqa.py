@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -28,7 +28,6 @@ ANSWER_FORMAT = answers_as("LLaVA's results JSON {outputs: {problem id: text}}")
 class Config(QuestionConfig):
     """ScienceQA's problems and splits."""
 
-    type: Literal["scienceqa"] = "scienceqa"
     prompt: str = Field(
         default="{question}\nAnswer with the option's letter from the given choices directly.",
         description="what is asked; {question} stands for hint, question and lettered options",
@@ -41,7 +40,6 @@ class Config(QuestionConfig):
 class ScienceQa(QuestionTask[Config]):
     """See the module; kinds are the subjects."""
 
-    type = "scienceqa"
     answer_format = ANSWER_FORMAT
 
     @override
@@ -111,13 +109,12 @@ class ScienceQa(QuestionTask[Config]):
             cluster="image",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The problems and the splits."""
+        files = {"problems": find_file(data, "problems.json"), "splits": find_file(data, "pid_splits.json")}
+        return {key: path for key, path in files.items() if path is not None}
 
-def build(name: str, config: Config) -> ScienceQa:
-    """The task of a recipe's section."""
-    return ScienceQa(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """The problems and the splits."""
-    files = {"problems": find_file(data, "problems.json"), "splits": find_file(data, "pid_splits.json")}
-    return {key: path for key, path in files.items() if path is not None}
+TASK = ScienceQa

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -41,7 +41,6 @@ _M4C_PROMPT = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)
 class Config(QuestionConfig):
     """TextVQA's annotation file, and perhaps prompts made elsewhere."""
 
-    type: Literal["textvqa"] = "textvqa"
     annotations: Path = Field(description="TextVQA annotations JSON with answers")
     file_name: str = Field(default="{image_id}.jpg", description="image file of an image id")
     prompts: Path | None = Field(
@@ -52,7 +51,6 @@ class Config(QuestionConfig):
 class TextVqa(QuestionTask[Config]):
     """See the module."""
 
-    type = "textvqa"
     answer_format = ANSWER_FORMAT
 
     @override
@@ -133,16 +131,15 @@ class TextVqa(QuestionTask[Config]):
             cluster="image",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The validation annotations."""
+        found = find_file(data, "TextVQA_0.5.1_val.json", "TextVQA*val*.json", "*val*.json", "*.json")
+        return {"annotations": found} if found is not None else {}
 
-def build(name: str, config: Config) -> TextVqa:
-    """The task of a recipe's section."""
-    return TextVqa(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """The validation annotations."""
-    found = find_file(data, "TextVQA_0.5.1_val.json", "TextVQA*val*.json", "*val*.json", "*.json")
-    return {"annotations": found} if found is not None else {}
+TASK = TextVqa
 
 
 def _question_in(row: Row, field: str) -> str:

@@ -25,10 +25,13 @@ from evals.tasks.question_task import Question, QuestionConfig, QuestionTask, an
 ANSWER_FORMAT = answers_as("VQAv2's results JSON [{question_id, answer}]")
 
 
+ALIASES = {"vqav2": "VQAv2"}
+"""Another name of the type -> what readers call the benchmark under it."""
+
+
 class Config(QuestionConfig):
     """VQAv2-format files."""
 
-    type: Literal["vqa", "vqav2"] = "vqa"
     questions: Path = Field(description="VQAv2 questions JSON")
     annotations: Path = Field(description="VQAv2 annotations JSON of the same questions")
     file_name: str = Field(
@@ -42,7 +45,6 @@ class Config(QuestionConfig):
 class Vqa(QuestionTask[Config]):
     """See the module."""
 
-    type = "vqa"
     answer_format = ANSWER_FORMAT
 
     @override
@@ -89,18 +91,17 @@ class Vqa(QuestionTask[Config]):
             cluster="image",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """VQAv2's validation questions and annotations in a folder; by answer type, as papers list them."""
+        questions = find_file(data, "*questions*val*.json", "*val*questions.json", "*questions*.json")
+        annotations = find_file(data, "*val*annotations.json", "*annotations*.json")
+        found = {"questions": questions, "annotations": annotations}
+        return {"kinds": "answer_type"} | {key: path for key, path in found.items() if path is not None}
 
-def build(name: str, config: Config) -> Vqa:
-    """The task of a recipe's section."""
-    return Vqa(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """VQAv2's validation questions and annotations in a folder; by answer type, as papers list them."""
-    questions = find_file(data, "*questions*val*.json", "*val*questions.json", "*questions*.json")
-    annotations = find_file(data, "*val*annotations.json", "*annotations*.json")
-    found = {"questions": questions, "annotations": annotations}
-    return {"kinds": "answer_type"} | {key: path for key, path in found.items() if path is not None}
+TASK = Vqa
 
 
 def _read_pairs(

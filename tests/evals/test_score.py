@@ -16,7 +16,8 @@ from align.errors import AlignError, RecipeError
 from align.rows.schema import Prediction, Score, read_rows, write_rows
 from evals.report.load import load_results
 from evals.score import Recipe, run, score_predictions
-from evals.tasks.task import Task, load_tasks
+from evals.tasks.registry import load_tasks
+from evals.tasks.task import Task
 
 NAMES = ["cat", "dog", "cup", "bed", "bus", "kite"]
 FIELDS = """
