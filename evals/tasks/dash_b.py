@@ -24,7 +24,6 @@ from typing_extensions import override
 from align.errors import AlignError
 from align.objects.coco import read_json
 from align.rows.schema import Message, Score
-from evals.answer_files.folder import find_file
 from evals.answer_files.rows import (
     answer_text,
     is_own,
@@ -32,7 +31,7 @@ from evals.answer_files.rows import (
     own_predictions,
     read_answer_rows,
 )
-from evals.protocol import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.protocol import MODES, AnswerSet, Mark, Metric, Mode, Sample
 from evals.scoring.yes_no import Answer, parse_containing, parse_strict
 from evals.tasks.task import Task, TaskConfig
 
@@ -59,10 +58,16 @@ class DashB(Task[Config]):
 
     measures = "probing"
     answer_format = ANSWER_FORMAT
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        return {"negatives": self.config.negatives, "positives": self.config.positives}
+    label = "DASH-B"
+    files = {"negatives": ("dash_benchmark_neg.json",), "positives": ("dash_benchmark_pos.json",)}
+    parser = (
+        "official: yes if `yes` stands anywhere, else no if `no` does, else wrong; strict: the leading yes "
+        "or no, or a plain statement; anything else is unparsed and wrong"
+    )
+    aggregation = "shares over pictures without and with the object"
+    source = "DASH-B (arXiv:2503.23573)"
+    licence = "images from ReLAION, Open Images, COCO and Objects365, each under its own"
+    cluster = "object"
 
     @override
     def samples(self) -> list[Sample]:
@@ -175,33 +180,12 @@ class DashB(Task[Config]):
         tnr, tpr = sums["true_no"] / absent, sums["true_yes"] / present
         return {"": {"harmonic_mean": round(200 * tpr * tnr / (tpr + tnr), 6)}}
 
-    @property
-    @override
-    def card(self) -> Card:
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser="official: yes if `yes` stands anywhere, else no if `no` does, else wrong; strict: the "
-            "leading yes or no, or a plain statement; anything else is unparsed and wrong",
-            split=self.config.split,
-            aggregation="shares over pictures without and with the object",
-            source="DASH-B (arXiv:2503.23573)",
-            licence="images from ReLAION, Open Images, COCO and Objects365, each under its own",
-            mode=self.config.primary_mode,
-            cluster="object",
-        )
-
     @override
     @classmethod
     def locate(cls, data: Path) -> dict[str, Any]:
         """The two lists of DASH-B's folder `images`; that folder is the image root."""
-        found = {
-            "negatives": find_file(data, "dash_benchmark_neg.json"),
-            "positives": find_file(data, "dash_benchmark_pos.json"),
-        }
-        lists: dict[str, Any] = {key: path for key, path in found.items() if path is not None}
-        return lists | ({"image_root": lists["negatives"].parent} if "negatives" in lists else {})
+        found = super().locate(data)
+        return found | ({"image_root": found["negatives"].parent} if "negatives" in found else {})
 
 
 TASK = DashB

@@ -46,6 +46,12 @@ class Gqa(QuestionTask[Config]):
     licence = "CC-BY-4.0"
 
     @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """As `files` say; a single file is the questions, whatever it is called."""
+        return super().locate(data) or ({"questions": data} if data.is_file() else {})
+
+    @override
     def questions(self) -> list[Question]:
         path = self.config.questions
         tree = read_json(path)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,6 @@ from typing_extensions import override
 from align.judging.ask import Judgement, told
 from align.objects.coco import read_json
 from align.rows.schema import Message, Score
-from evals.answer_files.folder import find_file
 from evals.answer_files.rows import (
     TEXT_FIELDS,
     Row,
@@ -89,11 +89,17 @@ class HallusionBench(JudgedTask[Config]):
 
     measures = "probing"
     answer_format = ANSWER_FORMAT
+    label = "HallusionBench"
+    files = {"data": ("HallusionBench.json", "HallusionBench*.json")}
+    parser = (
+        "official: `incorrect` is wrong, else `correct` right, else unclear; strict: the last such word, "
+        "other replies unscored"
+    )
+    aggregation = "aAcc over answers, fAcc over figures, qAcc over questions"
+    source = "HallusionBench (arXiv:2310.14566), judge's prompt in our words"
+    licence = "BSD-3-Clause"
+    cluster = "set_id"
     wording = JUDGE_PROMPT
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        return {"data": self.config.data}
 
     @override
     def samples(self) -> list[Sample]:
@@ -249,27 +255,9 @@ class HallusionBench(JudgedTask[Config]):
         config, judge = self.config, self.config.judge
         named = "as in the file" if judge is None else judge.name
         scorer = f"judge: {named}" if config.scorer == "judge" else "rule: the answer's yes or no, no judge"
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=config.prompt,
-            parser=f"{scorer}; official: `incorrect` is wrong, else `correct` right, else unclear; strict: "
-            "the last such word, other replies unscored",
-            split=f"{len(self.samples())} questions, "
-            + ("all" if config.questions == "all" else "with pictures"),
-            aggregation="aAcc over answers, fAcc over figures, qAcc over questions",
-            source="HallusionBench (arXiv:2310.14566), judge's prompt in our words",
-            licence="BSD-3-Clause",
-            mode=config.primary_mode,
-            cluster="set_id",
-        )
-
-    @override
-    @classmethod
-    def locate(cls, data: Path) -> dict[str, Any]:
-        """HallusionBench.json in a folder."""
-        found = find_file(data, "HallusionBench.json", "HallusionBench*.json")
-        return {"data": found} if found is not None else {}
+        asked = "all" if config.questions == "all" else "with pictures"
+        split = f"{len(self.samples())} questions, {asked}"
+        return replace(super().card, parser=f"{scorer}; {self.parser}", split=split)
 
 
 TASK = HallusionBench

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -25,7 +25,6 @@ from typing_extensions import override
 from align.errors import AlignError
 from align.judging.ask import Judgement, told
 from align.rows.schema import Message
-from evals.answer_files.folder import find_file
 from evals.answer_files.join import join_keys, join_lines, plain_question
 from evals.answer_files.rows import (
     TEXT_FIELDS,
@@ -84,11 +83,16 @@ class HaloQuest(JudgedTask[Config]):
 
     measures = "probing"
     answer_format = ANSWER_FORMAT
+    label = "HaloQuest"
+    files = {"data": ("haloquest-eval.csv", "*haloquest*eval*.csv", "*haloquest*.csv")}
+    parser = (
+        "comparable to published numbers only if it is the same; official: `incorrect` is wrong, else "
+        "`correct` right, else wrong; strict: the last such word, other replies unscored"
+    )
+    aggregation = "right answers / judged answers"
+    source = "HaloQuest (arXiv:2407.15680), judge's prompt in our words"
+    licence = "CC-BY-4.0; images as Open Images and Midjourney"
     wording = JUDGE_PROMPT
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        return {"data": self.config.data}
 
     @override
     def samples(self) -> list[Sample]:
@@ -194,27 +198,8 @@ class HaloQuest(JudgedTask[Config]):
     @override
     def card(self) -> Card:
         judge = self.config.judge
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser=f"judge: {judge.name if judge else 'as in the file'}, comparable to "
-            "published numbers only if it is the same; official: `incorrect` is wrong, else `correct` right, "
-            "else wrong; strict: the last such word, other replies unscored",
-            split=self.config.split,
-            aggregation="right answers / judged answers",
-            source="HaloQuest (arXiv:2407.15680), judge's prompt in our words",
-            licence="CC-BY-4.0; images as Open Images and Midjourney",
-            mode=self.config.primary_mode,
-            cluster="image",
-        )
-
-    @override
-    @classmethod
-    def locate(cls, data: Path) -> dict[str, Any]:
-        """The published evaluation table in a folder."""
-        table = find_file(data, "haloquest-eval.csv", "*haloquest*eval*.csv", "*haloquest*.csv")
-        return {"data": table} if table is not None else {}
+        named = judge.name if judge else "as in the file"
+        return replace(super().card, parser=f"judge: {named}, {self.parser}")
 
 
 TASK = HaloQuest

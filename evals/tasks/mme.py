@@ -12,6 +12,7 @@ the yes or no that a reader would find. A picture with an answer missing counts 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -68,10 +69,16 @@ class Mme(Task[Config]):
 
     measures = "probing"
     answer_format = ANSWER_FORMAT
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        return {"folder": self.config.folder} if self.config.folder is not None else {}
+    label = "MME"
+    files = {"folder": ()}
+    parser = (
+        "official: exactly yes or no in any case, else `yes`, then `no`, in the first four characters, else "
+        "wrong; strict: the leading yes or no, or a plain statement"
+    )
+    aggregation = "100 x accuracy + 100 x share of pictures with both right, a part; summed over parts"
+    source = "MME (arXiv:2306.13394)"
+    licence = "as MME's release: research only"
+    cluster = "picture"
 
     @override
     def samples(self) -> list[Sample]:
@@ -225,19 +232,7 @@ class Mme(Task[Config]):
     @property
     @override
     def card(self) -> Card:
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser="official: exactly yes or no in any case, else `yes`, then `no`, in the first four "
-            "characters, else wrong; strict: the leading yes or no, or a plain statement",
-            split=", ".join(self.config.parts),
-            aggregation="100 x accuracy + 100 x share of pictures with both right, a part; summed over parts",
-            source="MME (arXiv:2306.13394)",
-            licence="as MME's release: research only",
-            mode=self.config.primary_mode,
-            cluster="picture",
-        )
+        return replace(super().card, split=", ".join(self.config.parts))
 
     @override
     @classmethod

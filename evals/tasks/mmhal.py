@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from align.errors import AlignError
 from align.judging.ask import Judgement, told
 from align.objects.coco import read_json
 from align.rows.schema import Message
-from evals.answer_files.folder import find_file
 from evals.answer_files.join import join_keys, join_lines, plain_question
 from evals.answer_files.rows import (
     TEXT_FIELDS,
@@ -94,11 +94,16 @@ class MmHal(JudgedTask[Config]):
 
     measures = "invention"
     answer_format = ANSWER_FORMAT
+    label = "MMHal-Bench"
+    files = {"template": ("mmhal-bench*template.json", "response_template.json", "*mmhal*.json")}
+    parser = (
+        "not comparable to GPT-4 scores unless it is the same; official: the only `rating: s`, else 0; "
+        "strict: marks around the number don't matter, other replies are unscored"
+    )
+    aggregation = "mean rating 0 to 6 over answers; hallucination is a rating below 3"
+    source = "MMHal-Bench (arXiv:2309.14525), judge's prompt in our words"
+    licence = "Apache-2.0; images as Open Images"
     wording = JUDGE_PROMPT
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        return {"template": self.config.template}
 
     @override
     def samples(self) -> list[Sample]:
@@ -214,27 +219,8 @@ class MmHal(JudgedTask[Config]):
     @override
     def card(self) -> Card:
         judge = self.config.judge
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser=f"judge: {judge.name if judge else 'as in the file'}, not comparable "
-            "to GPT-4 scores unless it is the same; official: the only `rating: s`, else 0; strict: marks "
-            "around the number don't matter, other replies are unscored",
-            split=self.config.split,
-            aggregation="mean rating 0 to 6 over answers; hallucination is a rating below 3",
-            source="MMHal-Bench (arXiv:2309.14525), judge's prompt in our words",
-            licence="Apache-2.0; images as Open Images",
-            mode=self.config.primary_mode,
-            cluster="image",
-        )
-
-    @override
-    @classmethod
-    def locate(cls, data: Path) -> dict[str, Any]:
-        """The published template in a folder."""
-        template = find_file(data, "mmhal-bench*template.json", "response_template.json", "*mmhal*.json")
-        return {"template": template} if template is not None else {}
+        named = judge.name if judge else "as in the file"
+        return replace(super().card, parser=f"judge: {named}, {self.parser}")
 
 
 TASK = MmHal

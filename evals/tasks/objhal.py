@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ from align.judging.ask import Judgement, told
 from align.objects.mentions import synonyms
 from align.objects.plurals import singular_in
 from align.rows.schema import Message, Score
-from evals.answer_files.folder import find_file
 from evals.answer_files.rows import (
     TEXT_FIELDS,
     Row,
@@ -103,14 +103,23 @@ class ObjHal(JudgedTask[Config]):
 
     measures = "invention"
     answer_format = ANSWER_FORMAT
+    label = "Object HalBench"
+    files = {
+        "questions": (),
+        "instances": (),
+        "captions": (),
+        "objects": (),
+        "synonyms": ("synonyms_refine.txt",),
+    }
+    parser = (
+        "a JSON list of objects, lemmatised by rules (upstream: spaCy); other replies unscored; both modes "
+        "alike"
+    )
+    aggregation = "sums over answers, each object word once an answer"
+    source = "Object HalBench (arXiv:2312.00849, RLAIF-V), judge's prompt in our words"
+    licence = "Apache-2.0 (synonyms); annotations as COCO, CC-BY-4.0"
     wording = JUDGE_PROMPT
     all_expected = False
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        names = ("questions", "instances", "captions", "objects", "synonyms")
-        files = {name: getattr(self.config, name) for name in names}
-        return {name: path for name, path in files.items() if path is not None}
 
     @override
     def samples(self) -> list[Sample]:
@@ -264,26 +273,14 @@ class ObjHal(JudgedTask[Config]):
     @override
     def card(self) -> Card:
         judge = self.config.judge
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser=f"judge: {judge.name if judge else 'as in the file'}; a JSON list of "
-            "objects, lemmatised by rules (upstream: spaCy); other replies unscored; both modes alike",
-            split=self.config.split,
-            aggregation="sums over answers, each object word once an answer",
-            source="Object HalBench (arXiv:2312.00849, RLAIF-V), judge's prompt in our words",
-            licence="Apache-2.0 (synonyms); annotations as COCO, CC-BY-4.0",
-            mode=self.config.primary_mode,
-            cluster="image",
-        )
+        named = judge.name if judge else "as in the file"
+        return replace(super().card, parser=f"judge: {named}; {self.parser}")
 
     @override
     @classmethod
     def locate(cls, data: Path) -> dict[str, Any]:
         """The truth as CHAIR finds it, and the refined synonyms."""
-        words = find_file(data, "synonyms_refine.txt")
-        return chair.Chair.locate(data) | ({"synonyms": words} if words is not None else {})
+        return chair.Chair.locate(data) | super().locate(data)
 
 
 TASK = ObjHal

@@ -11,6 +11,7 @@ undefined. Upstream's older files write `an umbrella in the imange`; texts are c
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -73,14 +74,16 @@ class Pope(Task[Config]):
 
     Attributes:
         stem: what the names of the variants' files begin with.
-        paper: as the protocol names the source.
     """
 
+    label = "POPE"
     measures = "probing"
     answer_format = ANSWER_FORMAT
     stem: ClassVar[str] = "*pope"
-    paper: ClassVar[str] = "POPE (arXiv:2305.10355)"
-    parser: ClassVar[str] = (
+    source = "POPE (arXiv:2305.10355)"
+    licence = "MIT (POPE); annotations as COCO, CC-BY-4.0"
+    aggregation = "per variant, yes is positive; the mean row is the unweighted mean of the variants"
+    parser = (
         "official: no iff a token before the first full stop is No, no or not, else yes; "
         "strict: the leading yes or no, or a plain statement; anything else is unparsed and wrong"
     )
@@ -183,19 +186,10 @@ class Pope(Task[Config]):
 
     @override
     def card_of(self, parts: Collection[str]) -> Card:
-        source = "built from COCO instances" if self.config.instances is not None else "published files"
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser=self.parser,
-            split=self.config.split or ", ".join(variant for variant in self._variants if variant in parts),
-            aggregation="per variant, yes is positive; the mean row is the unweighted mean of the variants",
-            source=f"{self.paper}, {source}",
-            licence="MIT (POPE); annotations as COCO, CC-BY-4.0",
-            mode=self.config.primary_mode,
-            cluster="image",
-        )
+        origin = "built from COCO instances" if self.config.instances is not None else "published files"
+        asked = ", ".join(variant for variant in self._variants if variant in parts)
+        source = f"{self.source}, {origin}"
+        return replace(super().card, split=self.config.split or asked, source=source)
 
     @override
     @classmethod

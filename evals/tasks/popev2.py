@@ -21,7 +21,6 @@ from typing_extensions import override
 from align.errors import AlignError
 from align.objects.coco import read_json
 from align.rows.schema import Message, Score
-from evals.answer_files.folder import find_file
 from evals.answer_files.join import join_keys, join_lines, plain_question
 from evals.answer_files.rows import (
     TEXT_FIELDS,
@@ -32,7 +31,7 @@ from evals.answer_files.rows import (
     own_predictions,
     read_answer_rows,
 )
-from evals.protocol import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.protocol import MODES, AnswerSet, Mark, Metric, Mode, Sample
 from evals.scoring.groups import add_group_values
 from evals.scoring.yes_no import Answer, parse_official, parse_strict, yes_no_metrics, yes_no_values
 from evals.tasks.task import Task, TaskConfig, make_samples
@@ -60,10 +59,16 @@ class PopeV2(Task[Config]):
 
     measures = "probing"
     answer_format = ANSWER_FORMAT
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        return {"annotations": self.config.annotations}
+    label = "POPEv2"
+    files = {"annotations": ("popev2*.json", "annotations.json")}
+    parser = (
+        "official: POPE's (no iff a token before the first full stop is No, no or not); strict: the leading "
+        "yes or no, or a plain statement; anything else is unparsed and wrong"
+    )
+    aggregation = "yes is positive; pair accuracy over pictures with both answers right"
+    source = "POPEv2 (github.com/AoiDragon/POPE)"
+    licence = "MIT; images as COCO"
+    cluster = "picture with its edited twin"
 
     @override
     def samples(self) -> list[Sample]:
@@ -139,30 +144,6 @@ class PopeV2(Task[Config]):
             found.append(_pair_metric(mode, config.split, is_primary))
             found += yes_no_metrics(mode, config.split, (), config.primary_mode)
         return found
-
-    @property
-    @override
-    def card(self) -> Card:
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser="official: POPE's (no iff a token before the first full stop is No, no or not); strict: "
-            "the leading yes or no, or a plain statement; anything else is unparsed and wrong",
-            split=self.config.split,
-            aggregation="yes is positive; pair accuracy over pictures with both answers right",
-            source="POPEv2 (github.com/AoiDragon/POPE)",
-            licence="MIT; images as COCO",
-            mode=self.config.primary_mode,
-            cluster="picture with its edited twin",
-        )
-
-    @override
-    @classmethod
-    def locate(cls, data: Path) -> dict[str, Any]:
-        """POPEv2's annotations in a folder."""
-        annotations = find_file(data, "popev2*.json", "annotations.json")
-        return {"annotations": annotations} if annotations is not None else {}
 
 
 TASK = PopeV2

@@ -24,8 +24,9 @@ class Config(pope.Config):
 class RePope(pope.Pope):
     """See the module; values of a sample as `yes_no_values` has them."""
 
+    label = "RePOPE"
     stem = "*repope"
-    paper = "RePOPE (arXiv:2504.15707)"
+    source = "RePOPE (arXiv:2504.15707)"
     parser = (
         "official: yes if `yes` stands anywhere, else no if `no` does, else left out; "
         "strict: the leading yes or no, or a plain statement; anything else is unparsed and wrong"

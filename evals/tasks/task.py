@@ -45,6 +45,7 @@ class Task(ABC, Generic[C]):
 
     Attributes:
         type: the name of its file, which recipes pick it by.
+        label: what readers call it; the name that the recipe gives, where it is empty.
         files: key of the configuration -> names of the published file, the best first (patterns of
             `find_file`); none for a file that nobody publishes under a name.
         parser, aggregation, source, licence, cluster: of its `Card`.
@@ -55,6 +56,7 @@ class Task(ABC, Generic[C]):
     """
 
     type: ClassVar[str]
+    label: ClassVar[str] = ""
     files: ClassVar[Mapping[str, Sequence[str]]] = {}
     measures: Aim = "ability"
     parser: ClassVar[str] = ""
@@ -81,11 +83,8 @@ class Task(ABC, Generic[C]):
 
     @classmethod
     def locate(cls, data: Path) -> dict[str, Any]:
-        """The configuration (key -> value) that a published data folder or file gives: by `files`; a single
-        file is the one that is wanted where there is only one."""
+        """The configuration (key -> value) that a published data folder or file gives, by `files`."""
         found = {key: find_file(data, *names) for key, names in cls.files.items()}
-        if data.is_file() and len(found) == 1:
-            found = dict.fromkeys(found, data)
         return {key: path for key, path in found.items() if path is not None}
 
     def inputs(self) -> dict[str, Path]:
