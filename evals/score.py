@@ -6,9 +6,10 @@ bootstrap intervals, an exact or permutation test, Holm's correction over the pr
 smallest difference that the data could have shown.
 
 Writes `metrics.json` (shares in percent, `scale` says so), `health.json` (what could not be scored),
-`tasks.json` (the protocols), `definitions.json` (the metrics as ratios of sums), `notes.json` (who judged)
-and `rows/<checkpoint>/<task>.jsonl` (one scored answer a line). With answers of two `rounds` or more,
-`rounds.json` has every metric by round, against the checkpoint before the last.
+`tasks.json` (the protocols, and what a report must know of the tasks), `definitions.json` (the metrics as
+ratios of sums), `notes.json` (who judged) and `rows/<checkpoint>/<task>.jsonl` (one scored answer a line).
+With answers of two `rounds` or more, `rounds.json` has every metric by round, against the checkpoint before
+the last.
 
 Somebody's answers to one benchmark, in the format it is published in, without a recipe (a JSON of the paper's
 metrics; `align score TASK --help` tells the formats):
@@ -38,7 +39,7 @@ from evals.comparison.metric_line import MetricLine, dump_lines
 from evals.comparison.preferences import PairwiseSettings, prefer, preference_rows, summarise_preferences
 from evals.comparison.rounds import lines_by_round, round_name
 from evals.comparison.scored import Scored, score_predictions
-from evals.tasks.registry import load_tasks, task_types
+from evals.tasks.registry import facts_of, load_tasks, task_types
 from evals.tasks.task import Task, index_samples
 
 
@@ -198,8 +199,9 @@ def write_about(folder: Path, tasks: Mapping[str, Task], scored: Mapping[str, Ma
         name: [asdict(metric) | {"measures": metric.measures or task.measures} for metric in task.metrics]
         for name, task in tasks.items()
     }
+    cards = {name: task.card.to_json() | {"facts": facts_of(task).to_json()} for name, task in tasks.items()}
     _write_json(folder / "health.json", health)
-    _write_json(folder / "tasks.json", {name: task.card.to_json() for name, task in tasks.items()})
+    _write_json(folder / "tasks.json", cards)
     _write_json(folder / "definitions.json", definitions)
     _write_json(folder / "notes.json", {name: found for name, found in notes.items() if found})
 

@@ -43,7 +43,7 @@ from evals.answer_files.rows import (
     own_predictions,
     read_answer_rows,
 )
-from evals.protocol import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.protocol import MODE_PREFIXES, MODES, AnswerSet, Card, Facts, Mark, Metric, Mode, Sample
 from evals.scoring.caption_measures import PRESENCE, caption_meta, caption_metrics, caption_values
 from evals.scoring.nouns import nltk_nouns, placed_nouns
 from evals.scoring.places import describe_places
@@ -115,6 +115,8 @@ class Amber(Task[Config]):
 
     A description's `meta.mentions` and `meta.mentions_strict` list the nouns as CHAIR's do its objects."""
 
+    label = "AMBER"
+    facts = Facts(guard="cover", invented="chair", metric_labels={"amber": "AMBER score", "chair": "CHAIR"})
     measures = "invention"
     answer_format = ANSWER_FORMAT
     all_expected = False

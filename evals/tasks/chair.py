@@ -39,7 +39,7 @@ from evals.answer_files.rows import (
     read_answer_rows,
     read_whole,
 )
-from evals.protocol import AnswerSet, Card, Mark, Metric, Sample
+from evals.protocol import AnswerSet, Card, Facts, Mark, Metric, Sample
 from evals.scoring.caption_measures import caption_meta, caption_metrics, caption_values
 from evals.scoring.places import count_words, describe_places
 from evals.tasks.task import Task, TaskConfig
@@ -117,6 +117,19 @@ class Chair(Task[Config]):
     words precede it).
     """
 
+    label = "CHAIR"
+    facts = Facts(
+        named="never",
+        guard="recall",
+        invented="chair_i",
+        with_invention="chair_s",
+        tiles={
+            "chair_s": "captions with at least one invented object",
+            "chair_i": "named objects that are invented",
+            "recall": "objects in the picture that are named",
+        },
+        metric_labels={"chair_i": "CHAIRi", "chair_s": "CHAIRs"},
+    )
     measures = "invention"
     answer_format = ANSWER_FORMAT
     all_expected = False

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,11 @@ from evals.answer_files.rows import (
     own_predictions,
     read_answer_rows,
 )
-from evals.protocol import AnswerSet, Card, Grade, Mark, Metric, Mode, Sample
+from evals.protocol import AnswerSet, Card, Facts, Grade, Mark, Metric, Mode, Sample
 from evals.scoring.caption_measures import caption_meta, caption_metrics, caption_values
 from evals.scoring.graders import GRADERS
 from evals.scoring.yes_no import parse_official, parse_strict, yes_no_metrics, yes_no_values
-from evals.tasks import chair
+from evals.tasks import chair, pope
 from evals.tasks.question_task import (
     ID_FIELDS,
     SHORT_ANSWER,
@@ -79,6 +80,7 @@ class Config(QuestionConfig):
 class Custom(QuestionTask[Config]):
     """Questions with right answers; the metric has the name that the recipe gives."""
 
+    facts = Facts(is_own=True)
     answer_format = ANSWER_FORMAT
 
     def __init__(self, name: str, config: Config) -> None:
@@ -91,6 +93,13 @@ class Custom(QuestionTask[Config]):
         """By its metric."""
         kinds = {"captions": PlainCaptions, "chair": CustomCaptions, "yes_no": CustomYesNo}
         return kinds.get(config.metric, Custom)(name, config)
+
+    @override
+    @classmethod
+    def scoring(cls, metrics: Collection[str]) -> type[Task[Any]]:
+        if "chair_i" in metrics:
+            return CustomCaptions
+        return CustomYesNo if "yes_ratio" in metrics else Custom
 
     @override
     @classmethod
@@ -120,6 +129,8 @@ class Custom(QuestionTask[Config]):
 class CustomYesNo(Custom):
     """Yes-or-no questions. Values as POPE's: n, tp, fp, tn, fn, and the same with the prefix `strict_`."""
 
+    label = pope.Pope.label
+    facts = replace(pope.Pope.facts, kind="pope")
     measures = "probing"
 
     @override
@@ -159,6 +170,7 @@ class CustomCaptions(chair.Chair):
     """Captions of pictures whose objects you know, scored as CHAIR does and asked for in its words where the
     file asks nothing."""
 
+    facts = replace(chair.Chair.facts, kind="chair")
     answer_format = ANSWER_FORMAT
     id_fields: tuple[str, ...] = ID_FIELDS
 
@@ -231,6 +243,8 @@ class CustomCaptions(chair.Chair):
 class PlainCaptions(CustomCaptions):
     """Captions of pictures about which nothing is known: repetition, grammar and length."""
 
+    label = ""
+    facts = Custom.facts
     measures = "form"
     id_fields = (*ID_FIELDS, "image_id", "image", "file_name")
 

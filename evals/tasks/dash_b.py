@@ -31,7 +31,7 @@ from evals.answer_files.rows import (
     own_predictions,
     read_answer_rows,
 )
-from evals.protocol import MODES, AnswerSet, Mark, Metric, Mode, Sample
+from evals.protocol import MODES, AnswerSet, Facts, Mark, Metric, Mode, Sample
 from evals.scoring.yes_no import Answer, parse_containing, parse_strict
 from evals.tasks.task import Task, TaskConfig
 
@@ -59,6 +59,7 @@ class DashB(Task[Config]):
     measures = "probing"
     answer_format = ANSWER_FORMAT
     label = "DASH-B"
+    facts = Facts(metric_labels={"tnr": "True negatives", "tpr": "True positives"})
     files = {"negatives": ("dash_benchmark_neg.json",), "positives": ("dash_benchmark_pos.json",)}
     parser = (
         "official: yes if `yes` stands anywhere, else no if `no` does, else wrong; strict: the leading yes "

@@ -41,7 +41,7 @@ from evals.answer_files.rows import (
     own_predictions,
     read_answer_rows,
 )
-from evals.protocol import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.protocol import MODE_PREFIXES, MODES, AnswerSet, Card, Facts, Mark, Metric, Mode, Sample
 from evals.scoring.groups import add_group_values
 from evals.scoring.yes_no import parse_strict
 from evals.tasks.judged_task import JudgedConfig, JudgedTask
@@ -90,6 +90,7 @@ class HallusionBench(JudgedTask[Config]):
     measures = "probing"
     answer_format = ANSWER_FORMAT
     label = "HallusionBench"
+    facts = Facts(metric_labels={name: name for name in ("aAcc", "fAcc", "qAcc")})
     files = {"data": ("HallusionBench.json", "HallusionBench*.json")}
     parser = (
         "official: `incorrect` is wrong, else `correct` right, else unclear; strict: the last such word, "

@@ -33,7 +33,7 @@ from evals.answer_files.rows import (
     read_text,
     unknown_shape,
 )
-from evals.protocol import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.protocol import MODES, AnswerSet, Card, Facts, Mark, Metric, Mode, Sample
 from evals.scoring.groups import add_group_values
 from evals.scoring.yes_no import Answer, parse_strict
 from evals.tasks.task import Task, TaskConfig
@@ -70,6 +70,7 @@ class Mme(Task[Config]):
     measures = "probing"
     answer_format = ANSWER_FORMAT
     label = "MME"
+    facts = Facts(metric_labels={"acc": "Accuracy", "acc_plus": "Accuracy+"})
     files = {"folder": ()}
     parser = (
         "official: exactly yes or no in any case, else `yes`, then `no`, in the first four characters, else "

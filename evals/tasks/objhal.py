@@ -40,7 +40,7 @@ from evals.answer_files.rows import (
     own_predictions,
     read_answer_rows,
 )
-from evals.protocol import AnswerSet, Card, Mark, Metric, Sample
+from evals.protocol import AnswerSet, Card, Facts, Mark, Metric, Sample
 from evals.scoring.places import describe_places, first_places
 from evals.tasks import chair
 from evals.tasks.judged_task import JudgedConfig, JudgedTask
@@ -104,6 +104,16 @@ class ObjHal(JudgedTask[Config]):
     measures = "invention"
     answer_format = ANSWER_FORMAT
     label = "Object HalBench"
+    facts = Facts(
+        guard="recall",
+        invented="chair_i",
+        with_invention="chair_s",
+        metric_labels={
+            "chair_i": "CHAIRi",
+            "chair_s": "CHAIRs",
+            "chair_s_refine": "CHAIRs of answers with objects",
+        },
+    )
     files = {
         "questions": (),
         "instances": (),

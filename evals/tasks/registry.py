@@ -10,7 +10,8 @@ import ast
 import importlib
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 
 from align.config.recipe import nearest
 from align.errors import RecipeError
+from evals.protocol import Facts
 from evals.tasks.task import Task, TaskConfig
 
 _PARTS = (re.compile(r"^class Config\(", re.MULTILINE), re.compile(r"^TASK = ", re.MULTILINE))
@@ -59,6 +61,22 @@ def config_class(kind: str) -> type[TaskConfig]:
     return importlib.import_module(task_types()[kind]).Config
 
 
+def facts_of(task: Task) -> Facts:
+    """A task's facts, with its name and kind."""
+    return _facts(task.name, type(task))
+
+
+def known_facts(name: str, kind: str, metrics: Collection[str]) -> Facts:
+    """The facts of a task of which only scores are left, without them.
+
+    Args:
+        metrics: names of the metrics that it was scored by.
+    """
+    if kind not in task_types():
+        return Facts(label=_label_of_type(name) or name, kind=kind)
+    return _facts(name, task_class(kind).scoring(metrics))
+
+
 def load_tasks(config: Mapping[str, Any], where: str = "tasks") -> dict[str, Task]:
     """Build the tasks of a recipe's `tasks` section; reads no data.
 
@@ -88,6 +106,24 @@ def load_tasks(config: Mapping[str, Any], where: str = "tasks") -> dict[str, Tas
     if faults:
         raise RecipeError("\n".join(faults))
     return tasks
+
+
+def _facts(name: str, task: type[Task[Any]]) -> Facts:
+    """With `CHAIR` as the label of `chair`, `CHAIR unseen` of `chair_unseen`, and other names as they are."""
+    kind = task.facts.kind or task.type
+    rest = name.removeprefix(kind)
+    label = _label_of_type(name) or name
+    if label == name and task.label and rest != name and rest.startswith(("_", "-")):
+        label = f"{task.label} {rest[1:].replace('_', ' ')}".strip()
+    return replace(task.facts, label=label, kind=kind)
+
+
+def _label_of_type(name: str) -> str:
+    """What readers call the type of that name; empty where there is none."""
+    if name not in task_types():
+        return ""
+    module = importlib.import_module(task_types()[name])
+    return getattr(module, "ALIASES", {}).get(name, module.TASK.label)
 
 
 def _source(module: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing_extensions import override
 
+from evals.protocol import Facts
 from evals.scoring.yes_no import Answer, parse_containing
 from evals.tasks import pope
 
@@ -25,6 +26,7 @@ class RePope(pope.Pope):
     """See the module; values of a sample as `yes_no_values` has them."""
 
     label = "RePOPE"
+    facts = Facts()
     stem = "*repope"
     source = "RePOPE (arXiv:2504.15707)"
     parser = (

@@ -18,7 +18,7 @@ from align.errors import AlignError
 from align.rows.schema import Prediction, Score
 from evals.answer_files.folder import find_file
 from evals.answer_files.rows import OWN_FORMAT, is_own, own_predictions, read_answer_rows
-from evals.protocol import Aim, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.protocol import Aim, AnswerSet, Card, Facts, Mark, Metric, Mode, Sample
 
 
 class TaskConfig(Strict):
@@ -46,6 +46,7 @@ class Task(ABC, Generic[C]):
     Attributes:
         type: the name of its file, which recipes pick it by.
         label: what readers call it; the name that the recipe gives, where it is empty.
+        facts: what else a report must know of it.
         files: key of the configuration -> names of the published file, the best first (patterns of
             `find_file`); none for a file that nobody publishes under a name.
         parser, aggregation, source, licence, cluster: of its `Card`.
@@ -57,6 +58,7 @@ class Task(ABC, Generic[C]):
 
     type: ClassVar[str]
     label: ClassVar[str] = ""
+    facts: ClassVar[Facts] = Facts()
     files: ClassVar[Mapping[str, Sequence[str]]] = {}
     measures: Aim = "ability"
     parser: ClassVar[str] = ""
@@ -80,6 +82,11 @@ class Task(ABC, Generic[C]):
     def of(cls, name: str, config: C) -> Self:
         """The task of a recipe's section."""
         return cls(name, config)
+
+    @classmethod
+    def scoring(cls, metrics: Collection[str]) -> type[Task[Any]]:
+        """The class whose scores have these metrics, where a type has several."""
+        return cls
 
     @classmethod
     def locate(cls, data: Path) -> dict[str, Any]:

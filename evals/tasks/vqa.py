@@ -16,6 +16,7 @@ from typing_extensions import override
 from align.errors import AlignError
 from align.objects.coco import read_json
 from align.scoring.normalise import clean
+from evals.protocol import Facts
 from evals.scoring.graders import grade_vqa
 from evals.tasks.question_task import Question, QuestionConfig, QuestionTask, answers_as
 
@@ -40,6 +41,11 @@ class Vqa(QuestionTask[Config]):
     """See the module."""
 
     label = "VQA"
+    facts = Facts(
+        named="beside others",
+        by_kind="accuracy",
+        tiles={"accuracy": "visual questions answered right"},
+    )
     files = {
         "questions": ("*questions*val*.json", "*val*questions.json", "*questions*.json"),
         "annotations": ("*val*annotations.json", "*annotations*.json"),

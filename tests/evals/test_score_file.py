@@ -5,10 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,7 @@ import pytest
 
 from align.cli import main
 from align.rows.schema import Prediction
-from evals.tasks import registry
-from evals.tasks.registry import config_class, task_class, task_types
-from tests.repository import BENCHMARKS, REPO
+from tests.repository import BENCHMARKS
 
 VARIANTS = ("random", "popular", "adversarial")
 # Image, object, label: the first two questions are in every variant.
@@ -361,21 +356,3 @@ def test_what_is_asked_for_must_be_there(tmp_path: Path, capsys: pytest.CaptureF
     assert "no such file or folder" in refuse(capsys, "pope", *words, "--data", tmp_path / "x")
     assert "did you mean 'objects'?" in refuse(capsys, "chair", *words, "--option", "object=a")
     assert "no such recipe" in refuse(capsys, str(tmp_path / "recipe.yaml"))
-
-
-def test_task_types_are_what_the_files_of_the_folder_say() -> None:
-    folder = Path(registry.__file__).parent
-    modules = {path.stem: import_module(f"evals.tasks.{path.stem}") for path in folder.glob("[a-z]*.py")}
-    own = {name for name, module in modules.items() if hasattr(module, "TASK")}
-    others = [name for name in own for name in getattr(modules[name], "ALIASES", ())]
-    assert list(task_types()) == sorted([*own, *others]) and len(own) > 19
-    assert task_class("vqav2") is task_class("vqa") and task_class("vqa").type == "vqa"
-    assert all(task_class(name).type == name and modules[name].Config is config_class(name) for name in own)
-
-
-def test_asking_for_task_types_imports_none_of_them() -> None:
-    code = (
-        "import sys; from evals.tasks.registry import task_types; names = set(task_types().values())\n"
-        "assert 'evals.tasks.pope' in names and not names & sys.modules.keys()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPO)
