@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from align.rows.schema import Score
-from evals.protocol import Facts
 from evals.report.inventions import placed_in
 from evals.report.load import Results
+from evals.tasks.facts import Facts
 
 _WORD = re.compile(r"\S+")
 

@@ -13,9 +13,9 @@ from align.digest import MANIFEST
 from align.errors import AlignError
 from align.rows.schema import Score, read_rows
 from evals.comparison.metric_line import MetricLine, read_lines, steps_of
-from evals.protocol import Facts
 from evals.report.metric import Metric, part_of
 from evals.report.source import Source, read_json, read_source
+from evals.tasks.facts import Facts
 from evals.tasks.registry import known_facts
 
 

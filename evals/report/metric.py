@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from evals.comparison.metric_line import Change, MetricLine
-from evals.protocol import Facts
+from evals.tasks.facts import Facts
 
 Effect = Literal["better", "worse", "changed", "unclear"]
 

@@ -1,4 +1,4 @@
-"""One file a benchmark: its `Config` and its `TASK`. Others ask `task.py` and `registry.py` for them.
+"""One file a benchmark: its `Config` and its `TASK`. Others ask `task.py`, `registry.py` and `facts.py`.
 
 Adding a benchmark
 ------------------
@@ -21,7 +21,7 @@ Attributes of the class (all but `label`, `files`, `grader` and the words of the
     answer_format   the answer files that people publish, for help and errors: `answers_as(...)`
     parser, aggregation, source, licence, cluster
                     the words of its protocol card
-    facts           what else a report must know, see `evals.protocol.Facts`: the guard metric of a verdict,
+    facts           what else a report must know, see `facts.py`: the guard metric of a verdict,
                     the rate of inventions, names of its metrics
 
 The function makes a `Question` of a published row; `where` is for its errors:

@@ -35,21 +35,15 @@ from align.errors import AlignError
 from align.objects.coco import read_json
 from align.rows.schema import Message, Score
 from evals.answer_files.folder import find_file
-from evals.answer_files.rows import (
-    TEXT_FIELDS,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
-from evals.protocol import MODE_PREFIXES, MODES, AnswerSet, Card, Facts, Mark, Metric, Mode, Sample
+from evals.answer_files.rows import TEXT_FIELDS, Row, answer_text, make_prediction
+from evals.protocol import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
 from evals.scoring.caption_measures import PRESENCE, caption_meta, caption_metrics, caption_values
 from evals.scoring.nouns import nltk_nouns, placed_nouns
 from evals.scoring.places import describe_places
 from evals.scoring.similarity import Similar, exactly, spacy_similar
 from evals.scoring.yes_no import parse_strict
 from evals.tasks.amber_metrics import amber_metrics, published
+from evals.tasks.facts import Facts
 from evals.tasks.task import Task, TaskConfig
 
 ANSWER_FORMAT = "AMBER's [{id, response}], as JSON or JSON lines, or predictions.jsonl of `align generate`"
@@ -179,10 +173,7 @@ class Amber(Task[Config]):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         fields = ("response", *TEXT_FIELDS)
         found = [
             make_prediction(

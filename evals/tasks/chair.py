@@ -33,15 +33,14 @@ from evals.answer_files.rows import (
     TEXT_FIELDS,
     Row,
     answer_text,
-    is_own,
     make_prediction,
-    own_predictions,
     read_answer_rows,
     read_whole,
 )
-from evals.protocol import AnswerSet, Card, Facts, Mark, Metric, Sample
+from evals.protocol import AnswerSet, Card, Mark, Metric, Sample
 from evals.scoring.caption_measures import caption_meta, caption_metrics, caption_values
 from evals.scoring.places import count_words, describe_places
+from evals.tasks.facts import Facts
 from evals.tasks.task import Task, TaskConfig
 
 _LAST_NUMBER = re.compile(r"\d+$")
@@ -203,10 +202,7 @@ class Chair(Task[Config]):
         return truth
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         seen: Counter[str] = Counter()
         found = []
         for row in rows:

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from align.errors import AlignError
 from evals.answer_files.folder import find_file
-from evals.answer_files.rows import OWN_FORMAT, Row, is_own, make_prediction, own_predictions, unknown_shape
+from evals.answer_files.rows import OWN_FORMAT, Row, make_prediction, unknown_shape
 from evals.protocol import AnswerSet
 from evals.scoring.graders import grade_relaxed
 from evals.tasks.question_task import ID_FIELDS, Question, QuestionConfig, QuestionTask, read_fields
@@ -79,11 +79,8 @@ class ChartQa(QuestionTask[Config]):
         ]
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         """By picture and question, else by id, else by line where every line's truth agrees."""
-        rows = self.answer_rows(path)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
         questions = self.questions()
         joined = _join_content(rows, questions) or _join_ids(rows, questions) or _join_lines(rows, questions)
         return self.asked_in(

@@ -24,19 +24,13 @@ from align.errors import AlignError
 from align.objects.mentions import MODES, find_objects
 from align.rows.schema import Message
 from evals.answer_files.folder import find_file
-from evals.answer_files.rows import (
-    Row,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
-from evals.protocol import AnswerSet, Card, Facts, Grade, Mark, Metric, Mode, Sample
+from evals.answer_files.rows import Row, answer_text, make_prediction, read_answer_rows
+from evals.protocol import AnswerSet, Card, Grade, Mark, Metric, Mode, Sample
 from evals.scoring.caption_measures import caption_meta, caption_metrics, caption_values
 from evals.scoring.graders import GRADERS
 from evals.scoring.yes_no import parse_official, parse_strict, yes_no_metrics, yes_no_values
 from evals.tasks import chair, pope
+from evals.tasks.facts import Facts
 from evals.tasks.question_task import (
     ID_FIELDS,
     SHORT_ANSWER,
@@ -215,10 +209,7 @@ class CustomCaptions(chair.Chair):
         return [_picture(sample.reference) for sample in self.samples()]
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         found = [
             make_prediction(
                 self.name, self._name(row), answer_text(row.need(TEXT_FIELDS, ANSWER_FORMAT), row.where)

@@ -24,15 +24,10 @@ from typing_extensions import override
 from align.errors import AlignError
 from align.objects.coco import read_json
 from align.rows.schema import Message, Score
-from evals.answer_files.rows import (
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
-from evals.protocol import MODES, AnswerSet, Facts, Mark, Metric, Mode, Sample
+from evals.answer_files.rows import Row, answer_text, make_prediction
+from evals.protocol import MODES, AnswerSet, Mark, Metric, Mode, Sample
 from evals.scoring.yes_no import Answer, parse_containing, parse_strict
+from evals.tasks.facts import Facts
 from evals.tasks.task import Task, TaskConfig
 
 ANSWER_FORMAT = (
@@ -106,11 +101,8 @@ class DashB(Task[Config]):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         """Asked are the lists, and pictures that only the file of answers has, with its label."""
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
         of_file: dict[str, Sample] = {}
         ids = {f"{sample.cluster}/{Path(sample.id).name}": sample.id for sample in self.samples()}
         pairs = []

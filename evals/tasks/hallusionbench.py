@@ -32,18 +32,11 @@ from typing_extensions import override
 from align.judging.ask import Judgement, told
 from align.objects.coco import read_json
 from align.rows.schema import Message, Score
-from evals.answer_files.rows import (
-    TEXT_FIELDS,
-    Row,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
-from evals.protocol import MODE_PREFIXES, MODES, AnswerSet, Card, Facts, Mark, Metric, Mode, Sample
+from evals.answer_files.rows import TEXT_FIELDS, Row, answer_text, make_prediction
+from evals.protocol import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
 from evals.scoring.groups import add_group_values
 from evals.scoring.yes_no import parse_strict
+from evals.tasks.facts import Facts
 from evals.tasks.judged_task import JudgedConfig, JudgedTask
 from evals.tasks.task import make_samples
 
@@ -143,10 +136,7 @@ class HallusionBench(JudgedTask[Config]):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         found, verdicts = [], dict[str, list[Judgement]]()
         for row in rows:
             sample_id = _row_id(row)

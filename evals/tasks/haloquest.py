@@ -26,15 +26,7 @@ from align.errors import AlignError
 from align.judging.ask import Judgement, told
 from align.rows.schema import Message
 from evals.answer_files.join import join_keys, join_lines, plain_question
-from evals.answer_files.rows import (
-    TEXT_FIELDS,
-    Row,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
+from evals.answer_files.rows import TEXT_FIELDS, Row, answer_text, make_prediction
 from evals.protocol import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
 from evals.tasks.hallusionbench import official_verdict, strict_verdict
 from evals.tasks.judged_task import JudgedConfig, JudgedTask
@@ -126,10 +118,7 @@ class HaloQuest(JudgedTask[Config]):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         samples = self.samples()
         ids = {f"{sample.cluster}:{plain_question(sample.meta['question'])}": sample.id for sample in samples}
         found, verdicts = [], dict[str, list[Judgement]]()

@@ -33,9 +33,10 @@ from evals.answer_files.rows import (
     read_text,
     unknown_shape,
 )
-from evals.protocol import MODES, AnswerSet, Card, Facts, Mark, Metric, Mode, Sample
+from evals.protocol import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
 from evals.scoring.groups import add_group_values
 from evals.scoring.yes_no import Answer, parse_strict
+from evals.tasks.facts import Facts
 from evals.tasks.task import Task, TaskConfig
 
 Part = Literal["existence", "count", "position", "color"]

@@ -31,18 +31,11 @@ from align.judging.ask import Judgement, told
 from align.objects.mentions import synonyms
 from align.objects.plurals import singular_in
 from align.rows.schema import Message, Score
-from evals.answer_files.rows import (
-    TEXT_FIELDS,
-    Row,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
-from evals.protocol import AnswerSet, Card, Facts, Mark, Metric, Sample
+from evals.answer_files.rows import TEXT_FIELDS, Row, answer_text, make_prediction, read_answer_rows
+from evals.protocol import AnswerSet, Card, Mark, Metric, Sample
 from evals.scoring.places import describe_places, first_places
 from evals.tasks import chair
+from evals.tasks.facts import Facts
 from evals.tasks.judged_task import JudgedConfig, JudgedTask
 
 ANSWER_FORMAT = (
@@ -188,10 +181,7 @@ class ObjHal(JudgedTask[Config]):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         seen, asked = dict[str, int](), dict[str, str]()
         found, verdicts = [], dict[str, list[Judgement]]()
         for row in rows:

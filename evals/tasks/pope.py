@@ -21,8 +21,9 @@ from typing_extensions import override
 from align.objects.coco import load_instances
 from align.rows.schema import Message
 from evals.answer_files.folder import find_file
-from evals.protocol import AnswerSet, Card, Facts, Mark, Metric, Mode, Sample
+from evals.protocol import AnswerSet, Card, Mark, Metric, Mode, Sample
 from evals.scoring.yes_no import Answer, parse_official, parse_strict, yes_no_metrics, yes_no_values
+from evals.tasks.facts import Facts
 from evals.tasks.pope_answers import ANSWER_FORMAT, read_pope_answers
 from evals.tasks.pope_questions import (
     VARIANTS,

@@ -22,15 +22,7 @@ from align.errors import AlignError
 from align.objects.coco import read_json
 from align.rows.schema import Message, Score
 from evals.answer_files.join import join_keys, join_lines, plain_question
-from evals.answer_files.rows import (
-    TEXT_FIELDS,
-    Row,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
+from evals.answer_files.rows import TEXT_FIELDS, Row, answer_text, make_prediction
 from evals.protocol import MODES, AnswerSet, Mark, Metric, Mode, Sample
 from evals.scoring.groups import add_group_values
 from evals.scoring.yes_no import Answer, parse_official, parse_strict, yes_no_metrics, yes_no_values
@@ -102,10 +94,7 @@ class PopeV2(Task[Config]):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         samples = self.samples()
         ids = {
             f"{sample.images[0]}:{plain_question(sample.meta['question'])}": sample.id for sample in samples

@@ -19,16 +19,7 @@ from align.errors import AlignError
 from align.objects.coco import load_section, read_json
 from align.rows.schema import Message
 from align.scoring.vqa_accuracy import SHORT_ANSWER
-from evals.answer_files.rows import (
-    OWN_FORMAT,
-    TEXT_FIELDS,
-    Row,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
+from evals.answer_files.rows import OWN_FORMAT, TEXT_FIELDS, Row, answer_text, make_prediction
 from evals.protocol import AnswerSet, Grade, Mark, Metric, Mode, Sample
 from evals.scoring.graders import Grader
 from evals.tasks.task import Task, TaskConfig
@@ -206,16 +197,9 @@ class QuestionTask(Task[C], Generic[C]):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = self.answer_rows(path)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         found = [make_prediction(self.name, self.answered_id(row), self.answered_text(row)) for row in rows]
         return self.asked_in(found)
-
-    def answer_rows(self, path: Path) -> list[Row]:
-        """The rows of an answer file."""
-        return read_answer_rows(path, self.answer_format)
 
     def answered_id(self, row: Row) -> str:
         """The question that a row answers."""

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from align.config.recipe import nearest
 from align.errors import RecipeError
-from evals.protocol import Facts
+from evals.tasks.facts import Facts
 from evals.tasks.task import Task, TaskConfig
 
 _PARTS = (re.compile(r"^class Config\(", re.MULTILINE), re.compile(r"^TASK = ", re.MULTILINE))

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing_extensions import override
 
-from evals.protocol import Facts
 from evals.scoring.yes_no import Answer, parse_containing
 from evals.tasks import pope
+from evals.tasks.facts import Facts
 
 
 class Config(pope.Config):

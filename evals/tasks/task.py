@@ -17,8 +17,9 @@ from align.config.recipe import Strict
 from align.errors import AlignError
 from align.rows.schema import Prediction, Score
 from evals.answer_files.folder import find_file
-from evals.answer_files.rows import OWN_FORMAT, is_own, own_predictions, read_answer_rows
-from evals.protocol import Aim, AnswerSet, Card, Facts, Mark, Metric, Mode, Sample
+from evals.answer_files.rows import OWN_FORMAT, Row, is_own, own_predictions, read_answer_rows
+from evals.protocol import Aim, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.tasks.facts import Facts
 
 
 class TaskConfig(Strict):
@@ -164,12 +165,24 @@ class Task(ABC, Generic[C]):
         Raises:
             AlignError: unreadable, or in another format; says what was expected.
         """
-        rows = read_answer_rows(path, self.answer_format)
-        if not is_own(rows):
-            raise AlignError(
-                "not a known answer format", where=rows[0].where, fix=f"expected {self.answer_format}"
-            )
-        return self.asked_in(own_predictions(rows, self.name))
+        rows = self.answer_rows(path)
+        if is_own(rows):
+            return self.asked_in(own_predictions(rows, self.name))
+        return self.answers_in(rows)
+
+    def answer_rows(self, path: Path) -> list[Row]:
+        """The rows of an answer file."""
+        return read_answer_rows(path, self.answer_format)
+
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
+        """The answers in rows that others published; none are known by default.
+
+        Raises:
+            AlignError: in another format; says what was expected.
+        """
+        raise AlignError(
+            "not a known answer format", where=rows[0].where, fix=f"expected {self.answer_format}"
+        )
 
     def asked_in(self, predictions: Sequence[Prediction], told: Mapping[str, Any] | None = None) -> AnswerSet:
         """The answers with the task's own samples: all, or where any picture may be described, those."""

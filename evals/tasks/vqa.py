@@ -16,8 +16,8 @@ from typing_extensions import override
 from align.errors import AlignError
 from align.objects.coco import read_json
 from align.scoring.normalise import clean
-from evals.protocol import Facts
 from evals.scoring.graders import grade_vqa
+from evals.tasks.facts import Facts
 from evals.tasks.question_task import Question, QuestionConfig, QuestionTask, answers_as
 
 ALIASES = {"vqav2": "VQAv2"}

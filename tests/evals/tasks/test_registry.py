@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from evals.protocol import Facts
 from evals.tasks import registry
 from evals.tasks.custom import CustomCaptions, CustomYesNo, PlainCaptions
+from evals.tasks.facts import Facts
 from evals.tasks.registry import config_class, known_facts, task_class, task_types
 from tests.repository import REPO
 
