@@ -36,7 +36,7 @@ from align.serving.engine import offline_engine
 from align.serving.server import ServeSettings, serve
 from data_tools.scenes.coco_files import write_world
 from evals.generate import Recipe, build_requests
-from evals.tasks.task import load_tasks
+from evals.tasks.registry import load_tasks
 
 BASE = Path(__file__).resolve().parents[1] / "assets" / "base"
 SETTINGS = ServeSettings(dtype="float32", max_model_len=512, kv_cache_gb=1.0)

@@ -31,7 +31,8 @@ from align.serving.answers import AnswerStore, Ask, ask_missing
 from align.serving.client import ChatRequest, Decoding, Failure, Reply, Sampling, ask, content_key
 from align.serving.server import HOW_KEYS, ServeSettings, serve
 from evals.protocol import Sample
-from evals.tasks.task import Task, load_tasks
+from evals.tasks.registry import load_tasks
+from evals.tasks.task import Task
 
 
 class Asking(StageRecipe):

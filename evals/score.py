@@ -6,9 +6,10 @@ bootstrap intervals, an exact or permutation test, Holm's correction over the pr
 smallest difference that the data could have shown.
 
 Writes `metrics.json` (shares in percent, `scale` says so), `health.json` (what could not be scored),
-`tasks.json` (the protocols), `definitions.json` (the metrics as ratios of sums), `notes.json` (who judged)
-and `rows/<checkpoint>/<task>.jsonl` (one scored answer a line). With answers of two `rounds` or more,
-`rounds.json` has every metric by round, against the checkpoint before the last.
+`tasks.json` (the protocols, and what a report must know of the tasks), `definitions.json` (the metrics as
+ratios of sums), `notes.json` (who judged) and `rows/<checkpoint>/<task>.jsonl` (one scored answer a line).
+With answers of two `rounds` or more, `rounds.json` has every metric by round, against the checkpoint before
+the last.
 
 Somebody's answers to one benchmark, in the format it is published in, without a recipe (a JSON of the paper's
 metrics; `align score TASK --help` tells the formats):
@@ -30,15 +31,16 @@ from pydantic import Field, field_validator, model_validator
 
 from align.config.recipe import StageRecipe, nearest, read_yaml
 from align.errors import AlignError, RecipeError
-from align.progress import say
 from align.rows.schema import Prediction, read_rows, write_rows
 from align.run.folder import RunFolder
 from evals.comparison.lines import compare_task, correct
 from evals.comparison.metric_line import MetricLine, dump_lines
+from evals.comparison.on_screen import show_metrics
 from evals.comparison.preferences import PairwiseSettings, prefer, preference_rows, summarise_preferences
 from evals.comparison.rounds import lines_by_round, round_name
 from evals.comparison.scored import Scored, score_predictions
-from evals.tasks.task import TASK_TYPES, Task, index_samples, load_tasks
+from evals.tasks.registry import facts_of, load_tasks, task_types
+from evals.tasks.task import Task, index_samples
 
 
 class Recipe(StageRecipe):
@@ -117,7 +119,7 @@ def run(recipe: Recipe) -> RunFolder:
 def direct(words: Sequence[str]) -> int | None:
     """`align score TASK --predictions FILE ...`; None where the words name a recipe."""
     first = words[0] if words else ""
-    if first not in TASK_TYPES and "--predictions" not in words:
+    if first not in task_types() and "--predictions" not in words:
         return None
     from evals.score_file import main
 
@@ -197,8 +199,9 @@ def write_about(folder: Path, tasks: Mapping[str, Task], scored: Mapping[str, Ma
         name: [asdict(metric) | {"measures": metric.measures or task.measures} for metric in task.metrics]
         for name, task in tasks.items()
     }
+    cards = {name: task.card.to_json() | {"facts": facts_of(task).to_json()} for name, task in tasks.items()}
     _write_json(folder / "health.json", health)
-    _write_json(folder / "tasks.json", {name: task.card.to_json() for name, task in tasks.items()})
+    _write_json(folder / "tasks.json", cards)
     _write_json(folder / "definitions.json", definitions)
     _write_json(folder / "notes.json", {name: found for name, found in notes.items() if found})
 
@@ -250,38 +253,6 @@ def write_scores(folder: Path, scored: Mapping[str, Mapping[str, Scored]]) -> No
             path = folder / "rows" / checkpoint / f"{task}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_rows(path, part.scores)
-
-
-def show_metrics(metrics: Sequence[MetricLine], checkpoints: Sequence[str]) -> None:
-    """Print the official and the primary lines as a table, without parts that were not asked."""
-    shown = [
-        row
-        for row in metrics
-        if row.n and (row.mode == "official" or row.primary) and not {*checkpoints} <= row.lacking
-    ]
-    titles = ["task", "split", "metric", *checkpoints, "delta", "95% interval", "p (Holm)"]
-    table = [titles, *([*_cells(row, checkpoints)] for row in shown)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(titles))]
-    for line in table:
-        cells = [
-            cell.ljust(width) if i < 3 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        say("  " + "  ".join(cells).rstrip())
-    say("  * primary; shares in percent; delta is the last checkpoint minus the one before")
-
-
-def _cells(row: MetricLine, checkpoints: Sequence[str]) -> list[str]:
-    has_change = row.delta is not None and not row.lacking & {*checkpoints[-2:]}
-    return [
-        row.task,
-        row.split,
-        row.metric + ("*" if row.primary else ""),
-        *("–" if name in row.lacking else f"{row.values[name]:.1f}" for name in checkpoints),
-        f"{row.delta:+.1f}" if has_change else "",
-        f"[{row.ci_low:+.1f}, {row.ci_high:+.1f}]" if has_change else "",
-        "" if row.p_holm is None else f"{row.p_holm:.3g}",
-    ]
 
 
 def _write_json(path: Path, value: Any) -> None:

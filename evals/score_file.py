@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from align.rows.schema import Prediction, Score
 from evals.comparison.lines import compare_task
 from evals.comparison.scored import score_predictions
 from evals.protocol import Metric, Mode
-from evals.tasks.task import TASK_TYPES, Task, load_tasks
+from evals.tasks.registry import config_class, load_tasks, task_class, task_types
+from evals.tasks.task import Task
 
 _EXAMPLE = "align score pope --predictions answers.jsonl --data data/pope"
 
@@ -77,8 +77,10 @@ def open_task(kind: str, data: Path | None, options: Sequence[str] = (), mode: M
     Raises:
         RecipeError: an unknown task, a wrong option, or a file that the task needs and nobody named.
     """
-    if kind not in TASK_TYPES:
-        raise RecipeError(f"unknown task {kind!r}{nearest(kind, TASK_TYPES)}", fix=f"for example: {_EXAMPLE}")
+    if kind not in task_types():
+        raise RecipeError(
+            f"unknown task {kind!r}{nearest(kind, task_types())}", fix=f"for example: {_EXAMPLE}"
+        )
     if data is not None and not data.exists():
         raise RecipeError(f"no such file or folder: {data}", where="--data")
     for text in options:
@@ -87,14 +89,14 @@ def open_task(kind: str, data: Path | None, options: Sequence[str] = (), mode: M
     given = OmegaConf.to_container(OmegaConf.from_dotlist(list(options)), resolve=True)
     assert isinstance(given, dict)
     root = data if data is not None and data.is_dir() else Path(".")
-    found = import_module(TASK_TYPES[kind]).locate(data) if data is not None else {}
+    found = task_class(kind).locate(data) if data is not None else {}
     name = str(given.pop("name", kind))
     found = {key: value for key, value in found.items() if key not in given}
     section = {"type": kind, "image_root": root, "primary_mode": mode, **found, **given}
     try:
         return load_tasks({name: section}, where="option")[name]
     except RecipeError as error:
-        known = import_module(TASK_TYPES[kind]).Config.model_fields
+        known = config_class(kind).model_fields
         raise RecipeError(
             error.what,
             where=f"align score {kind}",
@@ -238,7 +240,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         epilog=_formats(words[0] if words else ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("task", help="one of: " + ", ".join(TASK_TYPES))
+    parser.add_argument("task", help="one of: " + ", ".join(task_types()))
     parser.add_argument("--predictions", type=Path, required=True, metavar="FILE", help="the answers")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the benchmark's files, as published")
     parser.add_argument("--mode", choices=["official", "strict"], default="official", help="the scorer")
@@ -251,12 +253,11 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 
 def _formats(kind: str) -> str:
     """What a task's `--predictions` may be, and its options."""
-    if kind not in TASK_TYPES:
+    if kind not in task_types():
         return "`align score TASK --help` tells the answer files and options of a task"
-    module = import_module(TASK_TYPES[kind])
     options = "\n".join(
         f"  {name}: {field.description}"
-        for name, field in module.Config.model_fields.items()
+        for name, field in config_class(kind).model_fields.items()
         if field.description
     )
-    return f"answer files:\n  {module.ANSWER_FORMAT}\noptions:\n{options}"
+    return f"answer files:\n  {task_class(kind).answer_format}\noptions:\n{options}"

@@ -3,6 +3,7 @@
 scored.py             one task's answers scored
 lines.py              per-cluster sums, values, paired differences, health
 metric_line.py        a line of `metrics.json`: written and read in one form
+on_screen.py          lines of `metrics.json` as a table in the terminal
 preferences.py        which of two checkpoints' answers a judge prefers
 rounds.py             the path over rounds of training
 runs.py               finished runs, read again

@@ -17,7 +17,7 @@ guards.py          what must hold while inventions fall
 headline.py        what happened, and every guard that broke
 unasked.py         what changed most that nobody asked for
 ngrams.py          words and phrases taken up or dropped
-captions.py        what mentions say beyond CHAIR
+captions.py        what mentions say beyond the published rates
 inventions.py      what an answer says that is not there
 worse_captions.py  what a mean hides
 flips.py           right then wrong, and the other way round

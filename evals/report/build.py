@@ -16,7 +16,7 @@ from evals.report.flips import count_flips
 from evals.report.load import Results, load_results, read_manifest_if_any, read_training_log
 from evals.report.margins import Margins
 from evals.report.markdown import render_markdown
-from evals.report.metric import GUARDS, shown_name, task_label
+from evals.report.metric import shown_name
 from evals.report.page import render_page
 from evals.report.plots import (
     dev,
@@ -119,7 +119,7 @@ def _head(recipe: Recipe, results: Results, verdict: Verdict) -> dict[str, Any]:
     rows = table.main_rows(results)
     has_primary = any(row.primary for row in rows)
     health_header, health_rows = table.health(results)
-    names = [task_label(task, kind) for task, kind in results.tasks.items()]
+    names = [results.label_of(task) for task in results.tasks]
     tasks = ", ".join(names) if len(names) <= 6 else f"{len(names)} tasks"
     path = " → ".join(map(shown_name, results.checkpoints))
     asked = sum(int(item.get("n") or 0) for item in results.health if item["checkpoint"] == results.after)
@@ -136,9 +136,7 @@ def _head(recipe: Recipe, results: Results, verdict: Verdict) -> dict[str, Any]:
         "num_secondary": sum(not row.primary for row in rows) if has_primary else 0,
         "before": shown_name(results.before),
         "after": shown_name(results.after),
-        "apart": [
-            (task_label(task, results.tasks.get(task, task)), why) for task, why in results.apart.items()
-        ],
+        "apart": [(results.label_of(task), why) for task, why in results.apart.items()],
         "remarks": results.remarks,
         "health_header": health_header,
         "health_rows": health_rows,
@@ -164,9 +162,8 @@ def _figures(
     described: Sequence[Described],
     margins: Margins,
 ) -> list[Figure]:
-    losses = {(kind, name): margins.recall for kind, name in GUARDS.items()} | {("ability", ""): margins.vqa}
     figures = [
-        forest.forest(results, losses),
+        forest.forest(results, margins),
         rounds.rounds(results, *_rounds(recipe)),
         *tradeoff.against_recall(results),
         *(tradeoff.against_length(results, item) for item in described),

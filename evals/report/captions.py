@@ -1,7 +1,7 @@
-"""What the captions' mentions say beyond CHAIR: at equal length, by position, and object by object.
+"""What the captions' mentions say beyond the published rates: at equal length, by position, object by object.
 
-Everything here works on the mentions that the score stage found in each description (CHAIR's objects,
-AMBER's nouns, what Object HalBench's judge told), so it needs neither annotations nor vocabularies again.
+Everything here works on the mentions that the score stage found in each description (objects, nouns, or what
+a judge told), so it needs neither annotations nor vocabularies again.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import Any
 from align.rows.schema import Score
 from evals.report.inventions import placed_in
 from evals.report.load import Results
+from evals.tasks.facts import Facts
 
-INVENTED = {"chair": "chair_i", "amber": "chair", "objhal": "chair_i"}
-"""Type of task -> its metric that is invented over named objects."""
 _WORD = re.compile(r"\S+")
 
 
@@ -96,26 +95,23 @@ class Described:
     """The descriptions of one task by all checkpoints, and the last two at equal length.
 
     Attributes:
-        task, kind: the task's name, and its type.
+        task, facts: the task's name, and what is known of it.
         captions: checkpoint -> its descriptions; those without any are left out.
         words: checkpoint -> mean words.
         matched: see `match_lengths`; empty where there are no two to compare.
     """
 
     task: str
-    kind: str
+    facts: Facts
     captions: Mapping[str, Sequence[Caption]]
     words: Mapping[str, float]
     matched: Sequence[Matched]
 
 
 def read_described(results: Results, seed: int) -> list[Described]:
-    """For each kind of benchmark that looks for inventions in descriptions, its first task's; CHAIR first."""
+    """For each kind of benchmark that looks for inventions in descriptions, its first task's."""
     found = []
-    for kind in INVENTED:
-        task = results.main_task(kind)
-        if task is None:
-            continue
+    for task in results.main_tasks("invented"):
         rows, mode = results.rows.get(task, {}), results.mode_of(task)
         read = {name: read_captions(rows.get(name, ()), mode) for name in results.checkpoints}
         captions = {name: items for name, items in read.items() if items}
@@ -125,7 +121,7 @@ def read_described(results: Results, seed: int) -> list[Described]:
             matched = match_lengths(captions[results.before], captions[results.after], seed)
         words = {name: mean_words(items) for name, items in captions.items()}
         if captions:
-            found.append(Described(task, kind, captions, words, matched))
+            found.append(Described(task, results.facts[task], captions, words, matched))
     return found
 
 

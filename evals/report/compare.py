@@ -9,9 +9,9 @@ from pathlib import Path
 
 from align.errors import AlignError
 from align.progress import say
+from evals.comparison.on_screen import show_metrics
 from evals.comparison.runs import read_runs
 from evals.comparison.runs_side_by_side import compare_runs, write_compared
-from evals.score import show_metrics
 
 _MARK = "runs.json"
 

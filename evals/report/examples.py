@@ -18,7 +18,6 @@ from align.rows.schema import Score
 from evals.report.flips import right_in
 from evals.report.inventions import Mark, invented_in, marks_in
 from evals.report.load import Results
-from evals.report.metric import task_label
 from evals.report.plots.series import Series, all_series
 from evals.report.text import Span, mark_spans, short
 
@@ -192,7 +191,7 @@ def _example(results: Results, stratum: str, task: str, sample_id: str, root: Pa
     answers = [shown_answer(results, task, item, row) for item, row in rows if row]
     picture = picture_of(sample_id, meta, root)
     question = short(str(meta.get("question") or ""))
-    label = task_label(task, results.tasks.get(task, task))
+    label = results.label_of(task)
     prompt = f"{label} · {question}" if question else label
     name = stratum_name(stratum, results)
     return Example(stratum, name, label, sample_id, prompt, _truth(meta), picture, answers)

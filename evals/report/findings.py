@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from evals.comparison.metric_line import Change
-from evals.report.captions import INVENTED, Described
+from evals.report.captions import Described
 from evals.report.load import Results, whole_of
-from evals.report.metric import GUARDS, Metric, shown_name, task_label
+from evals.report.metric import Metric, shown_name
 from evals.report.wording import digits_of, interval, join_words, points, signed
 
 Tone = Literal["good", "bad", "warn", "neutral"]
@@ -46,7 +46,7 @@ def main_lines(results: Results, measures: str) -> list[Metric]:
     """Primary lines of that aim, those of the first task of each type; comparable ones only."""
     found: dict[str, str] = {}
     for line in results.primary(measures):
-        found.setdefault(line.task if line.type == "custom" else line.type, line.task)
+        found.setdefault(line.task if line.facts.is_own else line.kind, line.task)
     tasks = set(found.values())
     lines = [line for line in results.primary(measures) if line.task in tasks]
     return lines if results.is_single else [line for line in lines if line.change.delta is not None]
@@ -94,7 +94,7 @@ def length(results: Results, described: Described | None) -> Finding | None:
     matched = described.matched
     before, after = described.words[results.before], described.words[results.after]
     ratio, fair = after / before, matched[0]
-    line = results.find(described.kind, INVENTED[described.kind])
+    line = results.find(described.task, described.facts.invented)
     label = "inventions" if line is None else line.label
     lower = any(line.effect == "better" for line in main_lines(results, "invention"))
     one, two = shown_name(results.before), shown_name(results.after)
@@ -124,8 +124,9 @@ def length(results: Results, described: Described | None) -> Finding | None:
 
 def recall_kept(results: Results, margin: float) -> Finding | None:
     """Do captions still name what is there?"""
-    types = dict.fromkeys(line.type for line in main_lines(results, "invention"))
-    lines = [whole_of(results.lines(kind, GUARDS[kind])) for kind in types if kind in GUARDS]
+    kinds = dict.fromkeys(line.kind for line in main_lines(results, "invention"))
+    tasks = [task for kind in kinds if (task := results.main_task(kind)) is not None]
+    lines = [results.find(task, guard) for task in tasks if (guard := results.facts[task].guard)]
     return _kept("recall", "True objects", [line for line in lines if line], margin, results)
 
 
@@ -136,7 +137,7 @@ def answers_kept(results: Results, margin: float) -> Finding | None:
 
 
 def probing(results: Results, margin: float) -> Finding | None:
-    """Is the model fooled more when it is asked? POPE's own sentence is `yes_ratio`."""
+    """Is the model fooled more when it is asked? The share of yes has a sentence of its own, `yes_ratio`."""
     lines = main_lines(results, "probing")
     if not lines:
         return None
@@ -156,7 +157,9 @@ def probing(results: Results, margin: float) -> Finding | None:
 
 def yes_ratio(results: Results) -> Finding | None:
     """Does the model lean to yes or to no?"""
-    accuracy, ratio = (results.find("pope", name) for name in ("accuracy", "yes_ratio"))
+    task = next(iter(results.main_tasks("yes_ratio")), "")
+    names = ("accuracy", results.facts[task].yes_ratio) if task else ()
+    accuracy, ratio = [results.find(task, name) for name in names] or (None, None)
     if accuracy is None or ratio is None or accuracy.change.delta is None:
         return None
     right, yes = (
@@ -207,7 +210,7 @@ def health(results: Results) -> Finding | None:
         for kind in ("failed", "empty", "truncated", "unparsed"):
             count = row.get(kind) or 0
             if total and count / total > UNHEALTHY:
-                task = task_label(row["task"], results.tasks.get(row["task"], row["task"]))
+                task = results.label_of(row["task"])
                 bad.append(f"{shown_name(row['checkpoint'])}, {task}: {count:,} of {total:,} {kind}")
     if results.bad_rows:
         bad.append(f"{len(results.bad_rows)} score rows could not be read")
@@ -285,7 +288,7 @@ def told_changes(lines: Sequence[Metric], results: Results) -> str:
     parts = []
     for task in tasks[:_MAX_TASKS]:
         own = [_change(line, results) for line in lines if line.task_label == task]
-        named = not own[0].startswith(task) and (len(tasks) > 1 or lines[0].type not in ("chair", "vqa"))
+        named = not own[0].startswith(task) and (len(tasks) > 1 or lines[0].facts.named == "always")
         parts.append(f"{task} {', '.join(own)}" if named else ", ".join(own))
     if len(tasks) > _MAX_TASKS:
         parts.append(f"{len(tasks) - _MAX_TASKS} more in the table")
@@ -293,7 +296,7 @@ def told_changes(lines: Sequence[Metric], results: Results) -> str:
 
 
 def _name(line: Metric, results: Results) -> str:
-    return line.label if line.type == "chair" else f"{line.task_label} {line.label}"
+    return line.label if line.facts.named == "never" else f"{line.task_label} {line.label}"
 
 
 def _change(line: Metric, results: Results) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from align.rows.schema import Score
 from evals.report.inventions import invented_in, mentions_of
 from evals.report.load import Results
-from evals.report.metric import task_label
 
 _RIGHT = ("correct", "accuracy", "right")
 _WRONG = ("has_invented", "invented_any", "hallucinated")
@@ -34,7 +33,7 @@ def count_flips(results: Results) -> list[Flips]:
     nothing."""
     found = []
     with_parts = len(results.rows) <= _MAX_TASKS_WITH_PARTS
-    for task, kind in results.tasks.items():
+    for task in results.tasks:
         if task in results.apart:
             continue
         latter = results.index.get((task, results.after), {})
@@ -45,7 +44,7 @@ def count_flips(results: Results) -> list[Flips]:
             if one is not None and two is not None:
                 for part in (row.meta.get("subsets") if with_parts else None) or [""]:
                     parts.setdefault(str(part), []).append((one, two))
-        label = task_label(task, kind)
+        label = results.label_of(task)
         found += [_count(f"{label} {part}".strip(), pairs) for part, pairs in sorted(parts.items())]
     return found
 

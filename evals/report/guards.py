@@ -18,7 +18,7 @@ from typing import Any
 from evals.report.findings import Finding, Tone, brief_change, change_numbers, main_lines, shown, told_changes
 from evals.report.load import Results, whole_of
 from evals.report.margins import Margins
-from evals.report.metric import Metric, shown_name, task_label
+from evals.report.metric import Metric, shown_name
 from evals.report.wording import join_words, points, signed
 
 
@@ -134,7 +134,7 @@ def judge_agrees(results: Results, margins: Margins) -> Finding | None:
     ]
     passed = all_of(outcomes)
     parts = [
-        f"{task_label(line['task'], results.tasks.get(line['task'], line['task']))} {line['win_rate']:.0f}% "
+        f"{results.label_of(line['task'])} {line['win_rate']:.0f}% "
         f"[{line['ci'][0]:.0f}, {line['ci'][1]:.0f}] of {line['n']:,} pairs"
         + (f", {line['win_rate_equal_length']:.0f}% at equal length" if line["win_rate_equal_length"] else "")
         for line in lines

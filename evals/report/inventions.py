@@ -36,7 +36,7 @@ def placed_in(row: Score, mode: str = "official") -> list[dict[str, Any]] | None
 def invented_in(row: Score, mode: str = "official") -> list[str] | None:
     """Names of the invented objects, repeats counting; None when the scorer looks for none.
 
-    CHAIR's and AMBER's rows have mentions with their places; Object HalBench's have what a judge told.
+    Rows of one scorer have mentions with their places, those of another what a judge told.
     """
     found = mentions_of(row, mode)
     if found is not None:

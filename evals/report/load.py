@@ -15,9 +15,8 @@ from align.rows.schema import Score, read_rows
 from evals.comparison.metric_line import MetricLine, read_lines, steps_of
 from evals.report.metric import Metric, part_of
 from evals.report.source import Source, read_json, read_source
-
-# A user's own task is drawn like the benchmark whose metrics it has.
-_ALIKE = {"chair_i": "chair", "yes_ratio": "pope"}
+from evals.tasks.facts import Facts
+from evals.tasks.registry import known_facts
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Results:
         remarks: what else a reader must know of a comparison of runs.
         definitions: task -> its metrics as ratios of sums over the rows' values; empty in older scores.
         lines_as_scored: of `metrics.json`, all of them; `metrics` lacks those of parts not asked.
+        facts: of every task.
     """
 
     checkpoints: Sequence[str]
@@ -51,6 +51,7 @@ class Results:
     remarks: Sequence[str] = ()
     source: Source = field(default_factory=Source)
     definitions: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    facts: Mapping[str, Facts] = field(default_factory=dict)
 
     @cached_property
     def index(self) -> Mapping[tuple[str, str], Mapping[str, Score]]:
@@ -87,17 +88,25 @@ class Results:
 
     @cached_property
     def tasks(self) -> Mapping[str, str]:
-        """Task -> its type, in the order of the recipe."""
-        return {line.task: line.type for line in self.metrics}
+        """Task -> its kind, in the order of the recipe."""
+        return {line.task: line.kind for line in self.metrics}
+
+    def label_of(self, task: str) -> str:
+        """What readers call a task."""
+        return (self.facts.get(task) or known_facts(task, task, ())).label
 
     def main_task(self, kind: str) -> str | None:
-        """The first task of that type, by the order of the recipe."""
+        """The first task of that kind, by the order of the recipe."""
         return next((task for task, found in self.tasks.items() if found == kind), None)
 
-    def lines(self, kind: str, name: str) -> list[Metric]:
-        """The lines of a metric of the main task of that type, as its primary scorer sees it."""
-        task = self.main_task(kind)
-        return self.lines_of(task, name) if task is not None else []
+    def main_tasks(self, fact: str) -> list[str]:
+        """The first task of each kind of which a fact is told (a name of `Facts`); those whose metrics say
+        which task they are of before the others, then by kind."""
+        first: dict[str, str] = {}
+        for task, kind in self.tasks.items():
+            first.setdefault(kind, task)
+        told = [task for task in first.values() if getattr(self.facts[task], fact)]
+        return sorted(told, key=lambda task: (self.facts[task].named != "never", self.tasks[task]))
 
     def lines_of(self, task: str, name: str) -> list[Metric]:
         """The lines of a metric of a task, as its primary scorer sees it."""
@@ -105,9 +114,9 @@ class Results:
         found = [line for line in self.metrics if line.task == task and line.base_name == name]
         return [line for line in found if line.mode == mode] or found
 
-    def find(self, kind: str, name: str) -> Metric | None:
-        """The metric over all of the main task; of several parts, their mean."""
-        return whole_of(self.lines(kind, name))
+    def find(self, task: str, name: str) -> Metric | None:
+        """A task's metric over all of it; of several parts, their mean."""
+        return whole_of(self.lines_of(task, name))
 
     def primary(self, measures: str) -> list[Metric]:
         """The primary lines of that aim, in order."""
@@ -155,6 +164,7 @@ def load_results(folder: Path) -> Results:
     lines = read_lines(read_json(folder / "metrics.json"), str(folder / "metrics.json"))
     checkpoints = _checkpoints(lines[0], folder / "rows")
     cards = _json_if_any(folder / "tasks.json")
+    facts = _facts(lines, cards)
     bad_rows: list[str] = []
     rows: dict[str, dict[str, list[Score]]] = {}
     for checkpoint in checkpoints:
@@ -164,7 +174,7 @@ def load_results(folder: Path) -> Results:
     health, runs = read_json(folder / "health.json"), _json_if_any(folder / "runs.json")
     return Results(
         checkpoints,
-        _metrics(lines, cards),
+        _metrics(lines, cards, facts),
         lines,
         _health(health),
         health,
@@ -177,6 +187,7 @@ def load_results(folder: Path) -> Results:
         runs.get("remarks", ()),
         read_source(folder),
         _json_if_any(folder / "definitions.json"),
+        facts,
     )
 
 
@@ -205,14 +216,25 @@ def _checkpoints(line: MetricLine, rows: Path) -> list[str]:
     return names
 
 
-def _metrics(lines: Sequence[MetricLine], cards: Mapping[str, Any]) -> list[Metric]:
-    kinds = {line.task: str(cards.get(line.task, {}).get("type", line.task)) for line in lines}
+def _facts(lines: Sequence[MetricLine], cards: Mapping[str, Any]) -> dict[str, Facts]:
+    """What the scores say of each task; of older scores, what is known of its type."""
+    names: dict[str, set[str]] = {}
     for line in lines:
-        if kinds[line.task] == "custom" and line.metric in _ALIKE:
-            kinds[line.task] = _ALIKE[line.metric]
+        names.setdefault(line.task, set()).add(line.metric)
+    found = {}
+    for task, metrics in names.items():
+        card = cards.get(task, {})
+        said = card.get("facts")
+        found[task] = Facts.of_json(said) if said else known_facts(task, card.get("type", task), metrics)
+    return found
+
+
+def _metrics(
+    lines: Sequence[MetricLine], cards: Mapping[str, Any], facts: Mapping[str, Facts]
+) -> list[Metric]:
     asked = [line for line in lines if line.n and not is_unmeasured(line)]
-    splits = {task: str(cards.get(task, {}).get("split") or "") for task in kinds}
-    return [Metric.of(line, kinds[line.task], part_of(line.split, splits[line.task])) for line in asked]
+    splits = {task: str(cards.get(task, {}).get("split") or "") for task in facts}
+    return [Metric.of(line, facts[line.task], part_of(line.split, splits[line.task])) for line in asked]
 
 
 def is_unmeasured(line: MetricLine) -> bool:

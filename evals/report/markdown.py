@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from evals.report.findings import Finding
 from evals.report.load import Results
-from evals.report.metric import shown_name, task_label
+from evals.report.metric import shown_name
 from evals.report.table import (
     Row,
     about_unasked,
@@ -90,7 +90,7 @@ def _unasked(results: Results, unasked: Unasked) -> list[str]:
 
 
 def _apart(task: str, why: Sequence[str], results: Results) -> str:
-    name = task_label(task, results.tasks.get(task, task))
+    name = results.label_of(task)
     return f"⚠️ **{_plain(name)} cannot be compared**: {_plain('; '.join(why))}."
 
 

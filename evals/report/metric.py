@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from typing import Literal
 
 from evals.comparison.metric_line import Change, MetricLine
+from evals.tasks.facts import Facts
 
 Effect = Literal["better", "worse", "changed", "unclear"]
 
 _STRICT = "_strict"
 _METRICS = {
-    "acc": "Accuracy", "acc_plus": "Accuracy+", "amber": "AMBER score", "anls": "ANLS", "chair": "CHAIR",
-    "chair_i": "CHAIRi", "chair_s": "CHAIRs", "chair_s_refine": "CHAIRs of answers with objects",
-    "f1": "F1", "hm": "Harmonic mean", "tnr": "True negatives", "tpr": "True positives",
-    "words": "Words per caption", "aAcc": "aAcc", "fAcc": "fAcc", "qAcc": "qAcc",
+    "anls": "ANLS", "f1": "F1", "words": "Words per caption",
     "broken_captions": "Captions with broken grammar",
     "colour_accuracy": "Colours said that are right",
     "distinct_2": "Distinct word pairs (distinct-2)",
@@ -29,18 +27,9 @@ _METRICS = {
     "repeated_3grams": "Repeated 3-grams",
     "repeated_captions": "Captions that repeat an object",
 }  # fmt: skip
-_TASKS = {
-    "amber": "AMBER", "chair": "CHAIR", "chartqa": "ChartQA", "dash_b": "DASH-B", "docvqa": "DocVQA",
-    "gqa": "GQA", "hallusionbench": "HallusionBench", "haloquest": "HaloQuest", "mmbench": "MMBench",
-    "mme": "MME", "mmhal": "MMHal-Bench", "objhal": "Object HalBench", "pope": "POPE", "popev2": "POPEv2",
-    "repope": "RePOPE", "scienceqa": "ScienceQA", "textvqa": "TextVQA", "vizwiz": "VizWiz", "vqa": "VQA",
-    "vqav2": "VQAv2",
-}  # fmt: skip
+"""Measures that several tasks have; what a benchmark alone calls so stands in its class."""
 # Splits that say nothing: every table of such a task has them.
 _PLAIN_SPLITS = ("", "all", "test")
-GUARDS = {"chair": "recall", "amber": "cover", "objhal": "recall"}
-"""Type of task -> the metric without which fewer inventions mean little: the share of what is there that is
-told."""
 
 
 class Metric(MetricLine):
@@ -48,15 +37,15 @@ class Metric(MetricLine):
     points; where a checkpoint has nothing to measure there are no numbers.
 
     Attributes:
-        type: the kind of task (`chair`, `pope`, `vqa`); `task` is its name in the recipe.
-        part: what part of the task's split the line is about: POPE's variant, VQA's kind; empty for all.
+        facts: of its task; `task` is that one's name in the recipe.
+        part: what part of the task's split the line is about: a variant, a kind; empty for all.
     """
 
-    type: str
+    facts: Facts
     part: str
 
     @classmethod
-    def of(cls, line: MetricLine, kind: str, part: str) -> Metric:
+    def of(cls, line: MetricLine, facts: Facts, part: str) -> Metric:
         """What a line says, without the numbers of checkpoints that it lacks."""
         lacking = line.lacking
         last = Change() if lacking & {*[*line.values][-2:]} else line
@@ -70,9 +59,14 @@ class Metric(MetricLine):
                 for before, found in line.steps.items()
                 if before not in lacking
             },
-            type=kind,
+            facts=facts,
             part=part,
         )
+
+    @property
+    def kind(self) -> str:
+        """The kind of task, see `Facts`."""
+        return self.facts.kind
 
     @property
     def change(self) -> Change:
@@ -91,8 +85,8 @@ class Metric(MetricLine):
 
     @property
     def is_guard(self) -> bool:
-        """See `GUARDS`."""
-        return self.base_name == GUARDS.get(self.type)
+        """Whether fewer inventions mean little without it, see `Facts`."""
+        return self.base_name == self.facts.guard
 
     @property
     def is_share(self) -> bool:
@@ -108,12 +102,12 @@ class Metric(MetricLine):
     @property
     def label(self) -> str:
         """The metric's name as papers write it."""
-        return label_of(self.base_name)
+        return label_of(self.base_name, self.facts)
 
     @property
     def task_label(self) -> str:
         """The task's name as papers write it, with the part."""
-        return f"{task_label(self.task, self.type)} {self.part}".strip()
+        return f"{self.facts.label} {self.part}".strip()
 
     @property
     def gain(self) -> float | None:
@@ -136,25 +130,15 @@ class Metric(MetricLine):
         return "better" if (change.ci_low > 0) == self.higher_is_better else "worse"
 
 
-def label_of(name: str) -> str:
-    """A metric's name as papers write it."""
-    return _METRICS.get(name, name.replace("_", " ").capitalize())
+def label_of(name: str, facts: Facts) -> str:
+    """The name of a task's metric as papers write it."""
+    return facts.metric_labels.get(name) or _METRICS.get(name, name.replace("_", " ").capitalize())
 
 
 def part_of(split: str, whole: str) -> str:
     """`test/how many` is the part `how many` of the split `test`."""
     part = split.removeprefix(whole).removeprefix("/") if whole else split
     return "" if part in _PLAIN_SPLITS else part.rsplit("/", 1)[-1].replace("_", " ")
-
-
-def task_label(task: str, kind: str) -> str:
-    """`CHAIR` for the task `chair`, `CHAIR unseen` for `chair_unseen`, other names as they are."""
-    if task in _TASKS:
-        return _TASKS[task]
-    rest = task.removeprefix(kind)
-    if kind not in _TASKS or rest == task or not rest.startswith(("_", "-")):
-        return task
-    return f"{_TASKS[kind]} {rest[1:].replace('_', ' ')}".strip()
 
 
 def shown_name(checkpoint: str) -> str:

@@ -10,17 +10,11 @@ from evals.comparison.metric_line import Change
 from evals.report.findings import UNHEALTHY, shown
 from evals.report.guards import GUARDED_MEASURES, guarded_tasks
 from evals.report.load import Results, whole_of
-from evals.report.metric import Metric, shown_name, task_label
+from evals.report.metric import Metric, shown_name
 from evals.report.plots.series import all_series
 from evals.report.unasked import Unasked
 from evals.report.wording import digits_of, interval, shown_p, signed
 
-_TILES = [
-    ("chair", "chair_s", "captions with at least one invented object"),
-    ("chair", "chair_i", "named objects that are invented"),
-    ("chair", "recall", "objects in the picture that are named"),
-    ("vqa", "accuracy", "visual questions answered right"),
-]
 _GUARD_TILES = [
     ("instance_precision", "named instances that are there: of two dogs one, where one is"),
     ("repeated_captions", "captions that name an object behind more than one number"),
@@ -134,11 +128,16 @@ def step_names(results: Results) -> list[str]:
 
 def tiles(results: Results) -> list[dict[str, Any]]:
     """The numbers that most readers come for, or other primary ones; and two that they should not miss."""
-    found = [(line, about) for kind, name, about in _TILES if (line := results.find(kind, name)) is not None]
+    found = [
+        (line, about)
+        for task in results.main_tasks("tiles")
+        for name, about in results.facts[task].tiles.items()
+        if (line := results.find(task, name)) is not None
+    ]
     tasks = {line.task for line, _ in found}
     for aim in ("invention", "ability", "probing"):
         for line in results.primary(aim):
-            if line.task not in tasks and line.type not in {item.type for item, _ in found}:
+            if line.task not in tasks and line.kind not in {item.kind for item, _ in found}:
                 tasks.add(line.task)
                 found.append((line, line.description or line.label))
     guarded = [
@@ -158,7 +157,7 @@ def health(results: Results) -> tuple[list[str], list[list[tuple[str, bool]]]]:
         total, task = int(item.get("n") or 0), str(item["task"])
         cells = [
             (shown_name(str(item["checkpoint"])), False),
-            (task_label(task, results.tasks.get(task, task)), False),
+            (results.label_of(task), False),
             (f"{total:,}", False),
         ]
         for kind in _COUNTS:
@@ -192,7 +191,7 @@ def unasked_measures(results: Results, unasked: Unasked) -> tuple[list[str], lis
 
 
 def _task_name(line: Metric) -> str:
-    return task_label(line.task, line.type)
+    return line.facts.label
 
 
 def _measure_name(line: Metric, has_one_task: bool) -> str:
@@ -238,7 +237,7 @@ def _tile(line: Metric, about: str, results: Results) -> dict[str, Any]:
         low, high = line.ci.get(results.after, (None, None))
         delta = "" if low is None else f"95% interval {shown(line, low)} to {shown(line, high)}"
     return {
-        "name": line.label if line.type == "chair" else f"{line.task_label} {line.label.lower()}",
+        "name": line.label if line.facts.named == "never" else f"{line.task_label} {line.label.lower()}",
         "about": about,
         "arrow": _arrow(line),
         "direction": _direction(line),

@@ -154,8 +154,8 @@ def _tested(results: Results, aimed: Sequence[str]) -> list[tuple[Metric, float,
         is_aimed = line.base_name in (aimed if line.measures in _AIMS else AIMED_AT)
         is_told = line.change.delta is not None and line.change.p is not None and line.change.mde is not None
         if is_told and not is_aimed and line.mode in ("", results.mode_of(line.task)):
-            chosen.setdefault((line.type, line.base_name, line.part), line)
-    lines = [line for line in chosen.values() if line.task == results.main_task(line.type)]
+            chosen.setdefault((line.kind, line.base_name, line.part), line)
+    lines = [line for line in chosen.values() if line.task == results.main_task(line.kind)]
     corrected = holm([line.change.p or 0.0 for line in lines])
     found = [(line, standardised(line), p) for line, p in zip(lines, corrected, strict=True)]
     return sorted(found, key=lambda item: -abs(item[1]))

@@ -73,9 +73,9 @@ def judge_results(results: Results, described: Described | None, margins: Margin
     ]
     found = {finding.key: finding for finding in findings if finding}
     gates = _gates(found)
-    asked = {line.type for line in main_lines(results, "probing")}
-    if asked == {"pope"} and gates["not_fooled_more"] is not False:
-        del found["probing"]  # the sentence about POPE's share of yes says it
+    asked = main_lines(results, "probing")
+    if asked and all(line.facts.yes_ratio for line in asked) and gates["not_fooled_more"] is not False:
+        del found["probing"]  # the sentence about the share of yes says it
     broken = broken_costs(gates)
     status = _status(results, gates, broken, leaning(found, gates))
     headline, summary = _words(status, results, found, broken, leaning(found, gates))

@@ -1,5 +1,5 @@
-"""What a mean hides: how many captions got worse while the others got better, and what CHAIRi's denominator
-does.
+"""What a mean hides: how many captions got worse while the others got better, and what the denominator of a
+rate of inventions does.
 
 Both compare the two answers to each picture, with intervals over pictures.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from align.rows.schema import Score
 from align.scoring.stats import bootstrap_sums, intervals, percentile_interval
-from evals.report.captions import INVENTED, Caption, Described
+from evals.report.captions import Caption, Described
 from evals.report.findings import Finding, Tone
 from evals.report.load import Results
 from evals.report.margins import Margins
@@ -113,7 +113,7 @@ def counted_once(results: Results, described: Described | None) -> Finding | Non
     ]
     if not (rate < 0 and high < 0 and rate - once < -_WORTH_TELLING and repeats[1] > repeats[0]):
         return None
-    line = results.find(described.kind, INVENTED[described.kind])
+    line = results.find(described.task, described.facts.invented)
     name = "The rate" if line is None else line.label
     falls = [100 * (math.exp(change) - 1) for change in (rate, once)]
     how = "partly " if once < 0 else ""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from align.scoring.normalise import clean, normalise, normalise_evalai
 from align.scoring.vqa_accuracy import evalai_accuracy, vqa_accuracy
 from evals.protocol import Grade
 from evals.scoring.anls import anls
+from evals.scoring.choices import parse_strict
 from evals.scoring.relaxed import relaxed_match
 
 Grader = Callable[[Sequence[str], str], Grade]
@@ -74,6 +76,19 @@ def grade_relaxed(truths: Sequence[str], text: str) -> Grade:
         float(any(relaxed_match(truth, plain, mode) for truth in truths)) for mode in ("official", "strict")
     )
     return Grade(official, strict if plain else 0.0, plain, plain, unparsed=not plain)
+
+
+def grade_choice(
+    official: Callable[[str, Mapping[str, str]], str | None], reference: Mapping[str, Any], text: str
+) -> Grade:
+    """The option that an answer picks, against `answer` among the lettered `choices` of the reference.
+
+    Args:
+        official: a parser of `evals.scoring.choices`; `strict` is that module's `parse_strict`.
+    """
+    choices, right = reference["choices"], reference["answer"]
+    picked, strict = official(text, choices), parse_strict(text, choices)
+    return Grade(float(picked == right), float(strict == right), picked, strict, strict is None)
 
 
 def grade_contains(truths: Sequence[str], text: str) -> Grade:

@@ -35,14 +35,7 @@ from align.errors import AlignError
 from align.objects.coco import read_json
 from align.rows.schema import Message, Score
 from evals.answer_files.folder import find_file
-from evals.answer_files.rows import (
-    TEXT_FIELDS,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
+from evals.answer_files.rows import TEXT_FIELDS, Row, answer_text, make_prediction
 from evals.protocol import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
 from evals.scoring.caption_measures import PRESENCE, caption_meta, caption_metrics, caption_values
 from evals.scoring.nouns import nltk_nouns, placed_nouns
@@ -50,6 +43,7 @@ from evals.scoring.places import describe_places
 from evals.scoring.similarity import Similar, exactly, spacy_similar
 from evals.scoring.yes_no import parse_strict
 from evals.tasks.amber_metrics import amber_metrics, published
+from evals.tasks.facts import Facts
 from evals.tasks.task import Task, TaskConfig
 
 ANSWER_FORMAT = "AMBER's [{id, response}], as JSON or JSON lines, or predictions.jsonl of `align generate`"
@@ -69,7 +63,6 @@ _KINDS = {
 class Config(TaskConfig):
     """The published files of AMBER's folder `data`."""
 
-    type: Literal["amber"] = "amber"
     prompt: str = Field(default="{query}", description="what is asked for a description")
     question_prompt: str = Field(
         default="{query} Please answer yes or no.", description="what is asked for yes or no"
@@ -106,7 +99,7 @@ class Lexicon:
         return frozenset(self.related) | {word for words in self.related.values() for word in words}
 
 
-class Amber(Task):
+class Amber(Task[Config]):
     """See the module. Values of a description, plain and with the prefix `strict_`: nouns, invented,
     has_invented, covered, expected_made; truth, expected, descriptions (1). Of a question: right, no_right
     (no answered and true), no_answered; no_true, questions (1); unparsed.
@@ -116,14 +109,11 @@ class Amber(Task):
 
     A description's `meta.mentions` and `meta.mentions_strict` list the nouns as CHAIR's do its objects."""
 
-    type = "amber"
+    label = "AMBER"
+    facts = Facts(guard="cover", invented="chair", metric_labels={"amber": "AMBER score", "chair": "CHAIR"})
     measures = "invention"
     answer_format = ANSWER_FORMAT
     all_expected = False
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -183,10 +173,7 @@ class Amber(Task):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         fields = ("response", *TEXT_FIELDS)
         found = [
             make_prediction(
@@ -288,20 +275,23 @@ class Amber(Task):
             cluster="image",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The files of AMBER's folder `data`, or of one that holds them side by side."""
+        names = {
+            "annotations": "annotations.json",
+            "relation": "relation.json",
+            "safe_words": "safe_words.txt",
+        }
+        found: dict[str, Any] = {key: find_file(data, name) for key, name in names.items()}
+        whole = find_file(data, "query_all.json")
+        parts = [find_file(data, f"query_{part}.json") for part in ("generative", "discriminative")]
+        found["queries"] = [path for path in ([whole] if whole else parts) if path is not None]
+        return {key: value for key, value in found.items() if value}
 
-def build(name: str, config: Config) -> Amber:
-    """The task of a recipe's section."""
-    return Amber(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """The files of AMBER's folder `data`, or of one that holds them side by side."""
-    names = {"annotations": "annotations.json", "relation": "relation.json", "safe_words": "safe_words.txt"}
-    found: dict[str, Any] = {key: find_file(data, name) for key, name in names.items()}
-    whole = find_file(data, "query_all.json")
-    parts = [find_file(data, f"query_{part}.json") for part in ("generative", "discriminative")]
-    found["queries"] = [path for path in ([whole] if whole else parts) if path is not None]
-    return {key: value for key, value in found.items() if value}
+TASK = Amber
 
 
 def look_up(

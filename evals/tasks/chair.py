@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 from typing_extensions import override
@@ -33,15 +33,14 @@ from evals.answer_files.rows import (
     TEXT_FIELDS,
     Row,
     answer_text,
-    is_own,
     make_prediction,
-    own_predictions,
     read_answer_rows,
     read_whole,
 )
 from evals.protocol import AnswerSet, Card, Mark, Metric, Sample
 from evals.scoring.caption_measures import caption_meta, caption_metrics, caption_values
 from evals.scoring.places import count_words, describe_places
+from evals.tasks.facts import Facts
 from evals.tasks.task import Task, TaskConfig
 
 _LAST_NUMBER = re.compile(r"\d+$")
@@ -81,7 +80,6 @@ class Truth:
 class Config(TaskConfig):
     """The truth comes from `instances` and `captions`, or ready from `objects`."""
 
-    type: Literal["chair"] = "chair"
     prompt: str = Field(default="Please describe this image in detail.", description="what is asked")
     max_tokens: int = Field(default=512, gt=0, description="longest caption in tokens")
     instances: Path | None = Field(default=None, description="COCO instances file")
@@ -107,7 +105,7 @@ class Config(TaskConfig):
         return self
 
 
-class Chair(Task):
+class Chair(Task[Config]):
     """See the module. Values of a sample, plain for `official` and with the prefix `strict_`:
     captions (1), mentions, invented (mentions), has_invented (0 or 1), covered and truth (distinct
     objects); and words, at white space. Beside them those of `align.claims.measure_answer`: with `instances`
@@ -118,14 +116,22 @@ class Chair(Task):
     words precede it).
     """
 
-    type = "chair"
+    label = "CHAIR"
+    facts = Facts(
+        named="never",
+        guard="recall",
+        invented="chair_i",
+        with_invention="chair_s",
+        tiles={
+            "chair_s": "captions with at least one invented object",
+            "chair_i": "named objects that are invented",
+            "recall": "objects in the picture that are named",
+        },
+        metric_labels={"chair_i": "CHAIRi", "chair_s": "CHAIRs"},
+    )
     measures = "invention"
     answer_format = ANSWER_FORMAT
     all_expected = False
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -196,10 +202,7 @@ class Chair(Task):
         return truth
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         seen: Counter[str] = Counter()
         found = []
         for row in rows:
@@ -273,22 +276,21 @@ class Chair(Task):
             cluster="image",
         )
 
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """COCO's instances and captions of the same split, else a ready map of image id to objects."""
+        instances = find_file(data, "instances_val2014.json", "instances*.json")
+        if instances is not None:
+            captions = find_file(data, instances.name.replace("instances", "captions"), "captions*.json")
+            return {"instances": instances} | ({"captions": captions} if captions is not None else {})
+        objects = find_file(data, "gt_objects*.json", "*objects*.json*", "*truth*.json*")
+        if objects is None and data.is_file():
+            objects = data
+        return {"objects": objects} if objects is not None else {}
 
-def build(name: str, config: Config) -> Chair:
-    """The task of a recipe's section."""
-    return Chair(name, config)
 
-
-def locate(data: Path) -> dict[str, Any]:
-    """COCO's instances and captions of the same split, else a ready map of image id to objects."""
-    instances = find_file(data, "instances_val2014.json", "instances*.json")
-    if instances is not None:
-        captions = find_file(data, instances.name.replace("instances", "captions"), "captions*.json")
-        return {"instances": instances} | ({"captions": captions} if captions is not None else {})
-    objects = find_file(data, "gt_objects*.json", "*objects*.json*", "*truth*.json*")
-    if objects is None and data.is_file():
-        objects = data
-    return {"objects": objects} if objects is not None else {}
+TASK = Chair
 
 
 def objects_in(

@@ -7,7 +7,7 @@ same weight. The files number nothing: a question's id here is its part and plac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +15,9 @@ from pydantic import Field
 from typing_extensions import override
 
 from align.errors import AlignError
-from align.objects.coco import read_json
 from evals.answer_files.folder import find_file
-from evals.answer_files.rows import OWN_FORMAT, Row, is_own, make_prediction, own_predictions, unknown_shape
-from evals.protocol import AnswerSet, Card, Grade
+from evals.answer_files.rows import OWN_FORMAT, Row, make_prediction, unknown_shape
+from evals.protocol import AnswerSet
 from evals.scoring.graders import grade_relaxed
 from evals.tasks.question_task import ID_FIELDS, Question, QuestionConfig, QuestionTask, read_fields
 
@@ -36,7 +35,6 @@ _LABEL_FIELDS = ("label", "annotation", "gt_answer", "target", "gt")
 class Config(QuestionConfig):
     """ChartQA's question files."""
 
-    type: Literal["chartqa"] = "chartqa"
     prompt: str = Field(
         default="{question}\nAnswer the question with a single word.",
         description="what is asked; {question} stands for the question",
@@ -47,79 +45,56 @@ class Config(QuestionConfig):
 class ChartQa(QuestionTask[Config]):
     """See the module; kinds are the two parts."""
 
-    type = "chartqa"
+    label = "ChartQA"
     metric = "relaxed_accuracy"
     description = "answers within 5 % of the number, or equal"
+    grader = staticmethod(grade_relaxed)
     answer_format = ANSWER_FORMAT
+    parser = (
+        "official: pix2struct's relaxed correctness; strict: thousands' commas, signs and closing full stops "
+        "read away, years exact"
+    )
+    aggregation = "right answers / questions, over both parts and each"
+    source = "ChartQA (arXiv:2203.10244)"
+    licence = "GPL-3.0 (annotations), for research"
+
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The test files of both parts."""
+        files = {part: find_file(data, f"test_{part}.json", f"*{part}*.json") for part in PARTS}
+        found = {part: path for part, path in files.items() if path is not None}
+        return {"files": found} if found else {}
 
     @override
     def inputs(self) -> dict[str, Path]:
-        return {part: self.config.files[part] for part in self._parts}
-
-    @property
-    def _parts(self) -> Sequence[Part]:
-        return [part for part in PARTS if part in self.config.files]
+        return {part: self.config.files[part] for part in PARTS if part in self.config.files}
 
     @override
     def questions(self) -> list[Question]:
-        return [question for part in self._parts for question in _read_part(part, self.config.files[part])]
+        return [
+            _question(part, number, row, where)
+            for part, path in self.inputs().items()
+            for number, (row, where) in enumerate(self.listed(path))
+        ]
 
     @override
-    def grade(self, reference: Mapping[str, Any], text: str) -> Grade:
-        return grade_relaxed(reference["answers"], text)
-
-    @override
-    def read_answers(self, path: Path) -> AnswerSet:
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         """By picture and question, else by id, else by line where every line's truth agrees."""
-        rows = self.answer_rows(path)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
         questions = self.questions()
         joined = _join_content(rows, questions) or _join_ids(rows, questions) or _join_lines(rows, questions)
         return self.asked_in(
             [make_prediction(self.name, name, self.answered_text(row)) for row, name in joined]
         )
 
-    @property
-    @override
-    def card(self) -> Card:
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser="official: pix2struct's relaxed correctness; strict: thousands' commas, signs and closing "
-            "full stops read away, years exact",
-            split=self.config.split,
-            aggregation="right answers / questions, over both parts and each",
-            source="ChartQA (arXiv:2203.10244)",
-            licence="GPL-3.0 (annotations), for research",
-            mode=self.config.primary_mode,
-            cluster="image",
-        )
+
+TASK = ChartQa
 
 
-def build(name: str, config: Config) -> ChartQa:
-    """The task of a recipe's section."""
-    return ChartQa(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """The test files of both parts."""
-    files = {part: find_file(data, f"test_{part}.json", f"*{part}*.json") for part in PARTS}
-    found = {part: path for part, path in files.items() if path is not None}
-    return {"files": found} if found else {}
-
-
-def _read_part(part: Part, path: Path) -> list[Question]:
-    rows = read_json(path)
-    if not isinstance(rows, list):
-        raise AlignError("not ChartQA's list of questions", where=str(path))
-    found = []
-    for number, row in enumerate(rows):
-        image, text, label = read_fields(row, ("imgname", "query", "label"), f"{path} item {number}")
-        reference = {"answers": [str(label)]}
-        found.append(Question(f"{part}/{number}", str(image), str(text), reference, str(label), (part,)))
-    return found
+def _question(part: str, number: int, row: Any, where: str) -> Question:
+    image, text, label = read_fields(row, ("imgname", "query", "label"), where)
+    reference = {"answers": [str(label)]}
+    return Question(f"{part}/{number}", str(image), str(text), reference, str(label), (part,))
 
 
 def _join_content(rows: Sequence[Row], questions: Sequence[Question]) -> list[tuple[Row, str]] | None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import override
@@ -23,19 +24,13 @@ from align.errors import AlignError
 from align.objects.mentions import MODES, find_objects
 from align.rows.schema import Message
 from evals.answer_files.folder import find_file
-from evals.answer_files.rows import (
-    Row,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
+from evals.answer_files.rows import Row, answer_text, make_prediction, read_answer_rows
 from evals.protocol import AnswerSet, Card, Grade, Mark, Metric, Mode, Sample
 from evals.scoring.caption_measures import caption_meta, caption_metrics, caption_values
 from evals.scoring.graders import GRADERS
 from evals.scoring.yes_no import parse_official, parse_strict, yes_no_metrics, yes_no_values
-from evals.tasks import chair
+from evals.tasks import chair, pope
+from evals.tasks.facts import Facts
 from evals.tasks.question_task import (
     ID_FIELDS,
     SHORT_ANSWER,
@@ -55,7 +50,6 @@ _SHAPE = "JSON lines of {id, image, question, answer | answers | objects}, and p
 class Config(QuestionConfig):
     """A user's own file."""
 
-    type: Literal["custom"] = "custom"
     prompt: str = Field(
         default=SHORT_ANSWER,
         description="what is asked; {question} stands for the question, which chair asks as it is",
@@ -80,12 +74,33 @@ class Config(QuestionConfig):
 class Custom(QuestionTask[Config]):
     """Questions with right answers; the metric has the name that the recipe gives."""
 
-    type = "custom"
+    facts = Facts(is_own=True)
     answer_format = ANSWER_FORMAT
 
     def __init__(self, name: str, config: Config) -> None:
         super().__init__(name, config)
         self.metric = config.metric
+
+    @override
+    @classmethod
+    def of(cls, name: str, config: Config) -> Task[Any]:
+        """By its metric."""
+        kinds = {"captions": PlainCaptions, "chair": CustomCaptions, "yes_no": CustomYesNo}
+        return kinds.get(config.metric, Custom)(name, config)
+
+    @override
+    @classmethod
+    def scoring(cls, metrics: Collection[str]) -> type[Task[Any]]:
+        if "chair_i" in metrics:
+            return CustomCaptions
+        return CustomYesNo if "yes_ratio" in metrics else Custom
+
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """Your file; pictures are looked for beside it."""
+        path = data if data.is_file() else find_file(data, "*.jsonl", "*.json")
+        return {"path": path, "image_root": path.parent} if path is not None else {}
 
     @override
     def inputs(self) -> dict[str, Path]:
@@ -108,6 +123,8 @@ class Custom(QuestionTask[Config]):
 class CustomYesNo(Custom):
     """Yes-or-no questions. Values as POPE's: n, tp, fp, tn, fn, and the same with the prefix `strict_`."""
 
+    label = pope.Pope.label
+    facts = replace(pope.Pope.facts, kind="pope")
     measures = "probing"
 
     @override
@@ -147,7 +164,7 @@ class CustomCaptions(chair.Chair):
     """Captions of pictures whose objects you know, scored as CHAIR does and asked for in its words where the
     file asks nothing."""
 
-    type = "custom"
+    facts = replace(chair.Chair.facts, kind="chair")
     answer_format = ANSWER_FORMAT
     id_fields: tuple[str, ...] = ID_FIELDS
 
@@ -192,10 +209,7 @@ class CustomCaptions(chair.Chair):
         return [_picture(sample.reference) for sample in self.samples()]
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         found = [
             make_prediction(
                 self.name, self._name(row), answer_text(row.need(TEXT_FIELDS, ANSWER_FORMAT), row.where)
@@ -220,6 +234,8 @@ class CustomCaptions(chair.Chair):
 class PlainCaptions(CustomCaptions):
     """Captions of pictures about which nothing is known: repetition, grammar and length."""
 
+    label = ""
+    facts = Custom.facts
     measures = "form"
     id_fields = (*ID_FIELDS, "image_id", "image", "file_name")
 
@@ -243,19 +259,7 @@ class PlainCaptions(CustomCaptions):
         return _card(self.name, self._custom, "noun phrases and words by rules, see align/claims")
 
 
-def build(name: str, config: Config) -> Task:
-    """The task of a recipe's section, by its metric."""
-    if config.metric == "chair":
-        return CustomCaptions(name, config)
-    if config.metric == "captions":
-        return PlainCaptions(name, config)
-    return CustomYesNo(name, config) if config.metric == "yes_no" else Custom(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """Your file; pictures are looked for beside it."""
-    path = data if data.is_file() else find_file(data, "*.jsonl", "*.json")
-    return {"path": path, "image_root": path.parent} if path is not None else {}
+TASK = Custom
 
 
 def _question(row: Row) -> Question:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -24,16 +24,10 @@ from typing_extensions import override
 from align.errors import AlignError
 from align.objects.coco import read_json
 from align.rows.schema import Message, Score
-from evals.answer_files.folder import find_file
-from evals.answer_files.rows import (
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
-from evals.protocol import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.answer_files.rows import Row, answer_text, make_prediction
+from evals.protocol import MODES, AnswerSet, Mark, Metric, Mode, Sample
 from evals.scoring.yes_no import Answer, parse_containing, parse_strict
+from evals.tasks.facts import Facts
 from evals.tasks.task import Task, TaskConfig
 
 ANSWER_FORMAT = (
@@ -44,7 +38,6 @@ ANSWER_FORMAT = (
 class Config(TaskConfig):
     """The published lists; images lie under `image_root` as neg|pos/dataset/object/name."""
 
-    type: Literal["dash_b"] = "dash_b"
     prompt: str = Field(
         default="Can you see a {object} in this image? Please answer only with yes or no.",
         description="what is asked; {object} stands for the object",
@@ -54,21 +47,23 @@ class Config(TaskConfig):
     positives: Path = Field(description="dash_benchmark_pos.json, likewise")
 
 
-class DashB(Task):
+class DashB(Task[Config]):
     """See the module. Values of a sample: n (1), absent and present (0 or 1), correct, true_no, true_yes, and
     with the prefix `strict_` the last three; unparsed."""
 
-    type = "dash_b"
     measures = "probing"
     answer_format = ANSWER_FORMAT
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        return {"negatives": self.config.negatives, "positives": self.config.positives}
+    label = "DASH-B"
+    facts = Facts(metric_labels={"tnr": "True negatives", "tpr": "True positives"})
+    files = {"negatives": ("dash_benchmark_neg.json",), "positives": ("dash_benchmark_pos.json",)}
+    parser = (
+        "official: yes if `yes` stands anywhere, else no if `no` does, else wrong; strict: the leading yes "
+        "or no, or a plain statement; anything else is unparsed and wrong"
+    )
+    aggregation = "shares over pictures without and with the object"
+    source = "DASH-B (arXiv:2503.23573)"
+    licence = "images from ReLAION, Open Images, COCO and Objects365, each under its own"
+    cluster = "object"
 
     @override
     def samples(self) -> list[Sample]:
@@ -106,11 +101,8 @@ class DashB(Task):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         """Asked are the lists, and pictures that only the file of answers has, with its label."""
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
         of_file: dict[str, Sample] = {}
         ids = {f"{sample.cluster}/{Path(sample.id).name}": sample.id for sample in self.samples()}
         pairs = []
@@ -181,34 +173,12 @@ class DashB(Task):
         tnr, tpr = sums["true_no"] / absent, sums["true_yes"] / present
         return {"": {"harmonic_mean": round(200 * tpr * tnr / (tpr + tnr), 6)}}
 
-    @property
     @override
-    def card(self) -> Card:
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser="official: yes if `yes` stands anywhere, else no if `no` does, else wrong; strict: the "
-            "leading yes or no, or a plain statement; anything else is unparsed and wrong",
-            split=self.config.split,
-            aggregation="shares over pictures without and with the object",
-            source="DASH-B (arXiv:2503.23573)",
-            licence="images from ReLAION, Open Images, COCO and Objects365, each under its own",
-            mode=self.config.primary_mode,
-            cluster="object",
-        )
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The two lists of DASH-B's folder `images`; that folder is the image root."""
+        found = super().locate(data)
+        return found | ({"image_root": found["negatives"].parent} if "negatives" in found else {})
 
 
-def build(name: str, config: Config) -> DashB:
-    """The task of a recipe's section."""
-    return DashB(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """The two lists of DASH-B's folder `images`; that folder is the image root."""
-    found = {
-        "negatives": find_file(data, "dash_benchmark_neg.json"),
-        "positives": find_file(data, "dash_benchmark_pos.json"),
-    }
-    lists: dict[str, Any] = {key: path for key, path in found.items() if path is not None}
-    return lists | ({"image_root": lists["negatives"].parent} if "negatives" in lists else {})
+TASK = DashB

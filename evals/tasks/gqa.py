@@ -6,27 +6,21 @@ Reads the balanced question files of GQA (`testdev_balanced_questions.json`); im
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
 
 from align.errors import AlignError
 from align.objects.coco import read_json
-from evals.answer_files.folder import find_file
-from evals.protocol import Card, Grade
 from evals.scoring.graders import grade_gqa
 from evals.tasks.question_task import Question, QuestionConfig, QuestionTask, answers_as, read_fields
-
-ANSWER_FORMAT = answers_as("GQA's predictions JSON [{questionId, prediction}]")
 
 
 class Config(QuestionConfig):
     """GQA's question file."""
 
-    type: Literal["gqa"] = "gqa"
     questions: Path = Field(description="GQA questions JSON with answers, such as testdev_balanced")
     file_name: str = Field(default="{image_id}.jpg", description="image file of an image id")
 
@@ -34,12 +28,28 @@ class Config(QuestionConfig):
 class Gqa(QuestionTask[Config]):
     """See the module; kinds are GQA's structural types (verify, query, choose, logical, compare)."""
 
-    type = "gqa"
-    answer_format = ANSWER_FORMAT
+    label = "GQA"
+    files = {
+        "questions": (
+            "testdev_balanced_questions.json",
+            "*balanced*questions*.json",
+            "*questions*.json",
+        )
+    }
+    grader = staticmethod(grade_gqa)
+    answer_format = answers_as("GQA's predictions JSON [{questionId, prediction}]")
+    parser = (
+        "official: lower case, full stops taken off the end, then equal; strict: VQA's normalised words equal"
+    )
+    aggregation = "right answers / questions"
+    source = "GQA (arXiv:1902.09506), balanced questions"
+    licence = "CC-BY-4.0"
 
     @override
-    def inputs(self) -> dict[str, Path]:
-        return {"questions": self.config.questions}
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """As `files` say; a single file is the questions, whatever it is called."""
+        return super().locate(data) or ({"questions": data} if data.is_file() else {})
 
     @override
     def questions(self) -> list[Question]:
@@ -62,38 +72,5 @@ class Gqa(QuestionTask[Config]):
             kinds=(str(kind),) if kind else (),
         )
 
-    @override
-    def grade(self, reference: Mapping[str, Any], text: str) -> Grade:
-        return grade_gqa(reference["answers"], text)
 
-    @property
-    @override
-    def card(self) -> Card:
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser="official: lower case, full stops taken off the end, then equal; strict: VQA's normalised "
-            "words equal",
-            split=self.config.split,
-            aggregation="right answers / questions",
-            source="GQA (arXiv:1902.09506), balanced questions",
-            licence="CC-BY-4.0",
-            mode=self.config.primary_mode,
-            cluster="image",
-        )
-
-
-def build(name: str, config: Config) -> Gqa:
-    """The task of a recipe's section."""
-    return Gqa(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """The balanced test-dev questions, else any balanced or other question file."""
-    found = find_file(
-        data, "testdev_balanced_questions.json", "*balanced*questions*.json", "*questions*.json"
-    )
-    if found is None and data.is_file():
-        found = data
-    return {"questions": found} if found is not None else {}
+TASK = Gqa

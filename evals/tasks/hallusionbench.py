@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -31,19 +32,11 @@ from typing_extensions import override
 from align.judging.ask import Judgement, told
 from align.objects.coco import read_json
 from align.rows.schema import Message, Score
-from evals.answer_files.folder import find_file
-from evals.answer_files.rows import (
-    TEXT_FIELDS,
-    Row,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
+from evals.answer_files.rows import TEXT_FIELDS, Row, answer_text, make_prediction
 from evals.protocol import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
 from evals.scoring.groups import add_group_values
 from evals.scoring.yes_no import parse_strict
+from evals.tasks.facts import Facts
 from evals.tasks.judged_task import JudgedConfig, JudgedTask
 from evals.tasks.task import make_samples
 
@@ -72,7 +65,6 @@ with it, reply `incorrect`. If one cannot tell what it claims, reply `unclear`. 
 class Config(JudgedConfig):
     """The published questions; images lie under `image_root` by their `filename`."""
 
-    type: Literal["hallusionbench"] = "hallusionbench"
     prompt: str = Field(default="{question}", description="what is asked; {question} stands for the question")
     max_tokens: int = Field(default=256, gt=0, description="longest answer in tokens")
     data: Path = Field(description="HallusionBench.json")
@@ -84,22 +76,24 @@ class Config(JudgedConfig):
     )
 
 
-class HallusionBench(JudgedTask):
+class HallusionBench(JudgedTask[Config]):
     """See the module. Values of a sample, plain and with the prefix `strict_`: right, scored (0 if the judge
     gave no verdict); of a group: figure and figure_right, and so on for question, easy and hard."""
 
-    type = "hallusionbench"
     measures = "probing"
     answer_format = ANSWER_FORMAT
+    label = "HallusionBench"
+    facts = Facts(metric_labels={name: name for name in ("aAcc", "fAcc", "qAcc")})
+    files = {"data": ("HallusionBench.json", "HallusionBench*.json")}
+    parser = (
+        "official: `incorrect` is wrong, else `correct` right, else unclear; strict: the last such word, "
+        "other replies unscored"
+    )
+    aggregation = "aAcc over answers, fAcc over figures, qAcc over questions"
+    source = "HallusionBench (arXiv:2310.14566), judge's prompt in our words"
+    licence = "BSD-3-Clause"
+    cluster = "set_id"
     wording = JUDGE_PROMPT
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        return {"data": self.config.data}
 
     @override
     def samples(self) -> list[Sample]:
@@ -142,10 +136,7 @@ class HallusionBench(JudgedTask):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         found, verdicts = [], dict[str, list[Judgement]]()
         for row in rows:
             sample_id = _row_id(row)
@@ -255,31 +246,12 @@ class HallusionBench(JudgedTask):
         config, judge = self.config, self.config.judge
         named = "as in the file" if judge is None else judge.name
         scorer = f"judge: {named}" if config.scorer == "judge" else "rule: the answer's yes or no, no judge"
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=config.prompt,
-            parser=f"{scorer}; official: `incorrect` is wrong, else `correct` right, else unclear; strict: "
-            "the last such word, other replies unscored",
-            split=f"{len(self.samples())} questions, "
-            + ("all" if config.questions == "all" else "with pictures"),
-            aggregation="aAcc over answers, fAcc over figures, qAcc over questions",
-            source="HallusionBench (arXiv:2310.14566), judge's prompt in our words",
-            licence="BSD-3-Clause",
-            mode=config.primary_mode,
-            cluster="set_id",
-        )
+        asked = "all" if config.questions == "all" else "with pictures"
+        split = f"{len(self.samples())} questions, {asked}"
+        return replace(super().card, parser=f"{scorer}; {self.parser}", split=split)
 
 
-def build(name: str, config: Config) -> HallusionBench:
-    """The task of a recipe's section."""
-    return HallusionBench(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """HallusionBench.json in a folder."""
-    found = find_file(data, "HallusionBench.json", "HallusionBench*.json")
-    return {"data": found} if found is not None else {}
+TASK = HallusionBench
 
 
 def official_verdict(reply: str) -> Verdict:

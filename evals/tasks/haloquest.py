@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -25,17 +25,8 @@ from typing_extensions import override
 from align.errors import AlignError
 from align.judging.ask import Judgement, told
 from align.rows.schema import Message
-from evals.answer_files.folder import find_file
 from evals.answer_files.join import join_keys, join_lines, plain_question
-from evals.answer_files.rows import (
-    TEXT_FIELDS,
-    Row,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
+from evals.answer_files.rows import TEXT_FIELDS, Row, answer_text, make_prediction
 from evals.protocol import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
 from evals.tasks.hallusionbench import official_verdict, strict_verdict
 from evals.tasks.judged_task import JudgedConfig, JudgedTask
@@ -73,28 +64,27 @@ Reply with one word: `correct` or `incorrect`.
 class Config(JudgedConfig):
     """The published questions; images lie under `image_root` by their names."""
 
-    type: Literal["haloquest"] = "haloquest"
     prompt: str = Field(default="{question}", description="what is asked; {question} stands for the question")
     max_tokens: int = Field(default=256, gt=0, description="longest answer in tokens")
     data: Path = Field(description="haloquest-eval.csv")
 
 
-class HaloQuest(JudgedTask):
+class HaloQuest(JudgedTask[Config]):
     """See the module. Values of a sample, plain and with the prefix `strict_`: right (share of the repeats),
     scored (0 if the judge gave no verdict)."""
 
-    type = "haloquest"
     measures = "probing"
     answer_format = ANSWER_FORMAT
+    label = "HaloQuest"
+    files = {"data": ("haloquest-eval.csv", "*haloquest*eval*.csv", "*haloquest*.csv")}
+    parser = (
+        "comparable to published numbers only if it is the same; official: `incorrect` is wrong, else "
+        "`correct` right, else wrong; strict: the last such word, other replies unscored"
+    )
+    aggregation = "right answers / judged answers"
+    source = "HaloQuest (arXiv:2407.15680), judge's prompt in our words"
+    licence = "CC-BY-4.0; images as Open Images and Midjourney"
     wording = JUDGE_PROMPT
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        return {"data": self.config.data}
 
     @override
     def samples(self) -> list[Sample]:
@@ -128,10 +118,7 @@ class HaloQuest(JudgedTask):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         samples = self.samples()
         ids = {f"{sample.cluster}:{plain_question(sample.meta['question'])}": sample.id for sample in samples}
         found, verdicts = [], dict[str, list[Judgement]]()
@@ -200,31 +187,11 @@ class HaloQuest(JudgedTask):
     @override
     def card(self) -> Card:
         judge = self.config.judge
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser=f"judge: {judge.name if judge else 'as in the file'}, comparable to "
-            "published numbers only if it is the same; official: `incorrect` is wrong, else `correct` right, "
-            "else wrong; strict: the last such word, other replies unscored",
-            split=self.config.split,
-            aggregation="right answers / judged answers",
-            source="HaloQuest (arXiv:2407.15680), judge's prompt in our words",
-            licence="CC-BY-4.0; images as Open Images and Midjourney",
-            mode=self.config.primary_mode,
-            cluster="image",
-        )
+        named = judge.name if judge else "as in the file"
+        return replace(super().card, parser=f"judge: {named}, {self.parser}")
 
 
-def build(name: str, config: Config) -> HaloQuest:
-    """The task of a recipe's section."""
-    return HaloQuest(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """The published evaluation table in a folder."""
-    table = find_file(data, "haloquest-eval.csv", "*haloquest*eval*.csv", "*haloquest*.csv")
-    return {"data": table} if table is not None else {}
+TASK = HaloQuest
 
 
 def _asked(row: Row) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import Field
 from typing_extensions import override
@@ -24,7 +24,10 @@ class JudgedConfig(TaskConfig):
     )
 
 
-class JudgedTask(Task):
+J = TypeVar("J", bound=JudgedConfig)
+
+
+class JudgedTask(Task[J], Generic[J]):
     """A task whose `mark` reads `self.judgements`, which `judge_answers` fills.
 
     Attributes:
@@ -35,7 +38,7 @@ class JudgedTask(Task):
 
     wording: str
 
-    def __init__(self, name: str, config: JudgedConfig) -> None:
+    def __init__(self, name: str, config: J) -> None:
         super().__init__(name, config)
         self.judge = config.judge
         self.judgements: Judgements = {}

@@ -12,26 +12,23 @@ import base64
 import binascii
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
 
 from align.errors import AlignError
 from align.rows.schema import Score
-from evals.answer_files.folder import find_file
 from evals.answer_files.rows import Row
 from evals.answer_files.spreadsheet import SUFFIXES, read_table
-from evals.protocol import Card, Grade, Metric, Mode
-from evals.scoring.choices import LETTERS, format_choices, parse_mmbench, parse_strict
+from evals.protocol import Grade, Metric, Mode
+from evals.scoring.choices import LETTERS, format_choices, parse_mmbench
+from evals.scoring.graders import grade_choice
 from evals.tasks.question_task import Question, QuestionConfig, QuestionTask, answers_as, read_fields
 
-ANSWER_FORMAT = answers_as(
-    "MMBench's table with index and prediction (.xlsx, .tsv, .csv)", "JSONL {index, prediction}"
-)
 _STEP = 1_000_000
 _LONGEST_REFERENCE = 64
 """A shorter text in the column of pictures is the index of the row that has the picture."""
@@ -40,7 +37,6 @@ _LONGEST_REFERENCE = 64
 class Config(QuestionConfig):
     """MMBench's table."""
 
-    type: Literal["mmbench"] = "mmbench"
     prompt: str = Field(
         default="{question}\nAnswer with the option's letter from the given choices directly.",
         description="what is asked; {question} stands for hint, question and lettered options",
@@ -77,13 +73,29 @@ class MmBench(QuestionTask[Config]):
     are right); each accuracy also with the prefix `strict_`.
     """
 
-    type = "mmbench"
+    label = "MMBench"
     description = "questions right in every rotation"
-    answer_format = ANSWER_FORMAT
+    files = {
+        "table": ("mmbench_dev_en*.tsv", "mmbench_dev*.tsv", "*mmbench*.tsv", "*.tsv", "*.xlsx"),
+    }
+    answer_format = answers_as(
+        "MMBench's table with index and prediction (.xlsx, .tsv, .csv)", "JSONL {index, prediction}"
+    )
+    parser = (
+        "official: VLMEvalKit's exact matching, without a language model and never at random; strict: the "
+        "letter or option that a reader would take; unparsed is wrong"
+    )
+    aggregation = "questions right in every rotation / questions; accuracy_vanilla: as written"
+    source = "MMBench (arXiv:2307.06281)"
+    licence = "Apache-2.0"
+    cluster = "question with its rotations"
 
     @override
-    def inputs(self) -> dict[str, Path]:
-        return {"table": self.config.table}
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The dev table; pictures are unpacked into `images` beside it."""
+        found = super().locate(data)
+        return found | {"image_root": found["table"].parent / "images"} if found else {}
 
     @cached_property
     def _rotations(self) -> list[Rotation]:
@@ -152,10 +164,7 @@ class MmBench(QuestionTask[Config]):
 
     @override
     def grade(self, reference: Mapping[str, Any], text: str) -> Grade:
-        official = parse_mmbench(text, reference["choices"])
-        strict = parse_strict(text, reference["choices"])
-        right = reference["answer"]
-        return Grade(float(official == right), float(strict == right), official, strict, strict is None)
+        return grade_choice(parse_mmbench, reference, text)
 
     @override
     def combine(self, scores: Sequence[Score]) -> list[Score]:
@@ -180,18 +189,9 @@ class MmBench(QuestionTask[Config]):
 
     @override
     def ratio(self, mode: Mode, split: str, subsets: tuple[str, ...], description: str) -> Metric:
-        prefix = "" if mode == "official" else "strict_"
-        return Metric(
-            name="accuracy" if mode == "official" else "accuracy_strict",
-            split=split,
-            numerator={f"{prefix}group_accuracy": 1},
-            denominator={"groups": 1},
-            higher_is_better=True,
-            primary=not subsets and mode == self.config.primary_mode,
-            description=description,
-            mode=mode,
-            subsets=subsets,
-        )
+        mark = "" if mode == "official" else "strict_"
+        metric = super().ratio(mode, split, subsets, description)
+        return replace(metric, numerator={f"{mark}group_accuracy": 1}, denominator={"groups": 1})
 
     @property
     @override
@@ -199,15 +199,14 @@ class MmBench(QuestionTask[Config]):
         return [*super().metrics, *(self._first(mode) for mode in ("official", "strict"))]
 
     def _first(self, mode: Mode) -> Metric:
-        prefix = "" if mode == "official" else "strict_"
-        return Metric(
-            name="accuracy_vanilla" if mode == "official" else "accuracy_vanilla_strict",
-            split=self.config.split,
-            numerator={f"{prefix}first_accuracy": 1},
+        mark, suffix = ("", "") if mode == "official" else ("strict_", "_strict")
+        return replace(
+            super().ratio(mode, self.config.split, (), ""),
+            name=f"accuracy_vanilla{suffix}",
+            numerator={f"{mark}first_accuracy": 1},
             denominator={"first": 1},
-            higher_is_better=True,
+            primary=False,
             description="questions right as they are written, without rotations",
-            mode=mode,
         )
 
     @override
@@ -216,7 +215,7 @@ class MmBench(QuestionTask[Config]):
             return super().answer_rows(path)
         rows = [Row(f"{path} row {number}", row) for number, row in enumerate(read_table(path), 2)]
         for row in rows:
-            row.need(("prediction",), ANSWER_FORMAT)
+            row.need(("prediction",), self.answer_format)
         return rows
 
     @override
@@ -225,33 +224,8 @@ class MmBench(QuestionTask[Config]):
         name, turn = super().answered_id(row), row.fields.get("round_id", 0)
         return str(int(name) + int(turn) * _STEP) if turn and name.isdigit() else name
 
-    @property
-    @override
-    def card(self) -> Card:
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser="official: VLMEvalKit's exact matching, without a language model and never at random; "
-            "strict: the letter or option that a reader would take; unparsed is wrong",
-            split=self.config.split,
-            aggregation="questions right in every rotation / questions; accuracy_vanilla: as written",
-            source="MMBench (arXiv:2307.06281)",
-            licence="Apache-2.0",
-            mode=self.config.primary_mode,
-            cluster="question with its rotations",
-        )
 
-
-def build(name: str, config: Config) -> MmBench:
-    """The task of a recipe's section."""
-    return MmBench(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """The dev table; pictures are unpacked into `images` beside it."""
-    table = find_file(data, "mmbench_dev_en*.tsv", "mmbench_dev*.tsv", "*mmbench*.tsv", "*.tsv", "*.xlsx")
-    return {"table": table, "image_root": table.parent / "images"} if table is not None else {}
+TASK = MmBench
 
 
 def _options(row: Mapping[str, str]) -> dict[str, str]:

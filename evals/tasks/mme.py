@@ -12,6 +12,7 @@ the yes or no that a reader would find. A picture with an answer missing counts 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -35,6 +36,7 @@ from evals.answer_files.rows import (
 from evals.protocol import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
 from evals.scoring.groups import add_group_values
 from evals.scoring.yes_no import Answer, parse_strict
+from evals.tasks.facts import Facts
 from evals.tasks.task import Task, TaskConfig
 
 Part = Literal["existence", "count", "position", "color"]
@@ -52,7 +54,6 @@ _QUESTIONS = 2
 class Config(TaskConfig):
     """The release's folder; a results folder of published answers needs none, it carries the truth."""
 
-    type: Literal["mme"] = "mme"
     prompt: str = Field(
         default="{question}", description="what is asked; MME's questions end in `Please answer yes or no.`"
     )
@@ -63,21 +64,23 @@ class Config(TaskConfig):
     parts: list[Part] = Field(default=list(PARTS), min_length=1, description="parts to ask")
 
 
-class Mme(Task):
+class Mme(Task[Config]):
     """See the module. Values of a sample: n (1), correct, strict_correct, unparsed; of a picture with both
     answers: images (1), both, points (right answers / 2 + both), and strict_both, strict_points."""
 
-    type = "mme"
     measures = "probing"
     answer_format = ANSWER_FORMAT
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        return {"folder": self.config.folder} if self.config.folder is not None else {}
+    label = "MME"
+    facts = Facts(metric_labels={"acc": "Accuracy", "acc_plus": "Accuracy+"})
+    files = {"folder": ()}
+    parser = (
+        "official: exactly yes or no in any case, else `yes`, then `no`, in the first four characters, else "
+        "wrong; strict: the leading yes or no, or a plain statement"
+    )
+    aggregation = "100 x accuracy + 100 x share of pictures with both right, a part; summed over parts"
+    source = "MME (arXiv:2306.13394)"
+    licence = "as MME's release: research only"
+    cluster = "picture"
 
     @override
     def samples(self) -> list[Sample]:
@@ -231,33 +234,20 @@ class Mme(Task):
     @property
     @override
     def card(self) -> Card:
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser="official: exactly yes or no in any case, else `yes`, then `no`, in the first four "
-            "characters, else wrong; strict: the leading yes or no, or a plain statement",
-            split=", ".join(self.config.parts),
-            aggregation="100 x accuracy + 100 x share of pictures with both right, a part; summed over parts",
-            source="MME (arXiv:2306.13394)",
-            licence="as MME's release: research only",
-            mode=self.config.primary_mode,
-            cluster="picture",
-        )
+        return replace(super().card, split=", ".join(self.config.parts))
+
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The release's folder: the one that holds a folder `existence`."""
+        for folder in (data, data / "MME_Benchmark_release_version", data / "MME_Benchmark"):
+            if any((folder / part).is_dir() for part in PARTS):
+                present = [part for part in PARTS if (folder / part).is_dir()]
+                return {"folder": folder, "image_root": folder, "parts": present}
+        return {}
 
 
-def build(name: str, config: Config) -> Mme:
-    """The task of a recipe's section."""
-    return Mme(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """The release's folder: the one that holds a folder `existence`."""
-    for folder in (data, data / "MME_Benchmark_release_version", data / "MME_Benchmark"):
-        if any((folder / part).is_dir() for part in PARTS):
-            present = [part for part in PARTS if (folder / part).is_dir()]
-            return {"folder": folder, "image_root": folder, "parts": present}
-    return {}
+TASK = Mme
 
 
 def parse_mme(text: str) -> Answer | None:

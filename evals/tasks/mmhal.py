@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -26,17 +27,8 @@ from align.errors import AlignError
 from align.judging.ask import Judgement, told
 from align.objects.coco import read_json
 from align.rows.schema import Message
-from evals.answer_files.folder import find_file
 from evals.answer_files.join import join_keys, join_lines, plain_question
-from evals.answer_files.rows import (
-    TEXT_FIELDS,
-    Row,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
+from evals.answer_files.rows import TEXT_FIELDS, Row, answer_text, make_prediction
 from evals.protocol import MODE_PREFIXES, MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
 from evals.tasks.judged_task import JudgedConfig, JudgedTask
 from evals.tasks.task import make_samples
@@ -80,7 +72,6 @@ Explain briefly. Then end with one line, `Rating: N`, where N is
 class Config(JudgedConfig):
     """The published template."""
 
-    type: Literal["mmhal"] = "mmhal"
     prompt: str = Field(default="{question}", description="what is asked; {question} stands for the question")
     max_tokens: int = Field(default=512, gt=0, description="longest answer in tokens")
     template: Path = Field(description="mmhal-bench_answer_template.json (or response_template.json)")
@@ -89,22 +80,22 @@ class Config(JudgedConfig):
     )
 
 
-class MmHal(JudgedTask):
+class MmHal(JudgedTask[Config]):
     """See the module. Values of a sample, plain and with the prefix `strict_`: rating (0 to 6, the mean of
     the repeats), hallucinated (share of repeats below 3), rated (1, or 0 if unscored)."""
 
-    type = "mmhal"
     measures = "invention"
     answer_format = ANSWER_FORMAT
+    label = "MMHal-Bench"
+    files = {"template": ("mmhal-bench*template.json", "response_template.json", "*mmhal*.json")}
+    parser = (
+        "not comparable to GPT-4 scores unless it is the same; official: the only `rating: s`, else 0; "
+        "strict: marks around the number don't matter, other replies are unscored"
+    )
+    aggregation = "mean rating 0 to 6 over answers; hallucination is a rating below 3"
+    source = "MMHal-Bench (arXiv:2309.14525), judge's prompt in our words"
+    licence = "Apache-2.0; images as Open Images"
     wording = JUDGE_PROMPT
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        return {"template": self.config.template}
 
     @override
     def samples(self) -> list[Sample]:
@@ -131,10 +122,7 @@ class MmHal(JudgedTask):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         samples = self.samples()
         ids = {f"{sample.cluster}:{plain_question(sample.meta['question'])}": sample.id for sample in samples}
         found, verdicts = [], dict[str, list[Judgement]]()
@@ -220,31 +208,11 @@ class MmHal(JudgedTask):
     @override
     def card(self) -> Card:
         judge = self.config.judge
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser=f"judge: {judge.name if judge else 'as in the file'}, not comparable "
-            "to GPT-4 scores unless it is the same; official: the only `rating: s`, else 0; strict: marks "
-            "around the number don't matter, other replies are unscored",
-            split=self.config.split,
-            aggregation="mean rating 0 to 6 over answers; hallucination is a rating below 3",
-            source="MMHal-Bench (arXiv:2309.14525), judge's prompt in our words",
-            licence="Apache-2.0; images as Open Images",
-            mode=self.config.primary_mode,
-            cluster="image",
-        )
+        named = judge.name if judge else "as in the file"
+        return replace(super().card, parser=f"judge: {named}, {self.parser}")
 
 
-def build(name: str, config: Config) -> MmHal:
-    """The task of a recipe's section."""
-    return MmHal(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """The published template in a folder."""
-    template = find_file(data, "mmhal-bench*template.json", "response_template.json", "*mmhal*.json")
-    return {"template": template} if template is not None else {}
+TASK = MmHal
 
 
 def official_rating(reply: str) -> int:

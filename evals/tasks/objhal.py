@@ -18,9 +18,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 from typing_extensions import override
@@ -30,19 +31,11 @@ from align.judging.ask import Judgement, told
 from align.objects.mentions import synonyms
 from align.objects.plurals import singular_in
 from align.rows.schema import Message, Score
-from evals.answer_files.folder import find_file
-from evals.answer_files.rows import (
-    TEXT_FIELDS,
-    Row,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
+from evals.answer_files.rows import TEXT_FIELDS, Row, answer_text, make_prediction, read_answer_rows
 from evals.protocol import AnswerSet, Card, Mark, Metric, Sample
 from evals.scoring.places import describe_places, first_places
 from evals.tasks import chair
+from evals.tasks.facts import Facts
 from evals.tasks.judged_task import JudgedConfig, JudgedTask
 
 ANSWER_FORMAT = (
@@ -75,7 +68,6 @@ Reply with a JSON list of strings, such as ["dog", "frisbee"], and [] if it name
 class Config(JudgedConfig):
     """The truth as for CHAIR: COCO's instances and captions, or ready objects."""
 
-    type: Literal["objhal"] = "objhal"
     prompt: str = Field(default="{question}", description="what is asked; {question} stands for the question")
     max_tokens: int = Field(default=512, gt=0, description="longest answer in tokens")
     questions: Path | None = Field(
@@ -95,28 +87,42 @@ class Config(JudgedConfig):
         return self
 
 
-class ObjHal(JudgedTask):
+class ObjHal(JudgedTask[Config]):
     """See the module. Values of a sample, the same for both modes: answers (1 if scored), named_any,
     invented_any, words (distinct object words), invented, covered and truth (distinct objects).
 
     `meta.places` says where the object words stand in the answer, as CHAIR's `mentions` do; those that the
     judge put in words of its own are not among them."""
 
-    type = "objhal"
     measures = "invention"
     answer_format = ANSWER_FORMAT
+    label = "Object HalBench"
+    facts = Facts(
+        guard="recall",
+        invented="chair_i",
+        with_invention="chair_s",
+        metric_labels={
+            "chair_i": "CHAIRi",
+            "chair_s": "CHAIRs",
+            "chair_s_refine": "CHAIRs of answers with objects",
+        },
+    )
+    files = {
+        "questions": (),
+        "instances": (),
+        "captions": (),
+        "objects": (),
+        "synonyms": ("synonyms_refine.txt",),
+    }
+    parser = (
+        "a JSON list of objects, lemmatised by rules (upstream: spaCy); other replies unscored; both modes "
+        "alike"
+    )
+    aggregation = "sums over answers, each object word once an answer"
+    source = "Object HalBench (arXiv:2312.00849, RLAIF-V), judge's prompt in our words"
+    licence = "Apache-2.0 (synonyms); annotations as COCO, CC-BY-4.0"
     wording = JUDGE_PROMPT
     all_expected = False
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        names = ("questions", "instances", "captions", "objects", "synonyms")
-        files = {name: getattr(self.config, name) for name in names}
-        return {name: path for name, path in files.items() if path is not None}
 
     @override
     def samples(self) -> list[Sample]:
@@ -175,10 +181,7 @@ class ObjHal(JudgedTask):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         seen, asked = dict[str, int](), dict[str, str]()
         found, verdicts = [], dict[str, list[Judgement]]()
         for row in rows:
@@ -270,30 +273,17 @@ class ObjHal(JudgedTask):
     @override
     def card(self) -> Card:
         judge = self.config.judge
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser=f"judge: {judge.name if judge else 'as in the file'}; a JSON list of "
-            "objects, lemmatised by rules (upstream: spaCy); other replies unscored; both modes alike",
-            split=self.config.split,
-            aggregation="sums over answers, each object word once an answer",
-            source="Object HalBench (arXiv:2312.00849, RLAIF-V), judge's prompt in our words",
-            licence="Apache-2.0 (synonyms); annotations as COCO, CC-BY-4.0",
-            mode=self.config.primary_mode,
-            cluster="image",
-        )
+        named = judge.name if judge else "as in the file"
+        return replace(super().card, parser=f"judge: {named}; {self.parser}")
+
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The truth as CHAIR finds it, and the refined synonyms."""
+        return chair.Chair.locate(data) | super().locate(data)
 
 
-def build(name: str, config: Config) -> ObjHal:
-    """The task of a recipe's section."""
-    return ObjHal(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """The truth as CHAIR finds it, and the refined synonyms."""
-    words = find_file(data, "synonyms_refine.txt")
-    return chair.locate(data) | ({"synonyms": words} if words is not None else {})
+TASK = ObjHal
 
 
 _FENCED = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)

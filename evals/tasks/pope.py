@@ -11,6 +11,7 @@ undefined. Upstream's older files write `an umbrella in the imange`; texts are c
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from align.rows.schema import Message
 from evals.answer_files.folder import find_file
 from evals.protocol import AnswerSet, Card, Mark, Metric, Mode, Sample
 from evals.scoring.yes_no import Answer, parse_official, parse_strict, yes_no_metrics, yes_no_values
+from evals.tasks.facts import Facts
 from evals.tasks.pope_answers import ANSWER_FORMAT, read_pope_answers
 from evals.tasks.pope_questions import (
     VARIANTS,
@@ -38,7 +40,6 @@ from evals.tasks.task import Task, TaskConfig
 class Config(TaskConfig):
     """Questions are built from `instances`, or read from published `files`; exactly one of the two."""
 
-    type: str = "pope"
     prompt: str = Field(
         default="{question}\nAnswer the question using a single word or phrase.",
         description="what is asked; {question} stands for the question",
@@ -69,21 +70,28 @@ class Config(TaskConfig):
         return self
 
 
-class Pope(Task):
-    """See the module; values of a sample as `yes_no_values` has them."""
+class Pope(Task[Config]):
+    """See the module; values of a sample as `yes_no_values` has them.
 
-    type = "pope"
+    Attributes:
+        stem: what the names of the variants' files begin with.
+    """
+
+    label = "POPE"
+    facts = Facts(yes_ratio="yes_ratio")
     measures = "probing"
     answer_format = ANSWER_FORMAT
-    paper: ClassVar[str] = "POPE (arXiv:2305.10355)"
-    parser: ClassVar[str] = (
+    stem: ClassVar[str] = "*pope"
+    source = "POPE (arXiv:2305.10355)"
+    licence = "MIT (POPE); annotations as COCO, CC-BY-4.0"
+    aggregation = "per variant, yes is positive; the mean row is the unweighted mean of the variants"
+    parser = (
         "official: no iff a token before the first full stop is No, no or not, else yes; "
         "strict: the leading yes or no, or a plain statement; anything else is unparsed and wrong"
     )
 
     def __init__(self, name: str, config: Config) -> None:
         super().__init__(name, config)
-        self.config = config
         self._variants = (
             tuple(name for name in VARIANTS if name in config.files) if config.files else VARIANTS
         )
@@ -180,35 +188,25 @@ class Pope(Task):
 
     @override
     def card_of(self, parts: Collection[str]) -> Card:
-        source = "built from COCO instances" if self.config.instances is not None else "published files"
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser=self.parser,
-            split=self.config.split or ", ".join(variant for variant in self._variants if variant in parts),
-            aggregation="per variant, yes is positive; the mean row is the unweighted mean of the variants",
-            source=f"{self.paper}, {source}",
-            licence="MIT (POPE); annotations as COCO, CC-BY-4.0",
-            mode=self.config.primary_mode,
-            cluster="image",
-        )
+        origin = "built from COCO instances" if self.config.instances is not None else "published files"
+        asked = ", ".join(variant for variant in self._variants if variant in parts)
+        source = f"{self.source}, {origin}"
+        return replace(super().card, split=self.config.split or asked, source=source)
+
+    @override
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The variants' question files in a published folder, else a COCO instances file to build them from.
+        A single file of questions whose name tells no variant stands for one variant, `random`."""
+        files = {variant: find_file(data, f"{cls.stem}_{variant}.json*") for variant in VARIANTS}
+        found = {variant: path for variant, path in files.items() if path is not None}
+        if found:
+            return {"files": found}
+        instances = find_file(data, "instances*.json")
+        if instances is not None:
+            return {"instances": instances}
+        single = data if data.is_file() else find_file(data, f"{cls.stem}*.json*")
+        return {"files": {"random": single}} if single is not None else {}
 
 
-def build(name: str, config: Config) -> Pope:
-    """The task of a recipe's section."""
-    return Pope(name, config)
-
-
-def locate(data: Path, stem: str = "*pope") -> dict[str, Any]:
-    """The variants' question files in a published folder, else a COCO instances file to build them from. A
-    single file of questions whose name tells no variant stands for one variant, `random`."""
-    files = {variant: find_file(data, f"{stem}_{variant}.json*") for variant in VARIANTS}
-    found = {variant: path for variant, path in files.items() if path is not None}
-    if found:
-        return {"files": found}
-    instances = find_file(data, "instances*.json")
-    if instances is not None:
-        return {"instances": instances}
-    single = data if data.is_file() else find_file(data, f"{stem}*.json*")
-    return {"files": {"random": single}} if single is not None else {}
+TASK = Pope

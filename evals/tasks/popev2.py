@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
@@ -21,18 +21,9 @@ from typing_extensions import override
 from align.errors import AlignError
 from align.objects.coco import read_json
 from align.rows.schema import Message, Score
-from evals.answer_files.folder import find_file
 from evals.answer_files.join import join_keys, join_lines, plain_question
-from evals.answer_files.rows import (
-    TEXT_FIELDS,
-    Row,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
-from evals.protocol import MODES, AnswerSet, Card, Mark, Metric, Mode, Sample
+from evals.answer_files.rows import TEXT_FIELDS, Row, answer_text, make_prediction
+from evals.protocol import MODES, AnswerSet, Mark, Metric, Mode, Sample
 from evals.scoring.groups import add_group_values
 from evals.scoring.yes_no import Answer, parse_official, parse_strict, yes_no_metrics, yes_no_values
 from evals.tasks.task import Task, TaskConfig, make_samples
@@ -46,7 +37,6 @@ ANSWER_FORMAT = (
 class Config(TaskConfig):
     """The published annotations; images lie under `image_root` by the names that they give."""
 
-    type: Literal["popev2"] = "popev2"
     prompt: str = Field(
         default="{question}\nAnswer the question using a single word or phrase.",
         description="what is asked; {question} stands for the question",
@@ -55,21 +45,22 @@ class Config(TaskConfig):
     annotations: Path = Field(description="POPEv2's annotations.json")
 
 
-class PopeV2(Task):
+class PopeV2(Task[Config]):
     """See the module; values of a sample as `yes_no_values` has them, and of a pair: pairs (1), pair_right
     and strict_pair_right."""
 
-    type = "popev2"
     measures = "probing"
     answer_format = ANSWER_FORMAT
-
-    def __init__(self, name: str, config: Config) -> None:
-        super().__init__(name, config)
-        self.config = config
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        return {"annotations": self.config.annotations}
+    label = "POPEv2"
+    files = {"annotations": ("popev2*.json", "annotations.json")}
+    parser = (
+        "official: POPE's (no iff a token before the first full stop is No, no or not); strict: the leading "
+        "yes or no, or a plain statement; anything else is unparsed and wrong"
+    )
+    aggregation = "yes is positive; pair accuracy over pictures with both answers right"
+    source = "POPEv2 (github.com/AoiDragon/POPE)"
+    licence = "MIT; images as COCO"
+    cluster = "picture with its edited twin"
 
     @override
     def samples(self) -> list[Sample]:
@@ -103,10 +94,7 @@ class PopeV2(Task):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = read_answer_rows(path, ANSWER_FORMAT)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         samples = self.samples()
         ids = {
             f"{sample.images[0]}:{plain_question(sample.meta['question'])}": sample.id for sample in samples
@@ -146,33 +134,8 @@ class PopeV2(Task):
             found += yes_no_metrics(mode, config.split, (), config.primary_mode)
         return found
 
-    @property
-    @override
-    def card(self) -> Card:
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser="official: POPE's (no iff a token before the first full stop is No, no or not); strict: "
-            "the leading yes or no, or a plain statement; anything else is unparsed and wrong",
-            split=self.config.split,
-            aggregation="yes is positive; pair accuracy over pictures with both answers right",
-            source="POPEv2 (github.com/AoiDragon/POPE)",
-            licence="MIT; images as COCO",
-            mode=self.config.primary_mode,
-            cluster="picture with its edited twin",
-        )
 
-
-def build(name: str, config: Config) -> PopeV2:
-    """The task of a recipe's section."""
-    return PopeV2(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """POPEv2's annotations in a folder."""
-    annotations = find_file(data, "popev2*.json", "annotations.json")
-    return {"annotations": annotations} if annotations is not None else {}
+TASK = PopeV2
 
 
 def _asked(row: Row) -> str:

@@ -1,35 +1,27 @@
 """Tasks that ask one question about one picture and grade every answer by itself: what they have in common.
 
-A subclass reads its questions and grades an answer in both modes; samples, metrics over all questions and
+A subclass makes a question of a published row and names the grader; samples, metrics over all questions and
 over their kinds, and answer files come from here.
 """
 
 from __future__ import annotations
 
 import random
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import Field, field_validator
 from typing_extensions import override
 
 from align.errors import AlignError
+from align.objects.coco import load_section, read_json
 from align.rows.schema import Message
 from align.scoring.vqa_accuracy import SHORT_ANSWER
-from evals.answer_files.rows import (
-    OWN_FORMAT,
-    TEXT_FIELDS,
-    Row,
-    answer_text,
-    is_own,
-    make_prediction,
-    own_predictions,
-    read_answer_rows,
-)
+from evals.answer_files.rows import OWN_FORMAT, TEXT_FIELDS, Row, answer_text, make_prediction
 from evals.protocol import AnswerSet, Grade, Mark, Metric, Mode, Sample
+from evals.scoring.graders import Grader
 from evals.tasks.task import Task, TaskConfig
 
 ID_FIELDS = ("question_id", "questionId", "sample_id", "id", "index", "qid")
@@ -77,33 +69,56 @@ class Question:
 C = TypeVar("C", bound=QuestionConfig)
 
 
-class QuestionTask(Task, Generic[C]):
+class QuestionTask(Task[C], Generic[C]):
     """See the module. Values of a sample: n (1), the metric, and the metric with the prefix `strict_`.
 
     Attributes:
         metric: name of the mean grade, as the benchmark's paper calls it.
         description: of the metric, a few words.
+        grader: what an answer is worth against `reference["answers"]`, see `evals.scoring.graders`.
+        section: key of the published file's list of rows; none where the file is that list.
     """
 
     metric: str = "accuracy"
     description: str = "right answers, all questions"
+    grader: ClassVar[Grader]
+    section: ClassVar[str] = ""
 
     def __init__(self, name: str, config: C) -> None:
         super().__init__(name, config)
-        self.config = config
         self._kinds: tuple[str, ...] | None = None
 
-    @abstractmethod
     def questions(self) -> list[Question]:
-        """All questions, in the file's order, ids unique.
+        """All questions, in the file's order, ids unique; by default a row of the first of `files` each.
 
         Raises:
             AlignError: a missing or malformed file; names it.
         """
+        return [self.question(row, where) for row, where in self.listed(next(iter(self.inputs().values())))]
 
-    @abstractmethod
+    def question(self, row: Any, where: str) -> Question:
+        """The question of a published row; not needed where `questions` reads in another way.
+
+        Raises:
+            AlignError: it lacks something; `where` names it.
+        """
+        raise NotImplementedError
+
+    def listed(self, path: Path) -> Iterator[tuple[Any, str]]:
+        """The rows of a published file, each with where it stands.
+
+        Raises:
+            AlignError: unreadable, or no such list.
+        """
+        rows = load_section(path, self.section) if self.section else read_json(path)
+        if not isinstance(rows, list):
+            raise AlignError(f"not {self.label}'s list of questions", where=str(path))
+        for number, row in enumerate(rows):
+            yield row, f"{path} {self.section}[{number}]" if self.section else f"{path} item {number}"
+
     def grade(self, reference: Mapping[str, Any], text: str) -> Grade:
-        """Grade one answer; edge cases are told here."""
+        """Grade one answer."""
+        return type(self).grader(reference["answers"], text)
 
     @override
     def samples(self) -> list[Sample]:
@@ -182,16 +197,9 @@ class QuestionTask(Task, Generic[C]):
         )
 
     @override
-    def read_answers(self, path: Path) -> AnswerSet:
-        rows = self.answer_rows(path)
-        if is_own(rows):
-            return self.asked_in(own_predictions(rows, self.name))
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
         found = [make_prediction(self.name, self.answered_id(row), self.answered_text(row)) for row in rows]
         return self.asked_in(found)
-
-    def answer_rows(self, path: Path) -> list[Row]:
-        """The rows of an answer file."""
-        return read_answer_rows(path, self.answer_format)
 
     def answered_id(self, row: Row) -> str:
         """The question that a row answers."""
@@ -205,6 +213,17 @@ class QuestionTask(Task, Generic[C]):
 def answers_as(*shapes: str) -> str:
     """How help and errors name the answer files of a task."""
     return "; ".join([*shapes, "LLaVA's JSONL {question_id, text}", OWN_FORMAT])
+
+
+def need_answers(answers: Any, where: str) -> list[str]:
+    """The right answers to a question, as texts.
+
+    Raises:
+        AlignError: there are none.
+    """
+    if not isinstance(answers, list) or not answers:
+        raise AlignError("no answers to this question", where=where, fix="use a split with answers")
+    return [str(answer) for answer in answers]
 
 
 def read_fields(row: Any, names: Sequence[str], where: str) -> list[Any]:

@@ -11,27 +11,24 @@ without a yes is 0 and listed as undefined; the script divides by zero.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from typing_extensions import override
 
 from evals.scoring.yes_no import Answer, parse_containing
 from evals.tasks import pope
-from evals.tasks.pope_answers import ANSWER_FORMAT as ANSWER_FORMAT
+from evals.tasks.facts import Facts
 
 
 class Config(pope.Config):
     """POPE's configuration; `files` are `coco_repope_*.json`."""
 
-    type: str = "repope"
-
 
 class RePope(pope.Pope):
     """See the module; values of a sample as `yes_no_values` has them."""
 
-    type = "repope"
-    paper = "RePOPE (arXiv:2504.15707)"
+    label = "RePOPE"
+    facts = Facts()
+    stem = "*repope"
+    source = "RePOPE (arXiv:2504.15707)"
     parser = (
         "official: yes if `yes` stands anywhere, else no if `no` does, else left out; "
         "strict: the leading yes or no, or a plain statement; anything else is unparsed and wrong"
@@ -42,11 +39,4 @@ class RePope(pope.Pope):
         return parse_containing(text)
 
 
-def build(name: str, config: Config) -> RePope:
-    """The task of a recipe's section."""
-    return RePope(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """`coco_repope_*.json`, which stand beside POPE's own files."""
-    return pope.locate(data, "*repope")
+TASK = RePope

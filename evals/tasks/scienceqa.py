@@ -9,26 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 from typing_extensions import override
 
 from align.errors import AlignError
 from align.objects.coco import read_json
-from evals.answer_files.folder import find_file
 from evals.answer_files.rows import Row, read_whole
-from evals.protocol import Card, Grade
-from evals.scoring.choices import format_choices, label_choices, parse_scienceqa, parse_strict
+from evals.protocol import Grade
+from evals.scoring.choices import format_choices, label_choices, parse_scienceqa
+from evals.scoring.graders import grade_choice
 from evals.tasks.question_task import Question, QuestionConfig, QuestionTask, answers_as, read_fields
-
-ANSWER_FORMAT = answers_as("LLaVA's results JSON {outputs: {problem id: text}}")
 
 
 class Config(QuestionConfig):
     """ScienceQA's problems and splits."""
 
-    type: Literal["scienceqa"] = "scienceqa"
     prompt: str = Field(
         default="{question}\nAnswer with the option's letter from the given choices directly.",
         description="what is asked; {question} stands for hint, question and lettered options",
@@ -41,12 +38,16 @@ class Config(QuestionConfig):
 class ScienceQa(QuestionTask[Config]):
     """See the module; kinds are the subjects."""
 
-    type = "scienceqa"
-    answer_format = ANSWER_FORMAT
-
-    @override
-    def inputs(self) -> dict[str, Path]:
-        return {"problems": self.config.problems, "splits": self.config.splits}
+    label = "ScienceQA"
+    files = {"problems": ("problems.json",), "splits": ("pid_splits.json",)}
+    answer_format = answers_as("LLaVA's results JSON {outputs: {problem id: text}}")
+    parser = (
+        "official: LLaVA's letter parse, unparsed is wrong; strict: the letter or option that a reader would "
+        "take"
+    )
+    aggregation = "right answers / questions with a picture"
+    source = "ScienceQA (arXiv:2209.09513), problems with a picture"
+    licence = "CC-BY-NC-SA-4.0"
 
     @override
     def questions(self) -> list[Question]:
@@ -79,10 +80,7 @@ class ScienceQa(QuestionTask[Config]):
 
     @override
     def grade(self, reference: Mapping[str, Any], text: str) -> Grade:
-        official = parse_scienceqa(text, reference["choices"])
-        strict = parse_strict(text, reference["choices"])
-        right = reference["answer"]
-        return Grade(float(official == right), float(strict == right), official, strict, strict is None)
+        return grade_choice(parse_scienceqa, reference, text)
 
     @override
     def answer_rows(self, path: Path) -> list[Row]:
@@ -94,30 +92,5 @@ class ScienceQa(QuestionTask[Config]):
             ]
         return super().answer_rows(path)
 
-    @property
-    @override
-    def card(self) -> Card:
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser="official: LLaVA's letter parse, unparsed is wrong; strict: the letter or option that a "
-            "reader would take",
-            split=self.config.split,
-            aggregation="right answers / questions with a picture",
-            source="ScienceQA (arXiv:2209.09513), problems with a picture",
-            licence="CC-BY-NC-SA-4.0",
-            mode=self.config.primary_mode,
-            cluster="image",
-        )
 
-
-def build(name: str, config: Config) -> ScienceQa:
-    """The task of a recipe's section."""
-    return ScienceQa(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """The problems and the splits."""
-    files = {"problems": find_file(data, "problems.json"), "splits": find_file(data, "pid_splits.json")}
-    return {key: path for key, path in files.items() if path is not None}
+TASK = ScienceQa

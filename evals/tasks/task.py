@@ -1,54 +1,31 @@
 """A task: samples to ask, a parser, a score per answer, and metrics over the scores (`evals.protocol`).
 
-A task is configured in a recipe under `tasks.<name>`, with `type` naming its file in `evals/tasks`.
+A task is configured in a recipe under `tasks.<name>`, with `type` naming its file in `evals/tasks`; how one
+is added stands in `evals/tasks/__init__.py`.
 """
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from align.config.recipe import Strict, nearest
-from align.errors import AlignError, RecipeError
+from align.config.recipe import Strict
+from align.errors import AlignError
 from align.rows.schema import Prediction, Score
-from evals.answer_files.rows import OWN_FORMAT, is_own, own_predictions, read_answer_rows
+from evals.answer_files.folder import find_file
+from evals.answer_files.rows import OWN_FORMAT, Row, is_own, own_predictions, read_answer_rows
 from evals.protocol import Aim, AnswerSet, Card, Mark, Metric, Mode, Sample
-
-TASK_TYPES: Mapping[str, str] = {
-    "amber": "evals.tasks.amber",
-    "chair": "evals.tasks.chair",
-    "chartqa": "evals.tasks.chartqa",
-    "custom": "evals.tasks.custom",
-    "dash_b": "evals.tasks.dash_b",
-    "docvqa": "evals.tasks.docvqa",
-    "gqa": "evals.tasks.gqa",
-    "hallusionbench": "evals.tasks.hallusionbench",
-    "haloquest": "evals.tasks.haloquest",
-    "mmbench": "evals.tasks.mmbench",
-    "mme": "evals.tasks.mme",
-    "mmhal": "evals.tasks.mmhal",
-    "objhal": "evals.tasks.objhal",
-    "pope": "evals.tasks.pope",
-    "popev2": "evals.tasks.popev2",
-    "repope": "evals.tasks.repope",
-    "scienceqa": "evals.tasks.scienceqa",
-    "textvqa": "evals.tasks.textvqa",
-    "vizwiz": "evals.tasks.vizwiz",
-    "vqa": "evals.tasks.vqa",
-    "vqav2": "evals.tasks.vqa",
-}
-"""Task type -> the module with its `Config`, `build(name, config)` and `locate(data)`, which finds the
-configuration (key -> value) that a published data folder or file gives. In alphabetical order."""
+from evals.tasks.facts import Facts
 
 
 class TaskConfig(Strict):
-    """What every task's section of a recipe has, besides `type`."""
+    """What every task's section of a recipe has."""
 
+    type: str = ""
     image_root: Path = Field(description="folder that the images' file names are relative to")
     prompt: str = Field(description="what the model is asked")
     max_tokens: int = Field(gt=0, description="longest answer in tokens")
@@ -59,12 +36,21 @@ class TaskConfig(Strict):
     )
 
 
-class Task(ABC):
+C = TypeVar("C", bound=TaskConfig)
+
+
+class Task(ABC, Generic[C]):
     """An evaluation. Subclasses name their samples, parser and metrics; `score` is the same for all.
 
     A prediction that is a failed request (`Prediction.error`) is never scored, only counted.
 
     Attributes:
+        type: the name of its file, which recipes pick it by.
+        label: what readers call it; the name that the recipe gives, where it is empty.
+        facts: what else a report must know of it.
+        files: key of the configuration -> names of the published file, the best first (patterns of
+            `find_file`); none for a file that nobody publishes under a name.
+        parser, aggregation, source, licence, cluster: of its `Card`.
         answer_format: the published answer files that `read_answers` takes, for help and errors.
         all_expected: whether a file of answers that lacks some is incomplete (a caption metric takes any
             pictures that the truth knows).
@@ -72,17 +58,47 @@ class Task(ABC):
     """
 
     type: ClassVar[str]
+    label: ClassVar[str] = ""
+    facts: ClassVar[Facts] = Facts()
+    files: ClassVar[Mapping[str, Sequence[str]]] = {}
     measures: Aim = "ability"
+    parser: ClassVar[str] = ""
+    aggregation: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
+    cluster: ClassVar[str] = "image"
     answer_format: ClassVar[str] = OWN_FORMAT
     all_expected: ClassVar[bool] = True
 
-    def __init__(self, name: str, config: TaskConfig) -> None:
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.type = cls.__module__.rpartition(".")[2]
+
+    def __init__(self, name: str, config: C) -> None:
         self.name = name
+        self.config = config
         self.image_root = config.image_root
 
-    @abstractmethod
+    @classmethod
+    def of(cls, name: str, config: C) -> Self:
+        """The task of a recipe's section."""
+        return cls(name, config)
+
+    @classmethod
+    def scoring(cls, metrics: Collection[str]) -> type[Task[Any]]:
+        """The class whose scores have these metrics, where a type has several."""
+        return cls
+
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """The configuration (key -> value) that a published data folder or file gives, by `files`."""
+        found = {key: find_file(data, *names) for key, names in cls.files.items()}
+        return {key: path for key, path in found.items() if path is not None}
+
     def inputs(self) -> dict[str, Path]:
         """The annotation files that samples are made from, for a stage's input digests."""
+        found = {key: getattr(self.config, key) for key in self.files}
+        return {key: path for key, path in found.items() if path is not None}
 
     @abstractmethod
     def samples(self) -> list[Sample]:
@@ -106,9 +122,20 @@ class Task(ABC):
         """All metrics, the primary ones first."""
 
     @property
-    @abstractmethod
     def card(self) -> Card:
         """The protocol."""
+        return Card(
+            task=self.name,
+            type=self.type,
+            prompt=self.config.prompt,
+            parser=self.parser,
+            split=self.config.split,
+            aggregation=self.aggregation,
+            source=self.source,
+            licence=self.licence,
+            mode=self.config.primary_mode,
+            cluster=self.cluster,
+        )
 
     def metrics_of(self, parts: Collection[str]) -> Sequence[Metric]:
         """The metrics of a file that asks only these parts (`Sample.subsets`)."""
@@ -138,12 +165,24 @@ class Task(ABC):
         Raises:
             AlignError: unreadable, or in another format; says what was expected.
         """
-        rows = read_answer_rows(path, self.answer_format)
-        if not is_own(rows):
-            raise AlignError(
-                "not a known answer format", where=rows[0].where, fix=f"expected {self.answer_format}"
-            )
-        return self.asked_in(own_predictions(rows, self.name))
+        rows = self.answer_rows(path)
+        if is_own(rows):
+            return self.asked_in(own_predictions(rows, self.name))
+        return self.answers_in(rows)
+
+    def answer_rows(self, path: Path) -> list[Row]:
+        """The rows of an answer file."""
+        return read_answer_rows(path, self.answer_format)
+
+    def answers_in(self, rows: Sequence[Row]) -> AnswerSet:
+        """The answers in rows that others published; none are known by default.
+
+        Raises:
+            AlignError: in another format; says what was expected.
+        """
+        raise AlignError(
+            "not a known answer format", where=rows[0].where, fix=f"expected {self.answer_format}"
+        )
 
     def asked_in(self, predictions: Sequence[Prediction], told: Mapping[str, Any] | None = None) -> AnswerSet:
         """The answers with the task's own samples: all, or where any picture may be described, those."""
@@ -151,7 +190,7 @@ class Task(ABC):
         samples = self.samples_of(ids) if not self.all_expected else self.samples()
         return AnswerSet(samples, list(predictions), told or {})
 
-    def judge_answers(  # noqa: B027
+    def judge_answers(
         self, samples: Sequence[Sample], predictions: Sequence[Prediction], told: Mapping[str, Any]
     ) -> None:
         """What must be known of all answers before any is scored: a judge's verdicts. Nothing by default.
@@ -205,37 +244,6 @@ class Task(ABC):
         )
 
 
-def load_tasks(config: Mapping[str, Any], where: str = "tasks") -> dict[str, Task]:
-    """Build the tasks of a recipe's `tasks` section; reads no data.
-
-    Args:
-        config: task name -> its section; `type` picks the task, the rest is its own configuration.
-
-    Raises:
-        RecipeError: all faults at once, each with its dotted path, value and nearest known key.
-    """
-    if not config:
-        raise RecipeError("no tasks", where=where, fix=f"add a section with type: {' | '.join(TASK_TYPES)}")
-    tasks: dict[str, Task] = {}
-    faults: list[str] = []
-    for name, section in config.items():
-        path = f"{where}.{name}"
-        if not isinstance(section, Mapping):
-            faults.append(f"{path} = {section!r}: a task is a section with a type")
-        elif section.get("type") not in TASK_TYPES:
-            kind = str(section.get("type", ""))
-            faults.append(f"{path}.type = {kind!r}: unknown task type{nearest(kind, TASK_TYPES)}")
-        else:
-            module = importlib.import_module(TASK_TYPES[section["type"]])
-            try:
-                tasks[name] = module.build(name, module.Config.model_validate(dict(section)))
-            except ValidationError as error:
-                faults += [_fault(path, module.Config, item) for item in error.errors()]
-    if faults:
-        raise RecipeError("\n".join(faults))
-    return tasks
-
-
 def make_samples(rows: Iterable[Any], make: Callable[[Any], Sample], what: str, path: Path) -> list[Sample]:
     """A benchmark file's rows as samples.
 
@@ -269,15 +277,3 @@ def index_samples(samples: Iterable[Sample]) -> dict[str, Sample]:
             )
         found[sample.id] = sample
     return found
-
-
-def _fault(path: str, cls: type[TaskConfig], item: Any) -> str:
-    dotted = ".".join([path, *map(str, item["loc"])])
-    if item["type"] == "extra_forbidden":
-        return f"unknown key {dotted!r} = {item['input']!r}{nearest(str(item['loc'][-1]), cls.model_fields)}"
-    if item["type"] == "missing":
-        about = cls.model_fields.get(str(item["loc"][0]))
-        return f"missing key {dotted!r}: {(about.description if about else None) or 'required'}"
-    if not item["loc"]:
-        return f"{path}: {item['msg'].removeprefix('Value error, ')}"
-    return f"{dotted} = {item['input']!r}: {item['msg']}"

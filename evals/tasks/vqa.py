@@ -7,7 +7,6 @@ the annotators disagree, so that a `Yes` scores 0 where ten of them said `yes`. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,18 +16,17 @@ from typing_extensions import override
 from align.errors import AlignError
 from align.objects.coco import read_json
 from align.scoring.normalise import clean
-from evals.answer_files.folder import find_file
-from evals.protocol import Card, Grade
 from evals.scoring.graders import grade_vqa
+from evals.tasks.facts import Facts
 from evals.tasks.question_task import Question, QuestionConfig, QuestionTask, answers_as
 
-ANSWER_FORMAT = answers_as("VQAv2's results JSON [{question_id, answer}]")
+ALIASES = {"vqav2": "VQAv2"}
+"""Another name of the type -> what readers call the benchmark under it."""
 
 
 class Config(QuestionConfig):
     """VQAv2-format files."""
 
-    type: Literal["vqa", "vqav2"] = "vqa"
     questions: Path = Field(description="VQAv2 questions JSON")
     annotations: Path = Field(description="VQAv2 annotations JSON of the same questions")
     file_name: str = Field(
@@ -42,12 +40,28 @@ class Config(QuestionConfig):
 class Vqa(QuestionTask[Config]):
     """See the module."""
 
-    type = "vqa"
-    answer_format = ANSWER_FORMAT
+    label = "VQA"
+    facts = Facts(
+        named="beside others",
+        by_kind="accuracy",
+        tiles={"accuracy": "visual questions answered right"},
+    )
+    files = {
+        "questions": ("*questions*val*.json", "*val*questions.json", "*questions*.json"),
+        "annotations": ("*val*annotations.json", "*annotations*.json"),
+    }
+    grader = staticmethod(grade_vqa)
+    answer_format = answers_as("VQAv2's results JSON [{question_id, answer}]")
+    parser = "official: VQAEval, normalised only where annotators disagree; strict: always normalised"
+    aggregation = "min(1, matches among the other annotators / 3), mean over annotators and questions"
+    source = "VQAv2 format (arXiv:1612.00837)"
+    licence = "CC-BY-4.0 (VQAv2 annotations), if those are used"
 
     @override
-    def inputs(self) -> dict[str, Path]:
-        return {"questions": self.config.questions, "annotations": self.config.annotations}
+    @classmethod
+    def locate(cls, data: Path) -> dict[str, Any]:
+        """Questions and annotations of the validation split; kinds are answer types, as papers list them."""
+        return {"kinds": "answer_type"} | super().locate(data)
 
     @override
     def questions(self) -> list[Question]:
@@ -69,38 +83,8 @@ class Vqa(QuestionTask[Config]):
     def parse(self, text: str) -> str:
         return clean(text)
 
-    @override
-    def grade(self, reference: Mapping[str, Any], text: str) -> Grade:
-        return grade_vqa(reference["answers"], text)
 
-    @property
-    @override
-    def card(self) -> Card:
-        return Card(
-            task=self.name,
-            type=self.type,
-            prompt=self.config.prompt,
-            parser="official: VQAEval, normalised only where annotators disagree; strict: always normalised",
-            split=self.config.split,
-            aggregation="min(1, matches among the other annotators / 3), mean over annotators and questions",
-            source="VQAv2 format (arXiv:1612.00837)",
-            licence="CC-BY-4.0 (VQAv2 annotations), if those are used",
-            mode=self.config.primary_mode,
-            cluster="image",
-        )
-
-
-def build(name: str, config: Config) -> Vqa:
-    """The task of a recipe's section."""
-    return Vqa(name, config)
-
-
-def locate(data: Path) -> dict[str, Any]:
-    """VQAv2's validation questions and annotations in a folder; by answer type, as papers list them."""
-    questions = find_file(data, "*questions*val*.json", "*val*questions.json", "*questions*.json")
-    annotations = find_file(data, "*val*annotations.json", "*annotations*.json")
-    found = {"questions": questions, "annotations": annotations}
-    return {"kinds": "answer_type"} | {key: path for key, path in found.items() if path is not None}
+TASK = Vqa
 
 
 def _read_pairs(

@@ -16,7 +16,8 @@ from align.errors import AlignError, RecipeError
 from align.rows.schema import Prediction, Score, read_rows, write_rows
 from evals.report.load import load_results
 from evals.score import Recipe, run, score_predictions
-from evals.tasks.task import Task, load_tasks
+from evals.tasks.registry import load_tasks
+from evals.tasks.task import Task
 
 NAMES = ["cat", "dog", "cup", "bed", "bus", "kite"]
 FIELDS = """
@@ -147,7 +148,9 @@ def test_rows_carry_what_a_reader_needs(tmp_path: Path, folders: dict[str, Path]
             assert rows and all(
                 {"question", "text", "image", "label", "finish_reason"} <= row.meta.keys() for row in rows
             )
-    assert set(json.loads((folder / "tasks.json").read_text())) == {"pope", "chair", "vqa"}
+    cards = json.loads((folder / "tasks.json").read_text())
+    assert set(cards) == {"pope", "chair", "vqa"}
+    assert cards["pope"]["facts"] == {"label": "POPE", "kind": "pope", "yes_ratio": "yes_ratio"}
 
 
 def test_failed_requests_are_counted_not_scored(tmp_path: Path, folders: dict[str, Path]) -> None:

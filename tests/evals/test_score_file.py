@@ -13,7 +13,6 @@ import pytest
 
 from align.cli import main
 from align.rows.schema import Prediction
-from evals.tasks.task import TASK_TYPES
 from tests.repository import BENCHMARKS
 
 VARIANTS = ("random", "popular", "adversarial")
@@ -357,7 +356,3 @@ def test_what_is_asked_for_must_be_there(tmp_path: Path, capsys: pytest.CaptureF
     assert "no such file or folder" in refuse(capsys, "pope", *words, "--data", tmp_path / "x")
     assert "did you mean 'objects'?" in refuse(capsys, "chair", *words, "--option", "object=a")
     assert "no such recipe" in refuse(capsys, str(tmp_path / "recipe.yaml"))
-
-
-def test_task_types_are_in_order() -> None:
-    assert list(TASK_TYPES) == sorted(TASK_TYPES)

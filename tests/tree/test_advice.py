@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import types
 import typing
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from align.config.library_sections import Passthrough
 from align.config.recipe import read_words
 from align.pipeline.stages import load_stage, stage_names
-from evals.tasks.task import TASK_TYPES
+from evals.tasks.registry import config_class, task_types
 from tests.tree.advice import Advice, Place, all_advice, reached
 
 _TRAIN = frozenset({"sft", "dpo"})
@@ -33,11 +32,7 @@ ONLY: dict[Place, frozenset[str]] = {
 @cache
 def stage_keys() -> dict[str, dict[str, Any]]:
     """Stage -> key -> annotation; a stage that takes tasks takes the keys of every type of task."""
-    tasks = {
-        f"tasks.NAME.{key}": kind
-        for module in sorted(set(TASK_TYPES.values()))
-        for key, kind in keys_of(importlib.import_module(module).Config)
-    }
+    tasks = {f"tasks.NAME.{key}": kind for name in task_types() for key, kind in keys_of(config_class(name))}
     found = {name: dict(keys_of(load_stage(name).recipe)) for name in stage_names()}
     return {name: keys | (tasks if "tasks" in keys else {}) for name, keys in found.items()}
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from evals.report.load import Results
+from evals.report.margins import Margins
 from evals.report.metric import Metric, shown_name
 from evals.report.svg import Figure, Scale, drawing, fit, line, marker, text, x_axis
 from evals.report.table import is_key
@@ -17,12 +18,8 @@ _ROW = 25.0
 _WIDTH = 880.0
 
 
-def forest(results: Results, margins: dict[tuple[str, str], float]) -> Figure | None:
-    """Forest plot of the primary metrics, or of the first ones where none is primary.
-
-    Args:
-        margins: (aim or type of task, metric) -> the loss that still counts as kept, in points.
-    """
+def forest(results: Results, margins: Margins) -> Figure | None:
+    """Forest plot of the primary metrics, or of the first ones where none is primary."""
     found = [item for item in results.metrics if item.gain is not None and item.change.ci_low is not None]
     found = [item for item in found if is_key(item, results)] or found
     lines = [item for item in found if item.is_share][:_MAX_ROWS]
@@ -77,11 +74,12 @@ def _gains(item: Metric) -> Sequence[float]:
     return (low, high) if item.higher_is_better else (-high, -low)
 
 
-def _margin(item: Metric, margins: dict[tuple[str, str], float]) -> float | None:
-    """Where a metric has a margin, over all of its task: recall by its task's type, answers by their aim."""
+def _margin(item: Metric, margins: Margins) -> float | None:
+    """The loss that still counts as kept, in points: of what guards a task, and of questions answered right,
+    both over all of the task."""
     if item.part:
         return None
-    return margins.get((item.type, item.base_name), margins.get((item.measures, "")))
+    return margins.recall if item.is_guard else margins.vqa if item.measures == "ability" else None
 
 
 def _name(item: Metric) -> str:

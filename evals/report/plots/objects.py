@@ -6,7 +6,6 @@ from collections import Counter
 
 from evals.report.inventions import invented_in
 from evals.report.load import Results
-from evals.report.metric import task_label
 from evals.report.plots.series import all_series, legend
 from evals.report.svg import Figure, drawing, fit, rect, text, x_axis
 from evals.report.text import short
@@ -49,7 +48,7 @@ def top_invented(results: Results) -> Figure | None:
             )
     return Figure(
         "objects", "Objects most often invented",
-        f"Counts over all of {task_label(task, results.tasks[task])}. "
+        f"Counts over all of {results.label_of(task)}. "
         "What remains after training is what to look for in new data.",
         drawing(440, bottom + 48, "Most frequently invented objects by checkpoint", *parts),
         ["object", *(item.name for item in series)],

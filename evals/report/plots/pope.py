@@ -5,7 +5,6 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from evals.report.load import Results
-from evals.report.metric import task_label
 from evals.report.plots.series import all_series, legend
 from evals.report.svg import Figure, Scale, drawing, fit, line, polyline, text, x_axis, y_axis
 
@@ -37,7 +36,7 @@ def _yes_ratio(results: Results, task: str) -> Figure | None:
     ]
     if not points:
         return None
-    label, truth = task_label(task, results.tasks[task]), results.true_share(task)
+    label, truth = results.label_of(task), results.true_share(task)
     flat = [point for path in points for point in path]
     x = fit(
         [point[0] for point in flat],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from evals.report.captions import Described, by_position
 from evals.report.load import Results
-from evals.report.metric import task_label
 from evals.report.plots.series import all_series, legend
 from evals.report.svg import Figure, drawing, fit, polyline, text, y_axis
 
@@ -16,7 +15,7 @@ _MIN_MENTIONS = 10
 
 def by_sentence(results: Results, described: Described) -> Figure | None:
     """Share of mentions invented, by sentence (or by rank of the mention in one-sentence captions)."""
-    captions, kind = described.captions, described.kind
+    captions, facts = described.captions, described.facts
     series = [item for item in all_series(results.checkpoints) if captions.get(item.key)]
     if not series:
         return None
@@ -59,9 +58,9 @@ def by_sentence(results: Results, described: Described) -> Figure | None:
         for item in series
         for place, share, total in curves[item.key]
     ]
-    where = "" if kind == "chair" else f" ({task_label(described.task, kind)})"
+    where = "" if facts.named == "never" else f" ({facts.label})"
     return Figure(
-        "position" if kind == "chair" else f"position-{kind}", f"Invention by {unit}{where}",
+        f"position-{facts.kind}" if where else "position", f"Invention by {unit}{where}",
         "Inventions usually pile up towards the end, where the model runs on habit.",
         drawing(_WIDTH, _HEIGHT, f"Share of invented mentions by {unit}{where}", *parts),
         ["checkpoint", unit, "invented, %", "mentions"], rows, legend=legend(series),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evals.report.load import Results
-from evals.report.metric import shown_name, task_label
+from evals.report.metric import shown_name
 from evals.report.svg import Figure, drawing, fit, rect, text, x_axis
 from evals.report.text import short
 
@@ -48,8 +48,7 @@ def preferences(results: Results) -> Figure | None:
 
 
 def _name(results: Results, item: Mapping[str, Any]) -> str:
-    task = str(item["task"])
-    return task_label(task, results.tasks.get(task, task))
+    return results.label_of(str(item["task"]))
 
 
 def _cells(results: Results, item: Mapping[str, Any]) -> list[str]:

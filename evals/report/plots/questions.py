@@ -12,8 +12,13 @@ from evals.report.svg import Figure, drawing, fit, line, polyline, rect, text, x
 
 
 def by_kind(results: Results) -> Figure | None:
-    """VQA accuracy of each kind of question, the checkpoints as dots on one line."""
-    lines = [item for item in results.lines("vqa", "accuracy") if item.part != "mean of kinds"]
+    """Accuracy of each kind of question, the checkpoints as dots on one line."""
+    lines = [
+        item
+        for task in results.main_tasks("by_kind")[:1]
+        for item in results.lines_of(task, results.facts[task].by_kind)
+        if item.part != "mean of kinds"
+    ]
     if not lines:
         return None
     series = all_series(results.checkpoints)

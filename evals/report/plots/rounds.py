@@ -8,16 +8,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from evals.report.captions import INVENTED
 from evals.report.load import Results
 from evals.report.metric import label_of, shown_name
 from evals.report.svg import Figure, drawing, element, fit, line, marker, polyline, swatch, text, y_axis
 from evals.report.wording import digits_of, interval
 
 SHOWN = (
-    "chair_s", "distinct_invention", "instance_precision", "recall", "object_recall", "repeated_captions",
+    "distinct_invention", "instance_precision", "recall", "object_recall", "repeated_captions",
 )  # fmt: skip
-"""Measures of the path, by name; those that the scores lack are left out."""
+"""Measures of the path, by name, beside the share of descriptions with an invention; those that the scores
+lack are left out."""
 _WIDTH, _HEIGHT = 300.0, 172.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42.0, 286.0, 36.0, 140.0
 _MOST_NAMED = 4
@@ -90,15 +90,17 @@ def _lead(kept: Any, end: Mapping[str, Any] | None) -> str:
 
 def _measured(results: Results, lines: Sequence[Mapping[str, Any]], count: int) -> dict[str, _Path]:
     """Of the main caption task, by the measure's label."""
-    tasks = [task for kind in INVENTED if (task := results.main_task(kind)) is not None]
+    task = next(iter(results.main_tasks("invented")), None)
+    if task is None:
+        return {}
     found: dict[str, _Path] = {}
-    for name in SHOWN if tasks else ():
-        options = [line_ for line_ in lines if line_["task"] == tasks[0] and _base(line_) == name]
-        mode = results.mode_of(tasks[0])
+    facts, mode = results.facts[task], results.mode_of(task)
+    for name in (facts.with_invention, *SHOWN):
+        options = [line_ for line_ in lines if line_["task"] == task and _base(line_) == name]
         options.sort(key=lambda line_: line_["mode"] != mode)  # its primary scorer's first
-        if options and not (name == "object_recall" and label_of("recall") in found):
+        if options and not (name == "object_recall" and label_of("recall", facts) in found):
             path = [_point(options[0]["start"]), *(_point(item) for item in options[0]["rounds"])]
-            found[label_of(name)] = path + [None] * (count + 1 - len(path))
+            found[label_of(name, facts)] = path + [None] * (count + 1 - len(path))
     return found
 
 

@@ -1,4 +1,4 @@
-"""CHAIRi against what it can be bought with: recall, and length."""
+"""Inventions against what fewer of them can be bought with: recall, and length."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from evals.report.captions import INVENTED, Described, Matched
+from evals.report.captions import Described, Matched
 from evals.report.load import Results
-from evals.report.metric import GUARDS
 from evals.report.plots.series import Series, all_series, legend
 from evals.report.svg import Figure, Scale, drawing, fit, polyline, text, x_axis, y_axis
 from evals.report.wording import interval
@@ -19,12 +18,13 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 424.0, 30.0, 270.0
 
 def against_recall(results: Results) -> list[Figure]:
     """For each kind of caption task, the checkpoints as a path in the plane of recall and inventions."""
-    figures = (_against_recall(results, kind, name) for kind, name in INVENTED.items())
+    figures = (_against_recall(results, task) for task in results.main_tasks("invented"))
     return [figure for figure in figures if figure is not None]
 
 
-def _against_recall(results: Results, kind: str, name: str) -> Figure | None:
-    invented, recall = results.find(kind, name), results.find(kind, GUARDS[kind])
+def _against_recall(results: Results, task: str) -> Figure | None:
+    facts = results.facts[task]
+    invented, recall = results.find(task, facts.invented), results.find(task, facts.guard)
     if not invented or not recall:
         return None
     points = [(recall.values[name], invented.values[name]) for name in results.checkpoints]
@@ -41,9 +41,9 @@ def _against_recall(results: Results, kind: str, name: str) -> Figure | None:
         text("better ↘", _RIGHT - 4, _BOTTOM - 8, "hint", "end"),
         *_labelled(series, pairs, x, y),
     ]
-    where = "" if kind == "chair" else f" ({invented.task_label})"
+    where = "" if facts.named == "never" else f" ({invented.task_label})"
     return Figure(
-        f"recall-{kind}", f"Invention against recall{where}",
+        f"recall-{facts.kind}", f"Invention against recall{where}",
         "Down is fewer inventions, right is more of what is there. Moving left buys the gain by silence.",
         drawing(_WIDTH, _HEIGHT, f"{invented.label} against {recall.label.lower()}{where}", *parts),
         ["checkpoint", f"{recall.label.lower()}, %", f"{invented.label}, %"],
@@ -54,8 +54,8 @@ def _against_recall(results: Results, kind: str, name: str) -> Figure | None:
 
 def against_length(results: Results, described: Described) -> Figure | None:
     """Inventions against words a description, with the last two checkpoints cut to equal length beside it."""
-    words, matched, kind = described.words, described.matched, described.kind
-    invented = results.find(kind, INVENTED[kind])
+    words, matched, facts = described.words, described.matched, described.facts
+    invented = results.find(described.task, facts.invented)
     names = [name for name in results.checkpoints if name in words]
     if not invented or len(names) < 2:
         return None
@@ -105,9 +105,9 @@ def against_length(results: Results, described: Described) -> Figure | None:
             ]
         )
     parts += _labelled(series, pairs, x, y, [(x(place), y(value)) for _, place, value in cut_points])
-    where = "" if kind == "chair" else f" ({invented.task_label})"
+    where = "" if facts.named == "never" else f" ({invented.task_label})"
     return Figure(
-        "length" if kind == "chair" else f"length-{kind}", f"Invention against length{where}",
+        f"length-{facts.kind}" if where else "length", f"Invention against length{where}",
         "The hollow mark is what saying less alone would do: the longer captions, cut blindly to the other's "
         "mean length. A real gain lies below it, or names more of what is there.",
         drawing(_WIDTH, _HEIGHT, f"{invented.label} against length{where}", *parts),

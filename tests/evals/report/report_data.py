@@ -15,7 +15,7 @@ from align.rows.schema import Prediction, Score, write_rows
 from data_tools.scenes.coco_files import write_world
 from evals import score
 from evals.protocol import Sample
-from evals.tasks.task import load_tasks
+from evals.tasks.registry import load_tasks
 
 Answer = Callable[[str, Sample, str], str | None]
 """(checkpoint, sample, simulated text) -> the text to use, None for a failed request."""

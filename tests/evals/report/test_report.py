@@ -453,9 +453,13 @@ def test_length_and_position_of_other_descriptions(tmp_path: Path) -> None:
             else {key: value for key, value in whole.items() if key != "chair"}
         )
         (scores / name).write_text(json.dumps(kept))
-    alone, _, _ = report(scores, tmp_path / "alone")
+    alone, page, text = report(scores, tmp_path / "alone")
     length = next(item for item in alone["verdict"]["findings"] if item["key"] == "length")
     assert length["numbers"]["matched"] and alone["verdict"]["gates"]["not_only_shorter"] is not None
+    cards = json.loads((scores / "tasks.json").read_text())
+    assert all(card.pop("facts")["label"] for card in cards.values())
+    (scores / "tasks.json").write_text(json.dumps(cards))  # as scores were before they told the facts
+    assert report(scores, tmp_path / "older")[1:] == (page, text)
 
 
 def test_spans_are_cut_from_escaped_text() -> None:

@@ -18,6 +18,7 @@ from evals.report.load import load_results
 from evals.report.margins import Margins
 from evals.report.stage import Recipe, run
 from evals.report.worse_captions import captions_worse, counted_once
+from evals.tasks.registry import known_facts
 from tests.evals.report.report_data import caption_row, hand_made, line
 
 HIGHER = {"instance_precision", "instance_recall", "number_accuracy", "recall", "accuracy"}
@@ -271,7 +272,7 @@ def scores_of(folder: Path, before: Sequence[Score], after: Sequence[Score], lin
 
 def described_of(before: Sequence[Score], after: Sequence[Score]) -> Described:
     captions = {"sft": read_captions(before), "dpo": read_captions(after)}
-    return Described("chair", "chair", captions, {}, [])
+    return Described("chair", known_facts("chair", "chair", ()), captions, {}, [])
 
 
 def test_a_mean_that_hides_a_tail(tmp_path: Path) -> None:

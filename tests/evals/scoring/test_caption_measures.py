@@ -17,7 +17,8 @@ from evals.protocol import CAPTION_AIMS
 from evals.report.load import load_results
 from evals.report.table import caption_sections, main_rows
 from evals.score import Scored, compare_checkpoints, score_predictions, write_about, write_scores
-from evals.tasks.task import Task, load_tasks
+from evals.tasks.registry import load_tasks
+from evals.tasks.task import Task
 from tests.repository import BENCHMARKS
 
 # Captions and what is there: two dogs and a red car in the first picture, a cat in the second.

@@ -12,7 +12,8 @@ import pytest
 from align.errors import AlignError, RecipeError
 from align.rows.schema import Prediction
 from evals.comparison.lines import compare_task
-from evals.tasks.task import Task, load_tasks
+from evals.tasks.registry import load_tasks
+from evals.tasks.task import Task
 from tests.repository import BENCHMARKS
 
 FOLDER = BENCHMARKS / "chair"

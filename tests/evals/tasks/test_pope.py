@@ -16,7 +16,8 @@ from evals.protocol import Metric
 from evals.scoring.yes_no import parse_official, parse_strict
 from evals.tasks.pope import Pope
 from evals.tasks.pope_questions import VARIANTS
-from evals.tasks.task import Task, load_tasks
+from evals.tasks.registry import load_tasks
+from evals.tasks.task import Task
 from tests.repository import BENCHMARKS
 
 FOLDER = BENCHMARKS / "pope"

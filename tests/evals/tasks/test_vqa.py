@@ -13,7 +13,8 @@ from align.rows.schema import Prediction
 from align.scoring.normalise import normalise
 from align.scoring.vqa_accuracy import vqa_accuracy
 from evals.comparison.lines import compare_task
-from evals.tasks.task import Task, load_tasks
+from evals.tasks.registry import load_tasks
+from evals.tasks.task import Task
 
 
 @pytest.mark.parametrize(
