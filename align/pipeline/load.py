@@ -9,9 +9,9 @@ beside the pipeline file that the section's other keys override, `minutes` how l
 measured, `about` what to tell the user. `run_dir` and `seed` reach every stage, `vars` holds what sections
 share, and `rounds` with `round` repeats stages (`rounds.py`). Every recipe is checked before anything runs.
 
-A file for any model has `models`, a table of models beside it, and `model`, which is given on the command line:
-the entry's name, title, path and max_model_len are `vars.model`, and what it says of SFT and DPO lies over the
-files that their sections name as `recipe`.
+A file for any model has `models`, a table of models beside it, and `model`, which is given on the command
+line: the entry's name, title, path and max_model_len are `vars.model`, and what it says of SFT and DPO lies
+over the files that their sections name as `recipe`.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _read_tree(path: Path, overrides: Sequence[str]) -> DictConfig:
 
 
 def _with_model(path: Path, tree: DictConfig) -> DictConfig:
-    """With `vars.model`, and in `models`, by kind of stage, what lies over recipes, instead of the table's name."""
+    """With `vars.model`, and in `models`, instead of the table's name, what lies over recipes by kind."""
     table = path.parent / str(tree["models"])
     if OmegaConf.is_missing(tree, "model") or tree.get("model") is None:
         fix = f"add model=NAME, a name or hub id of {table}, or any model's hub id or folder"

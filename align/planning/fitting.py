@@ -1,7 +1,7 @@
 """Which way to train a model fits a GPU: the first that does, by the prediction of `align plan`.
 
-In order: LoRA in 16 bits, without gradient checkpointing where even the longest row has room for that; LoRA with
-one row a step; QLoRA, with the recipe's rows and with one.
+In order: LoRA in 16 bits, without gradient checkpointing where even the longest row has room for that; LoRA
+with one row a step; QLoRA, with the recipe's rows and with one.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class Variant:
 
     words: str
     changes: Mapping[str, Any]
+
+
+LORA = Variant("LoRA", {})
+QLORA = Variant("QLoRA", {"model.quantization": "nf4", "trainer.optim": "paged_adamw_8bit"})
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,14 @@ def shapes_of(model: KnownModel, scratch: Path) -> Shapes:
         return Shapes(folder, image_processor_of(config), origin)
 
 
-def _config_folder(model: KnownModel, section: ModelSection, scratch: Path) -> tuple[Path, str]:
+def recorded_config(sizes: Mapping[str, Any]) -> Any:
+    """transformers' config of the sizes that the table of models records."""
     from transformers import AutoConfig
+
+    return AutoConfig.for_model(**sizes)
+
+
+def _config_folder(model: KnownModel, section: ModelSection, scratch: Path) -> tuple[Path, str]:
     from transformers.utils.hub import cached_file
 
     from align.models.loading import check_folder
@@ -115,15 +125,14 @@ def _config_folder(model: KnownModel, section: ModelSection, scratch: Path) -> t
     except OSError:
         pass
     if model.config is not None:
-        given = dict(model.config)
-        AutoConfig.for_model(given.pop("model_type"), **given).save_pretrained(scratch)
+        recorded_config(model.config).save_pretrained(scratch)
         return scratch, f"recipes/models.yaml, after {model.source}"
     try:
         return section.folder(), "the hub's config.json"
     except OSError as error:
         raise AlignError(
             f"no config.json of {model.path} is here, and the hub cannot be reached or has none",
-            fix="give a folder that holds the checkpoint or its config.json, or a name of recipes/models.yaml",
+            fix="give a folder with the checkpoint or its config.json, or a name of recipes/models.yaml",
         ) from error
 
 
@@ -145,18 +154,17 @@ def choose(
     Raises:
         AlignError: none fits.
     """
-    values = _values(stage, model)
     row = replace(ROW, answers=ROW.answers * (1 if stage == "sft" else 2))
     row = row if shapes.processor is not None else replace(row, images=())
     tried: list[tuple[str, int]] = []
 
     def predicted(variant: Variant, row: RowShape) -> MemoryPlan:
-        plan = _predict(stage, values, variant, shapes, row)
+        plan = predict_step(stage, model, variant.changes, shapes, row)
         tried.append((variant.words, plan.peak))
         tell(f"  {stage}: {variant.words} needs {readable(plan.peak)} of {gigabytes:g} GB")
         return plan
 
-    for variant in _variants(values):
+    for variant in _variants(_values(stage, model)):
         plan = predicted(variant, row)
         if plan.fits(gigabytes, reserve):
             wide = Variant("LoRA without gradient checkpointing", {_CHECKPOINTING: False})
@@ -179,13 +187,12 @@ def choose(
 def _variants(values: Mapping[str, Any]) -> Iterator[Variant]:
     rows = int(values["trainer"]["per_device_train_batch_size"])
     one_row = {_ROWS: 1, _ACCUMULATED: rows * int(values["trainer"]["gradient_accumulation_steps"])}
-    four_bits = {"model.quantization": "nf4", "trainer.optim": "paged_adamw_8bit"}
-    yield Variant("LoRA", {})
+    yield LORA
     if rows > 1:
         yield Variant("LoRA with one row a step", one_row)
-    yield Variant("QLoRA", four_bits)
+    yield QLORA
     if rows > 1:
-        yield Variant("QLoRA with one row a step", {**four_bits, **one_row})
+        yield Variant("QLoRA with one row a step", {**QLORA.changes, **one_row})
 
 
 def _values(stage: Stage, model: KnownModel) -> dict[str, Any]:
@@ -195,13 +202,14 @@ def _values(stage: Stage, model: KnownModel) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
 
 
-def _predict(
-    stage: Stage, values: Mapping[str, Any], variant: Variant, shapes: Shapes, row: RowShape
+def predict_step(
+    stage: Stage, model: KnownModel, changes: Mapping[str, Any], shapes: Shapes, row: RowShape
 ) -> MemoryPlan:
+    """The memory of a step by recipes/base, the model's own values and `changes`, which are dotted keys."""
     from align import dpo, sft
 
-    tree = OmegaConf.create(dict(values))
-    for key, value in variant.changes.items():
+    tree = OmegaConf.create(_values(stage, model))
+    for key, value in changes.items():
         OmegaConf.update(tree, key, value)
     OmegaConf.update(tree, "model.path", str(shapes.folder))
     recipe_class: Any = {"sft": sft, "dpo": dpo}[stage].Recipe

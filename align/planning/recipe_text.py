@@ -1,4 +1,4 @@
-"""Whole recipes for one model, as text: the files of recipes/base with its values put in and every comment kept."""
+"""Whole recipes for one model, as text: recipes/base with its values put in and every comment kept."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from align.config.model_table import TABLE, KnownModel
 TEMPLATE = "chat_template.jinja"
 _BASE = TABLE.parent / "base"
 _PLAIN = re.compile(r"[A-Za-z_/$.][\w/${}.+-]*( [\w.()+-]+)*")
-
-
 _YAML_WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
 
 
 def sft_text(model: KnownModel, folder: Path, changes: Mapping[str, Any], why: Sequence[str]) -> str:
     """`sft.yaml`; `changes` are dotted keys of the variant that fits, `why` the lines that say so."""
     head = [
-        f"LoRA SFT of {model.title} on your instruction rows.",
+        f"{_method(changes)} SFT of {model.title} on your instruction rows.",
         f"  align plan {folder}/sft.yaml",
         f"  align sft {folder}/sft.yaml data.path=my/instructions.jsonl data.image_root=my/images",
         f"  accelerate launch --num_processes 4 -m align sft {folder}/sft.yaml   # several GPUs",
@@ -34,7 +32,8 @@ def sft_text(model: KnownModel, folder: Path, changes: Mapping[str, Any], why: S
 def dpo_text(model: KnownModel, folder: Path, changes: Mapping[str, Any], why: Sequence[str]) -> str:
     """`dpo.yaml`, as `sft_text`."""
     head = [
-        f"LoRA DPO of the merged SFT checkpoint of {model.title}. A fresh LoRA; the reference is the adapter off.",
+        f"{_method(changes)} DPO of the merged SFT checkpoint of {model.title}.",
+        "A fresh adapter; the reference is the same model with it off.",
         f"  align plan {folder}/dpo.yaml model.path={model.path}",
         f"  align dpo {folder}/dpo.yaml",
         f"  align dpo {folder}/dpo.yaml model.path={model.path}   # without an SFT before",
@@ -47,7 +46,7 @@ def eval_text(model: KnownModel, folder: Path) -> str:
     """`eval.yaml`: what each checkpoint is asked."""
     run = f"runs/{model.name}"
     head = [
-        f"What each checkpoint of {model.title} is asked, behind vLLM's OpenAI server. Run it once a checkpoint:",
+        f"What each checkpoint of {model.title} is asked, behind vLLM's server. Run it once a checkpoint:",
         f"  align generate {folder}/eval.yaml name=generate_base",
         f"  align generate {folder}/eval.yaml model={run}/sft_merged/checkpoint name=generate_sft",
         f"  align generate {folder}/eval.yaml model={run}/dpo_merged/checkpoint name=generate_dpo",
@@ -81,6 +80,10 @@ def pipeline_text(model: KnownModel, folder: Path, gigabytes: float) -> str:
     }
     text = with_values(text, values).replace("recipe: base/", "recipe: ")
     return _with_head(head, text)
+
+
+def _method(changes: Mapping[str, Any]) -> str:
+    return "QLoRA" if changes.get("model.quantization") == "nf4" else "LoRA"
 
 
 def _training_text(

@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,31 +68,35 @@ def start(model: KnownModel, folder: Path, gpu: float, reserve: float = RESERVE,
         sft = choose("sft", model, shapes, gpu, reserve, say)
         dpo = choose("dpo", model, shapes, gpu, reserve, say)
     sees = shapes.processor is not None
-    for name, text in folder_texts(model, folder, gpu, {"sft": sft, "dpo": dpo}, sees).items():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-    if model.chat_template is not None:
-        shutil.copyfile(model.chat_template, folder / TEMPLATE)
+    write_folder(model, folder, gpu, {"sft": sft, "dpo": dpo}, sees)
     say(f"sft: {sft.why(gpu)}\ndpo: {dpo.why(gpu)}")
     after = f"align run {folder}/pipeline.yaml --dry-run" if sees else f"align plan {folder}/sft.yaml"
     say(f"{folder} is written; next: {after}")
 
 
-def folder_texts(
-    model: KnownModel, folder: Path, gpu: float, fits: dict[str, Fit], sees: bool = True
-) -> dict[str, str]:
-    """Name -> text of each file; `sees` is whether the model reads images."""
+def write_folder(
+    model: KnownModel, folder: Path, gpu: float, fits: Mapping[str, Fit], sees: bool = True
+) -> None:
+    """Write the files, and the chat template that the table gives the model; others in the folder stay.
+
+    Args:
+        fits: of sft and dpo, what was found to fit.
+        sees: whether the model reads images; if not, no eval.yaml and pipeline.yaml, whose tasks show some.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     if model.chat_template is not None:
+        shutil.copyfile(model.chat_template, folder / TEMPLATE)
         model = model.model_copy(update={"chat_template": folder / TEMPLATE})
     blind = {} if sees else {"data.image_root": None}
-    found = {}
+    texts = {}
     for stage, text in (("sft", sft_text), ("dpo", dpo_text)):
         changes = {**fits[stage].variant.changes, **blind}
-        found[f"{stage}.yaml"] = text(model, folder, changes, _reasons(fits[stage], gpu, sees))
+        texts[stage] = text(model, folder, changes, _reasons(fits[stage], gpu, sees))
     if sees:
-        found["eval.yaml"] = eval_text(model, folder)
-        found["pipeline.yaml"] = pipeline_text(model, folder, gpu)
-    return found
+        texts["eval"] = eval_text(model, folder)
+        texts["pipeline"] = pipeline_text(model, folder, gpu)
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
 def _reasons(fit: Fit, gpu: float, sees: bool) -> list[str]:
