@@ -37,8 +37,8 @@ Predicted by `align plan`, not measured: no GPU was at hand. Peak bytes of tenso
 the settings of recipes/base and recipes/models.yaml (batch, LoRA ranks, checkpointing, bf16), each row a
 picture of {_WIDTH} x {_HEIGHT} pixels with {ROW.prompt} tokens of question and {_ANSWER} of (each)
 answer. On a CPU the prediction agrees with the same count over real steps (docs/results.md). The device's
-context, its allocator's reserve and what kernels take inside are not in it: *fits* leaves {RESERVE} GiB for them, an
-assumption. Larger pictures, longer answers and more rows cost more:
+context, its allocator's reserve and what kernels take inside are not in it: *fits* leaves {RESERVE} GiB for
+them, an assumption. Larger pictures, longer answers and more rows cost more:
 `align plan RECIPE --image 1280x960 --answer_tokens 512 trainer.per_device_train_batch_size=4`.
 
 *At the start*, where it is more than the peak: both paths are compared on the first rows, 16-bit weights in a
