@@ -21,12 +21,13 @@ from align.errors import AlignError, RecipeError
 from align.pipeline.stages import Stage, command_names, load_command, load_stage, stage_names
 from align.progress import say
 
-_COMMANDS = ("run", "doctor", "plan", "schema", "serve", "show")
+_COMMANDS = ("run", "doctor", "init", "plan", "schema", "serve", "show")
 
 _OVERVIEW = """\
 align: turn a vision-language model that invents objects into one that doesn't, and prove it.
 
   align run recipes/quickstart/pipeline.yaml     the whole road on the embedded model, no GPU needed
+  align init qwen3_vl_8b --gpu 24                recipes for any known model, made to fit your GPU
   align sft recipes/qwen2_5_vl_7b/sft.yaml       LoRA SFT
   align dpo recipes/qwen2_5_vl_7b/dpo.yaml       LoRA DPO against a frozen reference
   align run recipes/qwen2_5_vl_7b/pipeline.yaml --only score --only report
@@ -87,6 +88,10 @@ def _dispatch(words: list[str]) -> int:
         from align.doctor.command import main as doctor
 
         return doctor(rest)
+    if command == "init":
+        from align.planning.starting import main as start
+
+        return start(rest)
     if command == "plan":
         from align.planning.command import main as plan
 

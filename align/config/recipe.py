@@ -90,7 +90,7 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
             raise RecipeError(f"not an override: {text!r}", fix="write section.key=value")
     try:
         merged = OmegaConf.merge(load_tree(path), OmegaConf.from_dotlist(list(overrides)))
-        plain = cast(dict[Any, Any], OmegaConf.to_container(merged, resolve=True))
+        plain = cast(dict[Any, Any], OmegaConf.to_container(merged, resolve=True, throw_on_missing=True))
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read the recipe: {error}", where=str(path)) from error
     return {str(key): value for key, value in plain.items()}

@@ -1,5 +1,6 @@
 """English singulars: as the `pattern` library makes them (CHAIR's published numbers rest on its mistakes),
-as WordNet does, and right; the last two for words whose singular must be in a known vocabulary."""
+as WordNet does, and right; the last two for words whose singular must be in a known vocabulary. And the plural
+and the article of a COCO object."""
 
 from __future__ import annotations
 
@@ -109,6 +110,9 @@ def wordnet_singular(word: str, vocabulary: Collection[str]) -> str:
 
 _PLURALS = {"person": "people", "mouse": "mice", "knife": "knives"}
 _UNCHANGED = ("sheep", "broccoli", "skis", "scissors")
+_NO_ARTICLE = {"broccoli": "some broccoli"}
+PAIRS = ("skis", "scissors")
+"""Of these one is a pair."""
 
 
 def plural(name: str) -> str:
@@ -120,3 +124,14 @@ def plural(name: str) -> str:
     if name in _PLURALS or name in _UNCHANGED:
         return _PLURALS.get(name, name)
     return name + ("es" if name.endswith(("s", "sh", "ch", "x")) else "s")
+
+
+def with_article(name: str, color: str | None = None) -> str:
+    """``a dog``, ``an apple``, ``a red car``, ``a pair of skis``, ``some broccoli``."""
+    if color is not None:
+        return f"a {color} {name}"
+    if name in _NO_ARTICLE:
+        return _NO_ARTICLE[name]
+    if name in PAIRS:
+        return f"a pair of {name}"
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"

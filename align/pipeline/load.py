@@ -8,6 +8,10 @@
 beside the pipeline file that the section's other keys override, `minutes` how long it took where it was
 measured, `about` what to tell the user. `run_dir` and `seed` reach every stage, `vars` holds what sections
 share, and `rounds` with `round` repeats stages (`rounds.py`). Every recipe is checked before anything runs.
+
+A file for any model has `models`, a table of models beside it, and `model`, which is given on the command
+line: the entry's name, title, path and max_model_len are `vars.model`, and what it says of SFT and DPO lies
+over the files that their sections name as `recipe`.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from align.config.model_table import find_model
 from align.config.recipe import StageRecipe, load_tree, nearest, validate
 from align.errors import RecipeError
 from align.pipeline.graph import Link, find_links
@@ -28,7 +33,7 @@ from align.pipeline.round_end import ROUNDS_FILE, Believed, read_end
 from align.pipeline.rounds import SEED_STEP, Loop, Slot, read_loop, slots
 from align.pipeline.stages import Stage, load_stage, stage_names
 
-_PIPELINE_KEYS = ("run_dir", "seed", "vars", "rounds", "round")
+_PIPELINE_KEYS = ("run_dir", "seed", "vars", "rounds", "round", "model", "models")
 _NOTHING: Believed = {}
 _SECTION_KEYS = ("stage", "recipe", "minutes", "about")
 
@@ -120,9 +125,23 @@ def _read_tree(path: Path, overrides: Sequence[str]) -> DictConfig:
             raise RecipeError("a pipeline is a mapping with run_dir and one section a stage", where=str(path))
         _check_overrides(overrides, [str(key) for key in loaded])
         tree = cast(DictConfig, OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides))))
+        if "models" in tree:
+            tree = _with_model(path, tree)
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read the pipeline: {error}", where=str(path)) from error
     return tree
+
+
+def _with_model(path: Path, tree: DictConfig) -> DictConfig:
+    """With `vars.model`, and in `models`, instead of the table's name, what lies over recipes by kind."""
+    table = path.parent / str(tree["models"])
+    if OmegaConf.is_missing(tree, "model") or tree.get("model") is None:
+        fix = f"add model=NAME, a name or hub id of {table}, or any model's hub id or folder"
+        raise RecipeError("the pipeline is for any model, and none is given", where=str(path), fix=fix)
+    known = find_model(str(tree["model"]), table)
+    about = {key: getattr(known, key) for key in ("name", "title", "path", "max_model_len")}
+    over = {kind: known.over_base(kind) for kind in ("sft", "dpo")}
+    return cast(DictConfig, OmegaConf.merge({"vars": {"model": about}}, tree, {"models": over}))
 
 
 def _check_overrides(overrides: Sequence[str], sections: Sequence[str]) -> None:
@@ -185,12 +204,14 @@ def _load_step(path: Path, tree: DictConfig, slot: Slot, loop: Loop | None) -> S
             f"{name}.stage = {kind!r} is not a stage{nearest(kind, stage_names())}", where=str(path)
         )
     inline = {key: value for key, value in section.items() if key not in _SECTION_KEYS}
+    if "recipe" in section and "models" in raw:
+        base = OmegaConf.merge(base, raw["models"].get(kind, {}))
     try:
         seed = int(tree.get("seed", 0))
         merged = OmegaConf.merge(
             base, {"name": slot.name}, *_shared(raw, seed, slot, loop), inline, *_of_round(raw, slot, loop)
         )
-        values = cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
+        values = cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True, throw_on_missing=True))
     except (OmegaConfBaseException, YAMLError) as error:
         raise RecipeError(f"{slot.name}: {error}", where=str(path)) from error
     values.pop("vars", None)

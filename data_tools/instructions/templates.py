@@ -18,10 +18,9 @@ from pydantic import Field
 from align.config.recipe import Strict
 from align.judging.wording import fill
 from align.objects.coco import load_instances, load_section
-from align.objects.plurals import plural
+from align.objects.plurals import plural, with_article
 from align.rows.schema import Message, SFTRow
 from data_tools.material.co_occurrence import CoOccurrence
-from data_tools.scenes.language import with_article
 
 Task = Literal["exists", "count", "list"]
 _LIKELY = 5

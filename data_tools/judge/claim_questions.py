@@ -20,10 +20,9 @@ from align.claims import StatedClaim
 from align.claims.vocabulary import COLOURS, NUMBERS
 from align.config.recipe import Strict
 from align.judging.wording import fill, places
-from align.objects.plurals import plural
+from align.objects.plurals import plural, with_article
 from align.rows.schema import ClaimKind
 from data_tools.material.claims import read_yes_no
-from data_tools.scenes.language import with_article
 
 SHORT = "\nAnswer the question using a single word or phrase."
 _ARE = frozenset(("skis", "scissors"))

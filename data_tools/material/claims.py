@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from align.objects.mentions import Mode, find_objects
+from align.objects.plurals import with_article
 from align.rows.schema import Claim
-from data_tools.scenes.language import with_article
 
 DEFAULT_QUESTION = "Is there {object} in the image?\nAnswer the question using a single word or phrase."
 

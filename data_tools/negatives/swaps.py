@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from random import Random
 
 from align.objects.mentions import Mention, Mode, find_objects, synonyms
-from align.objects.plurals import plural
+from align.objects.plurals import plural, with_article
 from align.rows.schema import Span
 from data_tools.material.co_occurrence import CoOccurrence
-from data_tools.scenes.language import with_article
 
 _PLURAL_WORDS = frozenset({"people", "men", "women", "children", "mice", "knives", "geese"})
 _ARTICLE = re.compile(r"\b(?:an?|a pair of|some)\s+$", re.IGNORECASE)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from align.objects.plurals import with_article
 from data_tools.scenes.categories import BY_NAME, CATEGORIES, CONTEXT_BY_NAME
 from data_tools.scenes.colours import COLOURED, COLOURS
 from data_tools.scenes.render import IMAGE_SIZE, SceneObject
@@ -52,8 +53,6 @@ _ONE_FACTOR = 0.5
 _NOISE_FACTORS = {1: 1.45, 2: 1.35, 3: 0.85, 4: 0.5, 5: 0.35, 6: 0.3, 7: 0.3}
 _LATER_FACTOR = 12.0
 """How much likelier an invention comes after all that is there than before."""
-_NO_ARTICLE = {"broccoli": "some broccoli"}
-PAIRS = ("skis", "scissors")
 _PLACE_IN_CAPTION = {category.name: place for place, category in enumerate(CATEGORIES)}
 
 
@@ -79,17 +78,6 @@ class Noise:
     """Categories which are not there."""
     wrong: tuple[tuple[str, str], ...] = ()
     """(kind, category) of each false claim about what is there; kinds: number, place, color, relation."""
-
-
-def with_article(name: str, color: str | None = None) -> str:
-    """``a dog``, ``an apple``, ``a red car``, ``a pair of skis``, ``some broccoli``."""
-    if color is not None:
-        return f"a {color} {name}"
-    if name in _NO_ARTICLE:
-        return _NO_ARTICLE[name]
-    if name in PAIRS:
-        return f"a pair of {name}"
-    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
 def noun_phrase(name: str, count: int, color: str | None = None) -> str:

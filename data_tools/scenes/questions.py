@@ -8,11 +8,11 @@ from itertools import pairwise
 
 import numpy as np
 
+from align.objects.plurals import PAIRS
 from data_tools.scenes.categories import BY_NAME, CATEGORIES, Category
 from data_tools.scenes.colours import COLOURS
 from data_tools.scenes.language import (
     NUMBERS,
-    PAIRS,
     PLACES,
     Mention,
     absent_typical,

@@ -14,38 +14,22 @@ from tests.repository import REPO
 RECIPES = REPO / "recipes"
 ACCELERATE = RECIPES / "accelerate"  # launcher configs, see test_accelerate_configs.py
 BASE = RECIPES / "base"  # what other recipes lie over
-FILES = sorted(path for path in RECIPES.rglob("*.yaml") if path.parent not in (ACCELERATE, BASE))
+FOR_ANY = (RECIPES / "models.yaml", RECIPES / "pipeline.yaml")  # see test_any_model.py
 STAGE_OF = {"eval": "generate", "keep_rated_4_5": "judge", "sft_qlora": "sft", "dpo_qlora": "dpo"}
+FILES = sorted(
+    path for path in RECIPES.rglob("*.yaml") if path.parent not in (ACCELERATE, BASE) and path not in FOR_ANY
+)
 NUM_METHODS = 8  # each for the embedded world and for a model of 7B; see test_method_recipes.py
-MODELS = {
-    "gemma3_12b",
-    "gemma3_4b",
-    "idefics2_8b",
-    "idefics3_8b",
-    "internvl3_2b",
-    "internvl3_8b",
-    "llava_1_5_7b",
-    "llava_next_7b",
-    "llava_onevision_7b",
-    "paligemma2_3b",
-    "qwen2_5_vl_3b",
-    "qwen2_5_vl_7b",
-    "qwen2_vl_2b",
-    "qwen2_vl_7b",
-    "qwen3_vl_2b",
-    "qwen3_vl_4b",
-    "qwen3_vl_8b",
-    "smolvlm_2b",
-}
+EXAMPLES = {"llava_1_5_7b", "qwen2_5_vl_7b", "qwen3_vl_8b"}  # the others are entries of models.yaml
 
 
 def test_the_walk_finds_the_tree() -> None:
     others = {"quickstart", "evals", "data", "grammar_qwen2_5_0_5b", "vit_base", "methods"}
-    assert {path.parent.name for path in FILES} == MODELS | others
-    for model in MODELS:
+    assert {path.parent.name for path in FILES} == EXAMPLES | others
+    for model in EXAMPLES:
         found = {path.stem for path in FILES if path.parent.name == model}
-        assert found >= {"sft", "dpo", "sft_qlora", "dpo_qlora"}, model
-    assert len(FILES) == 20 + 4 * len(MODELS) - 4 + 2 * NUM_METHODS
+        assert found >= {"sft", "dpo", "eval", "pipeline"}, model
+    assert len(FILES) == 28 + 2 * NUM_METHODS
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))

@@ -6,7 +6,6 @@ row collated and looked at. Only the model, the data and the run's folder are re
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +16,7 @@ import pytest
 from PIL import Image
 
 from align import dpo, sft
+from align.config.model_table import read_table
 from align.config.recipe import load_recipe
 from align.models.families import FAMILIES
 from align.models.family import Component
@@ -26,14 +26,9 @@ from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 
 RECIPES = REPO / "recipes"
 STAGES: dict[str, ModuleType] = {"sft": sft, "dpo": dpo}
-# A recipe folder without its size is named after the model_type; here where it is not.
-MODEL_TYPES = {
-    "internvl3": "internvl",
-    "llava_1_5": "llava",
-    "paligemma2": "paligemma",
-    "smolvlm": "idefics3",  # SmolVLM-Instruct is published as an Idefics 3
-    "grammar_qwen2_5_0": "qwen2",
-}
+TABLE = read_table()
+MODEL_TYPES = {name: str((model.config or {})["model_type"]) for name, model in TABLE.items()}
+MODEL_TYPES["grammar_qwen2_5_0_5b"] = "qwen2"
 FILES = sorted(
     path
     for path in RECIPES.rglob("*.yaml")
@@ -83,9 +78,8 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_every_image_family_has_recipes() -> None:
-    assert len(FILES) >= 74
-    without = set(IMAGE_TWINS) - {model_type(path) for path in FILES}
-    assert without == {"blip-2"}
+    assert len(TABLE) >= 18 and len(FILES) >= 14
+    assert set(IMAGE_TWINS) - set(MODEL_TYPES.values()) == {"blip-2"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))
@@ -108,6 +102,35 @@ def test_builds(
     check(trainer_of(stage, recipe, monkeypatch), recipe)
 
 
+@pytest.mark.parametrize("variant", ["lora", "qlora"])
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+@pytest.mark.parametrize("name", TABLE)
+def test_what_init_writes_builds(
+    name: str,
+    kind: str,
+    variant: str,
+    rows: Path,
+    twins: Twins,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from align.planning.fitting import LORA, QLORA, Fit
+    from align.planning.starting import write_folder
+
+    fit = Fit({"lora": LORA, "qlora": QLORA}[variant], ())
+    write_folder(TABLE[name], tmp_path / "recipes", 24, {"sft": fit, "dpo": fit})
+    changes = {
+        "run_dir": tmp_path / "run",
+        "model.path": twins(MODEL_TYPES[name]),
+        "data.path": rows / f"{kind}.jsonl",
+        "data.image_root": rows,
+    }
+    path = tmp_path / "recipes" / f"{kind}.yaml"
+    recipe = load_recipe(STAGES[kind].Recipe, path, [f"{key}={value}" for key, value in changes.items()])
+    assert recipe.model.quantization == ("nf4" if variant == "qlora" else "none")
+    check(trainer_of(STAGES[kind], recipe, monkeypatch), recipe)
+
+
 def trainer_of(stage: Any, recipe: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a stage would train with by this recipe; it stops there."""
 
@@ -122,8 +145,7 @@ def trainer_of(stage: Any, recipe: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def model_type(path: Path) -> str:
     """Which twin stands for the recipe's model."""
-    name = re.sub(r"_\d+b$", "", path.parent.name)
-    return MODEL_TYPES.get(name, name)
+    return MODEL_TYPES.get(path.parent.name, "llava")
 
 
 def check(trainer: Any, recipe: Any) -> None:

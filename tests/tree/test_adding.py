@@ -70,6 +70,7 @@ def test_an_example_works(name: str, tree: Path) -> None:
         else:
             named = _FILE.match(text)
             assert named is not None, f"a {language} block of {name} names no file"
+            (tree / named.group(1)).parent.mkdir(exist_ok=True)
             (tree / named.group(1)).write_text(text if language == "python" else text[named.end() :])
 
 

@@ -119,7 +119,7 @@ def test_the_command_needs_a_config_and_no_weights(
     twins: Twins, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(twins("qwen2_vl") / "config.json", tmp_path)
-    words = ["recipes/qwen2_vl_2b/dpo.yaml", "--config", str(tmp_path), *SMALL_IMAGE]
+    words = ["recipes/qwen3_vl_8b/dpo.yaml", "--config", str(tmp_path), *SMALL_IMAGE]
     assert main(["plan", *words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["stage"] == "dpo" and found["image_tokens"] == 6 * 4 and found["row_from"] == "assumed"
@@ -148,7 +148,7 @@ def test_rows_come_from_the_data_where_it_is(
 
 
 def test_what_cannot_be_planned_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "recipes/qwen2_vl_2b/dpo.yaml"]) == 1
+    assert main(["plan", "recipes/qwen3_vl_8b/dpo.yaml"]) == 1
     assert "--config DIR" in capsys.readouterr().err
     assert main(["plan", "recipes/qwen2_5_vl_7b/eval.yaml"]) != 0
     assert "--stage sft or dpo" in capsys.readouterr().err
