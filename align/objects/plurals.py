@@ -1,6 +1,6 @@
 """English singulars: as the `pattern` library makes them (CHAIR's published numbers rest on its mistakes),
-as WordNet does, and right; the last two for words whose singular must be in a known vocabulary. And the plural
-and the article of a COCO object."""
+as WordNet does, and right; the last two for words whose singular must be in a known vocabulary. And the
+plural and the article of a COCO object."""
 
 from __future__ import annotations
 
