@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import time
 import tomllib
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -187,3 +188,24 @@ def test_repair_installs_twice_and_leaves_nothing_behind(tmp_path: Path) -> None
     torchvision_ops.remove(tmp_path)
     torchvision_ops.remove(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wheel_holds_all_that_the_code_reads(tmp_path: Path) -> None:
+    """Every file of the packages that is no Python, and every recipe: `align init` writes from them."""
+    tree, wheels = tmp_path / "tree", tmp_path / "wheels"
+    for name in ("align", "data_tools", "evals", "recipes"):
+        shutil.copytree(REPO / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPO / name, tree / name)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*command, "-w", str(wheels), str(tree)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = wheels.glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    files = [
+        path for name in ("align", "data_tools", "evals", "recipes") for path in (REPO / name).rglob("*")
+    ]
+    read = {
+        str(path.relative_to(REPO)) for path in files if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert len(read) > 400 and read - held == set()
