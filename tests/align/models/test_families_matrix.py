@@ -22,6 +22,7 @@ from align.inputs.chat import render
 from align.merging.merge_checks import Probe, largest_difference, logits
 from align.models.loading import ModelSection, load_model, load_processor
 from align.rows.schema import Message, PreferenceRow, SFTRow, write_rows
+from align.training.loop import train as run_training_steps
 from tests.align.models import families_engine, families_table
 from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 
@@ -211,9 +212,8 @@ def train(
 
     def kept(trainer: Any, *words: Any) -> Any:
         trainers.append(trainer)
-        return run_steps(trainer, *words)
+        return run_training_steps(trainer, *words)
 
-    run_steps = stage.train
     kind = stage.Recipe.model_fields["name"].default
     values: dict[str, dict[str, Any]] = {
         "model": {"path": str(model), "dtype": "float32", **(changes or {}).get("model", {})},
