@@ -168,7 +168,10 @@ def test_repair_leaves_a_loading_library_alone(tmp_path: Path) -> None:
     dynload = Path(sysconfig.get_path("platstdlib")) / "lib-dynload"
     if not dynload.is_dir():
         dynload = Path(sys.base_prefix) / "lib" / f"python{sysconfig.get_python_version()}" / "lib-dynload"
-    library = next(dynload.glob("_struct*.so")).read_bytes()
+    # Debian builds `_struct` into the interpreter
+    library = next(
+        path for name in ("_struct", "_json", "") for path in dynload.glob(f"{name}*.so")
+    ).read_bytes()
     root = fake_torchvision(tmp_path, library)
     script = (
         "from align.doctor import torchvision_ops as ops; from pathlib import Path\n"
