@@ -169,9 +169,8 @@ def test_repair_leaves_a_loading_library_alone(tmp_path: Path) -> None:
     if not dynload.is_dir():
         dynload = Path(sys.base_prefix) / "lib" / f"python{sysconfig.get_python_version()}" / "lib-dynload"
     # Debian builds `_struct` into the interpreter
-    library = next(
-        path for name in ("_struct", "_json", "") for path in dynload.glob(f"{name}*.so")
-    ).read_bytes()
+    found = (path for name in ("_struct", "_json", "") for path in dynload.glob(f"{name}*.so"))
+    library = next(found).read_bytes()
     root = fake_torchvision(tmp_path, library)
     script = (
         "from align.doctor import torchvision_ops as ops; from pathlib import Path\n"
