@@ -89,7 +89,7 @@ def find_model(wanted: str, table: Path = TABLE) -> KnownModel:
         raise RecipeError(
             f"no model {wanted!r}{nearest(wanted, known)}",
             where=str(table),
-            fix=f"a hub id (org/name), a checkpoint's folder, or a name of this table: {', '.join(known)}",
+            fix="a hub id (org/name), a checkpoint's folder, or a name of this table",
         )
     last = Path(wanted).resolve().name if Path(wanted).is_dir() else wanted.rpartition("/")[2]
     name = re.sub(r"\W+", "_", last.lower()).strip("_") or "model"

@@ -52,11 +52,6 @@ class Fit:
     variant: Variant
     tried: tuple[tuple[str, int], ...]
 
-    def why(self, gigabytes: float) -> str:
-        """One sentence: what was tried and what it needs."""
-        needs = ", ".join(f"{words} needs {readable(peak)}" for words, peak in self.tried)
-        return f"{self.variant.words} is chosen: of {gigabytes:g} GB {needs}"
-
 
 @dataclass(frozen=True)
 class Shapes:
@@ -161,7 +156,7 @@ def choose(
     def predicted(variant: Variant, row: RowShape) -> MemoryPlan:
         plan = predict_step(stage, model, variant.changes, shapes, row)
         tried.append((variant.words, plan.peak))
-        tell(f"  {stage}: {variant.words} needs {readable(plan.peak)} of {gigabytes:g} GB")
+        tell(f"  {stage}: {variant.words} needs {readable(plan.peak)} of {gigabytes:g} GiB")
         return plan
 
     for variant in _variants(_values(stage, model)):

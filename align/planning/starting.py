@@ -69,7 +69,7 @@ def start(model: KnownModel, folder: Path, gpu: float, reserve: float = RESERVE,
         dpo = choose("dpo", model, shapes, gpu, reserve, say)
     sees = shapes.processor is not None
     write_folder(model, folder, gpu, {"sft": sft, "dpo": dpo}, sees)
-    say(f"sft: {sft.why(gpu)}\ndpo: {dpo.why(gpu)}")
+    say(f"sft: {sft.variant.words} is chosen\ndpo: {dpo.variant.words} is chosen")
     after = f"align run {folder}/pipeline.yaml --dry-run" if sees else f"align plan {folder}/sft.yaml"
     say(f"{folder} is written; next: {after}")
 

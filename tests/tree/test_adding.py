@@ -85,7 +85,8 @@ def _check(command: Command, tree: Path) -> None:
     printed = done.stdout + done.stderr
     for wanted in command.prints:
         assert " ".join(wanted.split()) in " ".join(printed.split()), f"{command.line}\n{printed}"
-    assert done.returncode == 0 or command.prints, printed
+    assert "Traceback" not in printed, printed
+    assert done.returncode == 0 or "error: " in printed, printed
 
 
 def _run(command: list[str], tree: Path, given: str = "") -> subprocess.CompletedProcess[str]:
