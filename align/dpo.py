@@ -232,7 +232,7 @@ def _check_first_row(trainer: Any, processor: Any, checked: CheckedRows[Preferen
     for index, side in enumerate((row.chosen, row.rejected)):
         ids, mask = batch["input_ids"][index], batch["attention_mask"][index].bool()
         supervised = ids[batch["completion_mask"][index].bool()].tolist()
-        spoken = " ".join(turn.content for turn in side if turn.role == "assistant")
+        spoken = " ".join(turn.text for turn in side if turn.role == "assistant")
         counted = index == longest and trainer.args.max_length is not None
         expected = checked.lengths[0] if counted else int(lengths[index])
         check_supervision(ids[mask].tolist(), supervised, spoken, expected, processor, trainer.model)

@@ -138,7 +138,9 @@ def _check_first_row(
             "no token of the first row is trained on",
             fix="the chat template needs {% generation %} markers around the assistant's words",
         )
-    spoken = " ".join(turn.content for turn in checked.rows[0].messages if turn.role == "assistant")
+    spoken = " ".join(
+        turn.text for turn in checked.rows[0].messages if turn.role == "assistant" and turn.loss
+    )
     length = None if max_length is None else checked.lengths[0]
     check_supervision(sequence, supervised, spoken, length, processor, trainer.model)
 

@@ -156,7 +156,7 @@ def _read(recipe: Recipe, quarantine: Any) -> Iterator[PreferenceRow]:
     """Pairs with spans; a row that cannot be made into one is quarantined."""
     if recipe.pairs is not None:
         for row in read_rows(PreferenceRow, recipe.pairs, quarantine):
-            spans = edit_spans(row.chosen[-1].content, row.rejected[-1].content, recipe.weight)
+            spans = edit_spans(row.chosen[-1].text, row.rejected[-1].text, recipe.weight)
             yield row.model_copy(update={"spans": spans})
         return
     assert recipe.corrections is not None
@@ -169,7 +169,7 @@ def _read(recipe: Recipe, quarantine: Any) -> Iterator[PreferenceRow]:
 
 
 def _refusal(recipe: Recipe, row: PreferenceRow) -> str:
-    sides = (row.chosen[-1].content, row.spans.chosen), (row.rejected[-1].content, row.spans.rejected)
+    sides = (row.chosen[-1].text, row.spans.chosen), (row.rejected[-1].text, row.spans.rejected)
     if max(changed_share(text, spans) for text, spans in sides) > recipe.max_changed:
         return "another answer, not a correction (more than max_changed)"
     return ""
@@ -177,9 +177,9 @@ def _refusal(recipe: Recipe, row: PreferenceRow) -> str:
 
 def _mean_changed(rows: list[PreferenceRow], side: str) -> float:
     shares = [
-        changed_share(row.chosen[-1].content, row.spans.chosen)
+        changed_share(row.chosen[-1].text, row.spans.chosen)
         if side == "chosen"
-        else changed_share(row.rejected[-1].content, row.spans.rejected)
+        else changed_share(row.rejected[-1].text, row.spans.rejected)
         for row in rows
     ]
     return round(sum(shares) / len(shares), 4)

@@ -27,6 +27,7 @@ from align.errors import AlignError
 from align.inputs.images import image_sha256
 from align.inputs.training_data import image_file
 from align.progress import say
+from align.rows.messages import said
 from align.rows.schema import Candidate, PromptRow, read_rows, write_rows
 from align.run.folder import RunFolder
 from align.serving.answers import AnswerStore, ask_stored
@@ -156,9 +157,8 @@ def build_request(recipe: Recipe, server: Server, row: PromptRow) -> Asked:
     """The request of one prompt: its seed is drawn from what is asked, not from its place in a list."""
     images = [image_file(recipe.image_root, image) for image in row.images]
     shas = [image_sha256(image) for image in images]
-    said = [[message.role, message.content] for message in row.prompt]
     # 2^20 apart, so that seed + i of one request is never seed + j of another.
-    seed = int(digest_json([recipe.seed, said, shas])[:8], 16) * 2**20
+    seed = int(digest_json([recipe.seed, said(row.prompt), shas])[:8], 16) * 2**20
     sampling = Sampling(**recipe.sampling.model_dump(), n=recipe.n, seed=seed)
     request = ChatRequest(row.prompt, images, sampling)
     return Asked(row, content_key(server.digest, request, shas), request)

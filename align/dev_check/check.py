@@ -291,7 +291,7 @@ def _reply(step: int, item: Asked, answer: str) -> dict[str, Any]:
         "id": item.id,
         "kind": item.kind,
         "images": list(item.images),
-        "prompt": item.messages[-1].content,
+        "prompt": item.messages[-1].marked,
         "answer": answer,
     }
 

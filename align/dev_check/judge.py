@@ -94,7 +94,7 @@ class Judge:
             return []
         prompt = self._section.prompt
         if self._section.ask == "rating":
-            places = {"question": item.messages[-1].content, "answer": answer}
+            places = {"question": item.messages[-1].marked, "answer": answer}
             return [self._request(item, _filled(prompt, places))]
         named = [claim.category for claim in claims_of(answer) if claim.kind == "presence"]
         return [self._request(item, _filled(prompt, {"object": name})) for name in named]

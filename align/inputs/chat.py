@@ -1,9 +1,9 @@
 """The only place where messages and images become model inputs.
 
-Rows hold plain strings. The images of a row stand before the text of its first user turn, for
-training (`render`), for TRL's collators (which build the same parts) and for the server
-(`openai_messages`). A text that spells one of the model's image tokens would become an image for
-the tokenizer; `check_text` refuses it.
+A picture stands where the row's messages say (`align.rows.messages`), else before the text of the first user
+turn: for training (`render`), for TRL's collators (which build the same parts) and for the server
+(`openai_messages`). Some chat templates move a turn's pictures to its front (`keeps_places`). A text that
+spells one of the model's image tokens would become an image for the tokenizer; `check_text` refuses it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from align.errors import AlignError
 from align.inputs.images import mime_type
-from align.rows.schema import Message
+from align.rows.messages import ImagePart, Message, Part, TextPart, placed_parts
 
 # Attributes under which processors keep the strings that stand for visual input.
 _TOKEN_ATTRIBUTES = (
@@ -37,21 +37,18 @@ _PLACE = re.compile(r"<row_\d+_col_\d+>|<global-img>")
 
 
 def message_parts(messages: Sequence[Message], num_images: int) -> list[dict[str, Any]]:
-    """Messages in transformers' structured form: `num_images` image parts, then the first user text.
+    """Messages in transformers' structured form, an image part at each picture's place.
 
     Raises:
-        AlignError: images without a user turn to stand in.
+        AlignError: images without a user turn to stand in, or not as many as the messages' image parts.
     """
-    turns, placed = [], num_images == 0
-    for message in messages:
-        parts: list[dict[str, Any]] = [{"type": "text", "text": message.content}]
-        if message.role == "user" and not placed:
-            parts = [{"type": "image"} for _ in range(num_images)] + parts
-            placed = True
-        turns.append({"role": message.role, "content": parts})
-    if not placed:
-        raise AlignError(f"{num_images} images and no user turn to put them in")
-    return turns
+    try:
+        contents = placed_parts(messages, num_images)
+    except ValueError as error:
+        raise AlignError(str(error)) from error
+    return [
+        {"role": message.role, "content": parts} for message, parts in zip(messages, contents, strict=True)
+    ]
 
 
 def render(processor: Any, messages: Sequence[Message], num_images: int, add_generation_prompt: bool) -> str:
@@ -69,7 +66,7 @@ def render(processor: Any, messages: Sequence[Message], num_images: int, add_gen
     elif num_images:
         raise AlignError(f"the model reads text only; the row has {num_images} images")
     else:
-        turns = [message.model_dump() for message in messages]
+        turns = [{"role": message.role, "content": message.text} for message in messages]
     try:
         return processor.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=add_generation_prompt
@@ -79,6 +76,20 @@ def render(processor: Any, messages: Sequence[Message], num_images: int, add_gen
     except Exception as error:  # jinja templates raise whatever they like
         roles = " ".join(message.role for message in messages)
         raise AlignError(f"the chat template refuses these messages ({roles}): {error}") from error
+
+
+def keeps_places(processor: Any) -> bool:
+    """Whether a picture stays where it stands in a turn's text.
+
+    LLaVA-1.5's template and others write a turn's pictures first, whatever the order of its parts.
+    """
+    parts: list[Part] = [TextPart(text="before"), ImagePart(), TextPart(text="after")]
+    try:
+        text = render(processor, [Message(role="user", content=parts)], 1, add_generation_prompt=False)
+    except AlignError:
+        return False
+    start = text.find("before") + len("before")
+    return len(text[start : text.find("after")].strip()) > 0
 
 
 def sees_images(processor: Any) -> bool:

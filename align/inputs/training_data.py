@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", SFTRow, PreferenceRow)
 
 QUARANTINE = "quarantine.jsonl"
+_TURNS = {"messages", "prompt", "chosen", "rejected"}
 
 
 class DataSection(Strict):
@@ -126,12 +127,12 @@ def check_rows(
         if broken:
             quarantine.add(where, row.id, "image", broken)
             continue
-        missing = lacks(row)
+        missing = lacks(row) or _unlearnt_text(row, processor)
         if missing:
             quarantine.add(where, row.id, "lacks", missing)
             continue
         try:
-            check_text([message.content for message in _messages(row)], tokens)
+            check_text([message.text for message in _messages(row)], tokens)
             kept.append((where, row, row_texts(processor, row)))
         except AlignError as error:
             quarantine.add(where, row.id, "text", error.what)
@@ -153,6 +154,12 @@ def check_rows(
         quarantine.write(folder.work / quarantine_name)
     _report(checked, section.path, folder, quarantine_name)
     return checked
+
+
+def _unlearnt_text(row: SFTRow | PreferenceRow, processor: Any) -> str:
+    if isinstance(row, SFTRow) and not sees_images(processor) and not all(turn.loss for turn in row.messages):
+        return "a turn with loss: false; a text-only model is trained on every assistant turn"
+    return ""
 
 
 def row_texts(processor: Any, row: SFTRow | PreferenceRow) -> list[tuple[str, ...]]:
@@ -196,8 +203,10 @@ def lazy_dataset(
     if for_objective:
         columns |= {"id", "spans", "rejected_images"}
     plain = [row.model_dump(include={"images", *columns}) for row in rows]
-    if for_objective:
-        for values, row in zip(plain, rows, strict=True):
+    for values, row in zip(plain, rows, strict=True):
+        # As JSON: Arrow knows no list of texts and parts, and would give every part every other one's keys.
+        values |= {name: json.dumps(values[name]) for name in _TURNS & set(values)}
+        if for_objective:
             values["margin"] = float(row.meta.get("margin") or 0.0)
     return Dataset.from_list(plain).with_transform(_decoder(section.image_root, section.max_pixels))
 
@@ -205,6 +214,8 @@ def lazy_dataset(
 def _decoder(root: Path | None, max_pixels: int) -> Callable[[dict[str, list[Any]]], dict[str, list[Any]]]:
     def decode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         decoded = dict(batch)
+        for column in _TURNS & set(batch):
+            decoded[column] = [json.loads(turns) for turns in batch[column]]
         for column in {"images", "rejected_images"} & set(batch):
             distinct = dict.fromkeys(name for names in batch[column] for name in names)
             opened = {name: open_image(image_file(root, name), max_pixels) for name in distinct}

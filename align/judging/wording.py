@@ -32,7 +32,7 @@ def spoken(messages: Sequence[Message]) -> str:
     >>> spoken([Message(role="user", content="What?"), Message(role="assistant", content="A dog.")])
     'User: What?\\nAssistant: A dog.'
     """
-    return "\n".join(f"{_SPEAKERS[message.role]}: {message.content}" for message in messages)
+    return "\n".join(f"{_SPEAKERS[message.role]}: {message.marked}" for message in messages)
 
 
 def wording_digest(template: str, version: str) -> str:

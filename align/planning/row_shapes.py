@@ -46,7 +46,7 @@ def row_shape(
     """
     sequences = row_texts(processor, row)
     if isinstance(row, SFTRow):
-        spoken = tuple(turn.content for turn in row.messages if turn.role == "assistant")
+        spoken = tuple(turn.text for turn in row.messages if turn.role == "assistant")
         whole, answers = budget.lengths([(sequences[0], sizes), (spoken, ())])
         prompt, lengths = whole - answers, (answers,)
     else:

@@ -1,6 +1,7 @@
 """The rows that stages exchange, and their files.
 
 schema.py      `SFTRow`, `PreferenceRow`, `Prediction`, ...: checked at every border, read and written
+messages.py    a turn, and where its pictures stand
 writing.py     rows to disk one by one, in memory that does not grow
 parts.py       a file in parts that can be read apart, and in order again
 kinds.py       which of our rows a file holds

@@ -1,8 +1,8 @@
 """The rows that stages exchange, checked at every border, and how they are read and written.
 
-Instruction and preference rows use TRL's conversational vision format with plain-string contents;
-images are paths relative to an image root that the reading recipe names, so a row can never reach
-outside it. Candidates, verdicts, predictions and scores are append-only JSONL.
+Instruction and preference rows use TRL's conversational vision format; `align.rows.messages` says where in
+the text their pictures stand. Images are paths relative to an image root that the reading recipe names, so a
+row can never reach outside it. Candidates, verdicts, predictions and scores are append-only JSONL.
 """
 
 from __future__ import annotations
@@ -14,30 +14,18 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from align.config.recipe import nearest
 from align.errors import AlignError
+from align.rows.messages import BaseRow, Message, settled
 from align.rows.parts import Part
 
-Row = TypeVar("Row", bound="BaseRow")
-
-
-class BaseRow(BaseModel):
-    """A row of any kind: unknown fields and coerced types are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Message(BaseRow):
-    """One turn; `content` is text alone, images belong to the row and go before the first user turn."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
+Row = TypeVar("Row", bound=BaseRow)
 
 
 class SFTRow(BaseRow):
-    """An instruction row: turns that end with the assistant's."""
+    """An instruction row: turns that end with the assistant's, at least one of which is learnt."""
 
     id: str = Field(min_length=1)
     images: list[str] = []
@@ -46,8 +34,15 @@ class SFTRow(BaseRow):
 
     @model_validator(mode="after")
     def _last_is_assistant(self) -> SFTRow:
-        if self.messages[-1].role != "assistant" or not self.messages[-1].content.strip():
+        if self.messages[-1].role != "assistant" or not self.messages[-1].text.strip():
             raise ValueError("the last message must be a non-empty assistant turn")
+        if not any(message.loss for message in self.messages if message.role == "assistant"):
+            raise ValueError("every assistant turn has loss: false; nothing of the row would be learnt")
+        return self
+
+    @model_validator(mode="after")
+    def _settled(self) -> SFTRow:
+        self.messages = settled(self.messages, len(self.images))
         return self
 
 
@@ -58,6 +53,11 @@ class PromptRow(BaseRow):
     images: list[str] = []
     prompt: list[Message] = Field(min_length=1)
     meta: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _settled(self) -> PromptRow:
+        self.prompt = settled(self.prompt, len(self.images))
+        return self
 
 
 class Span(BaseRow):
@@ -94,10 +94,19 @@ class PreferenceRow(BaseRow):
     @model_validator(mode="after")
     def _answers_differ(self) -> PreferenceRow:
         for side in (self.chosen, self.rejected):
-            if side[-1].role != "assistant" or not side[-1].content.strip():
+            if side[-1].role != "assistant" or not side[-1].text.strip():
                 raise ValueError("chosen and rejected must end with a non-empty assistant turn")
-        if self.chosen[-1].content.split() == self.rejected[-1].content.split():
+            if any(message.num_images for message in side):
+                raise ValueError("an image part in chosen or rejected; pictures belong to the prompt")
+            if not all(message.loss for message in side):
+                raise ValueError("loss: false in chosen or rejected; it belongs to instruction rows")
+        if self.chosen[-1].text.split() == self.rejected[-1].text.split():
             raise ValueError("chosen and rejected are the same text")
+        return self
+
+    @model_validator(mode="after")
+    def _settled(self) -> PreferenceRow:
+        self.prompt = settled(self.prompt, len(self.images))
         return self
 
     @model_validator(mode="after")
@@ -105,7 +114,7 @@ class PreferenceRow(BaseRow):
         if self.rejected_images and len(self.rejected_images) != len(self.images):
             raise ValueError("rejected_images must be as many as images")
         for side, spans in ((self.chosen, self.spans.chosen), (self.rejected, self.spans.rejected)):
-            if any(span.start >= span.end or span.end > len(side[-1].content) for span in spans):
+            if any(span.start >= span.end or span.end > len(side[-1].text) for span in spans):
                 raise ValueError("a span is empty or reaches beyond its answer")
         return self
 
@@ -121,6 +130,11 @@ class Candidate(BaseRow):
     finish_reason: str
     num_tokens: int
     meta: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _settled(self) -> Candidate:
+        self.prompt = settled(self.prompt, len(self.images))
+        return self
 
 
 ClaimKind = Literal["presence", "number", "place", "colour", "relation"]

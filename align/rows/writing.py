@@ -13,6 +13,7 @@ from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import BaseModel
 
 from align.errors import AlignError
+from align.rows.messages import Message, placed_parts
 
 ROWS_A_GROUP = 1000
 """Rows that are held before they go to disk: a Parquet row group."""
@@ -21,8 +22,11 @@ ROWS_A_GROUP = 1000
 class RowWriter:
     """Writes rows of one class: `with RowWriter(SFTRow, path) as out: out.write(row)`.
 
-    In Parquet `meta` is a JSON string: Arrow would otherwise give every row every other row's keys. The same
-    rows give the same bytes. After an error the unfinished file is removed and `path` stays as it was.
+    In Parquet `meta` is a JSON string: Arrow would otherwise give every row every other row's keys. A
+    turn's `content` is a column of text as long as no row needs more. With the first row that has pictures
+    inside its text, or a turn with `loss: false`, the file is begun anew, with TRL's lists of parts in that
+    column. The same rows give the same bytes. After an error the unfinished file is removed and `path` stays
+    as it was.
 
     Raises:
         AlignError: an unknown suffix, or a class that Parquet cannot hold.
@@ -37,6 +41,7 @@ class RowWriter:
         self._partial = path.with_name(path.name + ".partial")
         self._held: list[dict[str, Any]] = []
         self._schema = arrow_schema(cls) if path.suffix == ".parquet" else None
+        self._wide = False
         self._lines: IO[str] | None = None
         self._table: Any = None
 
@@ -59,13 +64,39 @@ class RowWriter:
         if self._lines is not None:
             self._lines.write(row.model_dump_json() + "\n")
         else:
-            plain = row.model_dump()
-            if "meta" in plain:
-                plain["meta"] = json.dumps(plain["meta"], sort_keys=True)
-            self._held.append(plain)
+            if not self._wide and _needs_parts(row):
+                self._widen()
+            self._held.append(self._plain(row))
             if len(self._held) >= ROWS_A_GROUP:
                 self._flush()
         self.count += 1
+
+    def _plain(self, row: BaseModel) -> dict[str, Any]:
+        plain = row.model_dump()
+        if "meta" in plain:
+            plain["meta"] = json.dumps(plain["meta"], sort_keys=True)
+        return plain | (_with_parts(row) if self._wide else {})
+
+    def _widen(self) -> None:
+        """Write what is there once more, with lists of parts."""
+        import pyarrow.parquet as pq
+
+        self._table.close()
+        narrow = self._partial.with_name(self._partial.name + ".narrow")
+        self._partial.replace(narrow)
+        held, self._held, self._wide = self._held, [], True
+        self._schema = arrow_schema(self.cls, wide=True)
+        self._table = pq.ParquetWriter(self._partial, self._schema)
+        with pq.ParquetFile(narrow) as written:
+            groups = (written.read_row_group(group).to_pylist() for group in range(written.num_row_groups))
+            for group in (*groups, held):
+                rows = (
+                    self.cls.model_validate(plain | {"meta": json.loads(plain["meta"])}) for plain in group
+                )
+                self._held = [self._plain(row) for row in rows]
+                if len(self._held) >= ROWS_A_GROUP:
+                    self._flush()
+        narrow.unlink()
 
     def _flush(self) -> None:
         import pyarrow
@@ -89,8 +120,39 @@ class RowWriter:
             self._partial.unlink(missing_ok=True)
 
 
-def arrow_schema(cls: type[BaseModel]) -> Any:
+def _turn_fields(row: BaseModel) -> dict[str, list[Message]]:
+    """The row's lists of turns; the first one has the pictures."""
+    values = {name: getattr(row, name) for name in type(row).model_fields}
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, list) and value and all(isinstance(turn, Message) for turn in value)
+    }
+
+
+def _needs_parts(row: BaseModel) -> bool:
+    turns = (turn for messages in _turn_fields(row).values() for turn in messages)
+    return any(turn.num_images or not turn.loss for turn in turns)
+
+
+def _with_parts(row: BaseModel) -> dict[str, Any]:
+    """The turns of a row with every picture at its place, and whether they are learnt."""
+    found: dict[str, Any] = {}
+    images = len(getattr(row, "images", []))
+    for name, messages in _turn_fields(row).items():
+        contents = placed_parts(messages, images if not found else 0)
+        found[name] = [
+            {"role": turn.role, "content": content, "loss": turn.loss}
+            for turn, content in zip(messages, contents, strict=True)
+        ]
+    return found
+
+
+def arrow_schema(cls: type[BaseModel], wide: bool = False) -> Any:
     """The Arrow schema of a row class.
+
+    Args:
+        wide: a turn's content is a list of parts, and says whether it is learnt.
 
     Raises:
         AlignError: a field whose type has no column type here.
@@ -98,23 +160,35 @@ def arrow_schema(cls: type[BaseModel]) -> Any:
     import pyarrow
 
     hints = get_type_hints(cls)
-    return pyarrow.schema([(name, _arrow_type(hints[name], name)) for name in cls.model_fields])
+    return pyarrow.schema([(name, _arrow_type(hints[name], name, wide)) for name in cls.model_fields])
 
 
-def _arrow_type(hint: Any, name: str) -> Any:
+def _turn_type(wide: bool) -> Any:
+    import pyarrow
+
+    text = pyarrow.string()
+    if not wide:
+        return pyarrow.struct([("role", text), ("content", text)])
+    part = pyarrow.struct([("type", text), ("text", text)])
+    return pyarrow.struct([("role", text), ("content", pyarrow.list_(part)), ("loss", pyarrow.bool_())])
+
+
+def _arrow_type(hint: Any, name: str, wide: bool = False) -> Any:
     import pyarrow
 
     simple = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
     origin, inner = get_origin(hint), get_args(hint)
     if name == "meta" or origin is Literal:
         return pyarrow.string()
+    if hint is Message:
+        return _turn_type(wide)
     if hint in simple:
         return simple[hint]
     if origin is list:
-        return pyarrow.list_(_arrow_type(inner[0], "item"))
+        return pyarrow.list_(_arrow_type(inner[0], "item", wide))
     if isinstance(hint, type) and issubclass(hint, BaseModel):
-        return pyarrow.struct(list(arrow_schema(hint)))
+        return pyarrow.struct(list(arrow_schema(hint, wide)))
     optional = [option for option in inner if option is not type(None)]
     if len(optional) == 1 and len(inner) == 2:
-        return _arrow_type(optional[0], name)
+        return _arrow_type(optional[0], name, wide)
     raise AlignError(f"no Parquet column for the field {name!r}", fix="write .jsonl")

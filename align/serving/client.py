@@ -23,7 +23,7 @@ from align.config.recipe import Strict
 from align.digest import digest_json
 from align.errors import AlignError
 from align.inputs.chat import check_text, openai_messages
-from align.rows.schema import BaseRow, Message
+from align.rows.messages import BaseRow, Message, said
 from align.serving.server import Server
 
 _BACKOFF_SECONDS = 0.5
@@ -97,9 +97,8 @@ def content_key(digest: str, request: ChatRequest, image_sha256: Sequence[str]) 
 
     The chat template is among the weights' files, so the digest covers the rendering.
     """
-    messages = [[message.role, message.content] for message in request.messages]
     sampling = request.sampling.model_dump(mode="json")
-    identity = [digest, messages, list(image_sha256), sampling, request.top_logprobs]
+    identity = [digest, said(request.messages), list(image_sha256), sampling, request.top_logprobs]
     return digest_json([*identity, request.pattern] if request.pattern else identity)
 
 
@@ -187,7 +186,7 @@ async def _ask_one(
 def spells_image(request: ChatRequest, image_words: Sequence[str]) -> Failure | None:
     """The failure of a request whose text the model would take for an image; None for all others."""
     try:
-        check_text((message.content for message in request.messages), image_words)
+        check_text((message.text for message in request.messages), image_words)
     except AlignError as error:
         return Failure(reason=f"not sent: {error.what}")
     return None

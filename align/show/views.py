@@ -45,7 +45,7 @@ def view(row: BaseRow) -> View:
 
 
 def _turns(messages: Iterable[Message], label: str = "") -> list[tuple[str, str]]:
-    return [(label or turn.role, turn.content) for turn in messages]
+    return [(label or turn.role, turn.marked) for turn in messages]
 
 
 def _facts(values: Mapping[str, Any]) -> dict[str, str]:
@@ -69,7 +69,7 @@ def _prompt(row: PromptRow) -> View:
 def _pair(row: PreferenceRow) -> View:
     texts = _turns(row.prompt) + _turns(row.chosen, "chosen") + _turns(row.rejected, "rejected")
     spans = {
-        f"spans of {side}": ", ".join(_span(span, answer[-1].content) for span in found)
+        f"spans of {side}": ", ".join(_span(span, answer[-1].text) for span in found)
         for side, found, answer in (
             ("chosen", row.spans.chosen, row.chosen),
             ("rejected", row.spans.rejected, row.rejected),

@@ -78,7 +78,7 @@ def _pair(row: PreferenceRow, root: Path | None) -> dict[str, Any]:
     spans = edit_spans(chosen, rejected, 1.0)
     return {
         "id": row.id,
-        "prompt": row.prompt[-1].content,
+        "prompt": row.prompt[-1].marked,
         "chosen": _marked(chosen, [(span.start, span.end) for span in spans.chosen]),
         "rejected": _marked(rejected, [(span.start, span.end) for span in spans.rejected]),
         "pictures": [_thumbnail(root, name) for name in row.images[:2]] if root is not None else [],

@@ -17,7 +17,7 @@ _MOST_ROWS = 12
 
 def answers(row: PreferenceRow) -> tuple[str, str]:
     """The texts of chosen and rejected."""
-    return row.chosen[-1].content, row.rejected[-1].content
+    return row.chosen[-1].text, row.rejected[-1].text
 
 
 def lengths_of(row: PreferenceRow) -> tuple[float, float]:
@@ -95,7 +95,7 @@ def check_duplicates(rows: Sequence[PreferenceRow]) -> Finding:
     repeated: list[str] = []
     edges: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for row in rows:
-        prompt = " | ".join([*row.images, *(message.content for message in row.prompt)])
+        prompt = " | ".join([*row.images, *(message.marked for message in row.prompt)])
         key = (prompt, *answers(row))
         seen[key] += 1
         if seen[key] > 1:

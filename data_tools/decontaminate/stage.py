@@ -272,4 +272,4 @@ def _texts(row: AnyRow) -> list[str]:
         messages = [*row.prompt, *row.chosen, *row.rejected]
     else:
         messages = row.prompt
-    return [message.content for message in messages if message.role != "system"]
+    return [message.text for message in messages if message.role != "system"]

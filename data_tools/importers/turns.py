@@ -93,8 +93,8 @@ def take_placeholders(turns: Sequence[Message], num_images: int) -> list[Message
         return list(turns)
     if first is None:
         raise Unusable("an image and no user turn")
-    text, taken = _strip_ends(turns[first].content, num_images)
-    user_texts = [text, *(turn.content for turn in turns[first + 1 :] if turn.role == "user")]
+    text, taken = _strip_ends(turns[first].text, num_images)
+    user_texts = [text, *(turn.text for turn in turns[first + 1 :] if turn.role == "user")]
     if taken < num_images and any(PLACEHOLDER in part for part in user_texts):
         raise Unusable("an image stands inside the text or in a later turn", text[:100])
     if 0 < taken < num_images:

@@ -148,7 +148,7 @@ def _couples(recipe: Recipe, candidates: Sequence[Candidate]) -> list[tuple[Cand
 
 
 def _question(row: Candidate) -> str:
-    return row.prompt[0].content if len(row.prompt) == 1 else spoken(row.prompt)
+    return row.prompt[0].marked if len(row.prompt) == 1 else spoken(row.prompt)
 
 
 def _failures(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:

@@ -128,7 +128,7 @@ def _swapped(recipe: Recipe, source: Path, tally: Tally) -> Iterator[PreferenceR
     truth = load_truth(recipe.truth, recipe.objects_mode)
     table = CoOccurrence.of(truth)
     for row in read_rows(SFTRow, source):
-        image_id, text = row.meta.get("image_id"), row.messages[-1].content
+        image_id, text = row.meta.get("image_id"), row.messages[-1].text
         if sum(message.role == "assistant" for message in row.messages) != 1:
             tally.drop("more than one answer", row.id)
         elif not isinstance(image_id, int) or image_id not in truth:
@@ -147,7 +147,7 @@ def _swapped(recipe: Recipe, source: Path, tally: Tally) -> Iterator[PreferenceR
 def _swapped_pair(
     recipe: Recipe, row: SFTRow, present: set[str], table: CoOccurrence
 ) -> PreferenceRow | None:
-    settings, text = recipe.swap, row.messages[-1].content
+    settings, text = recipe.swap, row.messages[-1].text
     found = swap_objects(
         text,
         present,
@@ -210,7 +210,7 @@ def _rejecting_retrieved(rows: list[PreferenceRow], tally: Tally) -> list[Prefer
         other = said.get((*row.rejected_images, *_words(row.prompt)))
         if other is None:
             tally.move("no answer to this prompt for the retrieved picture", row.id)
-        elif other[-1].content.split() == row.chosen[-1].content.split():
+        elif other[-1].text.split() == row.chosen[-1].text.split():
             tally.move("the retrieved picture has the same answer", row.id)
         else:
             meta = {key: value for key, value in row.meta.items() if not key.startswith("rejected_")}
@@ -220,4 +220,4 @@ def _rejecting_retrieved(rows: list[PreferenceRow], tally: Tally) -> list[Prefer
 
 
 def _words(prompt: list[Message]) -> list[str]:
-    return [message.content for message in prompt]
+    return [message.text for message in prompt]

@@ -117,14 +117,14 @@ def altered_rows(
 
 
 def _altered(kind: Alteration, row: PreferenceRow, seed: int, mode: Mode) -> str | None:
-    text = row.chosen[-1].content
+    text = row.chosen[-1].text
     if kind == "repetition":
         return repeated_text(text, seed, row.id)
     confirmed = row.meta.get("chosen_confirmed", [])
     if kind == "omission":
         return shortened_text(text, confirmed, seed, row.id, mode)
     denied = row.meta.get("rejected_denied", [])
-    return swapped_text(text, confirmed, row.rejected[-1].content, denied, seed, row.id)
+    return swapped_text(text, confirmed, row.rejected[-1].text, denied, seed, row.id)
 
 
 def _numbered(phrases: Sequence[Said]) -> list[Said]:

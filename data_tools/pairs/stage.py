@@ -184,7 +184,7 @@ class DevCheck:
         self._found["right" if difference > 0 else "wrong" if difference < 0 else "tied"] += 1
 
     def _invented(self, messages: Sequence[Message], image_id: int) -> int:
-        return len(set(split_objects(messages[-1].content, self._mode)) - self._truth[image_id])
+        return len(set(split_objects(messages[-1].text, self._mode)) - self._truth[image_id])
 
     def result(self) -> dict[str, Any] | None:
         """Print and return what was counted.
@@ -287,7 +287,7 @@ class PairSums:
         self.prompts += prompt_id != self.last_prompt
         self.last_prompt = prompt_id
         for side, messages in (("chosen", row.chosen), ("rejected", row.rejected)):
-            self._count(f"{side}_words", len(messages[-1].content.split()))
+            self._count(f"{side}_words", len(messages[-1].text.split()))
             for name in _AVERAGED:
                 value = row.meta.get(f"{side}_{name}")
                 if value is not None:

@@ -165,4 +165,4 @@ def _names(row: Row) -> list[str]:
 
 def _texts(row: Row) -> list[str]:
     turns = row.messages if isinstance(row, SFTRow) else [*row.prompt, *row.chosen, *row.rejected]
-    return [turn.content for turn in turns]
+    return [turn.text for turn in turns]

@@ -218,7 +218,7 @@ def _question(sample: Sample, first: str, second: str, is_shown: bool) -> list[M
     parts = {
         "shown": ", which you see" if is_shown else ", which you cannot see",
         "facts": f"\nKnown to be true: {known}\n" if known else "",
-        "question": "\n".join(message.content for message in sample.messages if message.role == "user"),
+        "question": "\n".join(message.marked for message in sample.messages if message.role == "user"),
         "first": first,
         "second": second,
     }

@@ -66,7 +66,7 @@ def _answer(value: Any, prompt: list[Message]) -> str:
     turns = _messages(value, 0)
     if turns[-1].role != "assistant" or len(turns) not in (1, len(prompt) + 1):
         raise Unusable("an answer is not one assistant turn", " ".join(turn.role for turn in turns))
-    return turns[-1].content
+    return turns[-1].text
 
 
 def _is_first_user(turns: list[dict[str, Any]], place: int) -> bool:

@@ -40,9 +40,9 @@ def _pairs(
         raise Unusable("the two conversations ask different questions")
     rows: list[Row] = []
     for place, (better, other) in enumerate(zip(good, bad, strict=True)):
-        if better.role == "assistant" and better.content != other.content:
+        if better.role == "assistant" and better.text != other.text:
             meta = published.origin("type", "hallucination_type")
-            answers = better.content, other.content
+            answers = better.text, other.text
             number, retrieved = len(rows), worse
             rows.append(
                 published.pair(images, good[:place], *answers, meta, number=number, rejected_images=retrieved)
@@ -53,7 +53,7 @@ def _pairs(
 
 
 def _asked(turns: list[Message]) -> list[str]:
-    return [turn.content for turn in turns if turn.role != "assistant"]
+    return [turn.text for turn in turns if turn.role != "assistant"]
 
 
 _LOOKS = '{"id", "image", "conversations": [{"from", "value"}], "rejected_conversations": [...]}'
