@@ -119,12 +119,21 @@ def _trainer(
     if trainer.shares:
         say(f"  an image is read once for its rows in a batch: {_counted(checked.rows)}")
     if arguments["assistant_only_loss"] and not trainer.args.packing:
+        _check_unlearnt_row(trainer, checked)
         _check_first_row(trainer, processor, checked, arguments["max_length"])
     return trainer, plan, finish_start(plan, trainer.model, batches, folder, recipe.model)
 
 
 def _counted(rows: Sequence[SFTRow]) -> str:
     return f"{len(rows)} rows, {len({name for row in rows for name in row.images})} images"
+
+
+def _check_unlearnt_row(trainer: Any, checked: CheckedRows[SFTRow]) -> None:
+    """That the template tells the assistant's turns apart, where one of them is not learnt."""
+    for number, row in enumerate(checked.rows):
+        if not all(turn.loss for turn in row.messages):
+            trainer.data_collator([trainer.train_dataset[number]])
+            return
 
 
 def _check_first_row(

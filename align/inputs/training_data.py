@@ -20,10 +20,11 @@ from pydantic import Field
 from align.config.recipe import Strict
 from align.errors import AlignError
 from align.inputs.budget import TokenBudget
-from align.inputs.chat import check_text, image_tokens, render, sees_images
+from align.inputs.chat import check_text, image_tokens, keeps_places, render, sees_images
 from align.inputs.image_tokens import has_rule
 from align.inputs.images import image_size, open_image, resolve_image
 from align.inputs.text_rows import text_dataset
+from align.models.families import processor_facts
 from align.progress import Bar, say
 from align.rows.schema import Message, PreferenceRow, SFTRow, check_row, raw_rows
 from align.run.folder import RunFolder
@@ -127,7 +128,7 @@ def check_rows(
         if broken:
             quarantine.add(where, row.id, "image", broken)
             continue
-        missing = lacks(row) or _unlearnt_text(row, processor)
+        missing = lacks(row) or _untrainable(row, processor)
         if missing:
             quarantine.add(where, row.id, "lacks", missing)
             continue
@@ -148,6 +149,9 @@ def check_rows(
                 continue
             checked.rows.append(row)
             checked.lengths.append(length)
+    placed = any(message.num_images for row in checked.rows for message in _messages(row))
+    if placed and not keeps_places(processor):
+        say("  this model's chat template writes a turn's pictures before its text, wherever the rows say")
     checked.dropped = quarantine.counts
     checked.first_bad = next((f"{line['where']}: {line['reason']}" for line in quarantine.lines), "")
     if folder.is_main:
@@ -156,9 +160,22 @@ def check_rows(
     return checked
 
 
-def _unlearnt_text(row: SFTRow | PreferenceRow, processor: Any) -> str:
-    if isinstance(row, SFTRow) and not sees_images(processor) and not all(turn.loss for turn in row.messages):
-        return "a turn with loss: false; a text-only model is trained on every assistant turn"
+def _untrainable(row: SFTRow | PreferenceRow, processor: Any) -> str:
+    """Why an instruction row cannot be learnt as it says, in words; empty where it can."""
+    if not isinstance(row, SFTRow):
+        return ""
+    if not sees_images(processor):
+        unlearnt = not all(turn.loss for turn in row.messages)
+        return (
+            "a turn with loss: false; a text-only model is trained on every assistant turn"
+            if unlearnt
+            else ""
+        )
+    facts = processor_facts(processor)
+    if facts is not None and facts.answers != "told":
+        roles = [turn.role for turn in row.messages if turn.num_images or turn.role == "assistant"]
+        if "user" in roles[roles.index("assistant") :]:
+            return "an image after its first answer: this family's processor does not tell where answers are"
     return ""
 
 

@@ -1,4 +1,6 @@
-"""The loss on the answers also where a processor grows the text without telling where.
+"""The loss on the answers that are to be learnt, also where a processor grows the text without telling where.
+
+A turn with `loss: false` is read and not learnt: its tokens' labels are taken out.
 
 TRL's collator asks transformers for the assistant's tokens. Those are found by character, shifted by what
 the processor says it put in for the images; Idefics 2's says nothing, and PaliGemma's nothing about its
@@ -8,8 +10,10 @@ alike with and without them, so the answers are found from the end of the row in
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import bool as bool_
 from trl.data_utils import prepare_multimodal_messages
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
@@ -20,7 +24,8 @@ _IGNORED = -100
 
 
 class AnswerCollator(DataCollatorForVisionLanguageModeling):
-    """TRL's vision collator with labels counted from the end of each row.
+    """TRL's vision collator without the labels of turns that are not learnt; for the families that need it,
+    labels are counted from the end of each row.
 
     For PaliGemma also the token types: 0 for what stands before the first answer, which the model reads
     in both directions, 1 from there on. TRL leaves all 0, and every answer token sees the next ones.
@@ -39,7 +44,11 @@ class AnswerCollator(DataCollatorForVisionLanguageModeling):
             )
         batch = super()._collate_language_modeling(examples)
         if self.assistant_only_loss:
-            batch["labels"] = self._labels(examples, batch)
+            if facts is not None and facts.answers != "told":
+                batch["labels"] = self._labels(examples, batch)
+            for labels, example in zip(batch["labels"], examples, strict=True):
+                is_learnt = learnt_tokens((labels != _IGNORED).tolist(), example["messages"])
+                labels[~labels.new_tensor(is_learnt, dtype=bool_)] = _IGNORED
         if prefix_lm:
             answered = (batch["labels"] != _IGNORED).cumsum(dim=1) > 0
             batch["token_type_ids"] = answered.to(batch["token_type_ids"].dtype)
@@ -67,12 +76,38 @@ class AnswerCollator(DataCollatorForVisionLanguageModeling):
 
 
 def answer_collator(collator: Any) -> Any:
-    """The collator to use in the place of TRL's: the same one wherever its mask is right."""
-    facts = processor_facts(getattr(collator, "processor", None))
-    told = facts is None or facts.answers == "told"
-    if told or type(collator) is not DataCollatorForVisionLanguageModeling:
+    """The collator to use in the place of TRL's own; any other one as it is."""
+    if type(collator) is not DataCollatorForVisionLanguageModeling:
         return collator
     return AnswerCollator(**vars(collator))
+
+
+def learnt_tokens(spoken: Sequence[int], messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Which of the assistant's tokens the loss is on: not those of turns with `loss: false`.
+
+    Args:
+        spoken: per token of the row, whether the assistant says it.
+        messages: the row's turns.
+
+    Raises:
+        AlignError: the template does not mark one stretch of tokens for each of the assistant's turns.
+    """
+    turns = [turn.get("loss") is not False for turn in messages if turn["role"] == "assistant"]
+    if all(turns):
+        return list(spoken)
+    starts = [n for n, said in enumerate(spoken) if said and not (n and spoken[n - 1])]
+    if len(starts) != len(turns):
+        raise AlignError(
+            f"the chat template marks {len(starts)} stretches of answers for {len(turns)} assistant turns: "
+            "where the turns with loss: false are is not known",
+            fix="leave such rows out, or train without `loss: false`",
+        )
+    number = -1
+    found = []
+    for place, said in enumerate(spoken):
+        number += bool(said) and not (place and spoken[place - 1])
+        found.append(int(bool(said) and turns[number]))
+    return found
 
 
 def _answers(ids: list[int], spoken: list[int], made: list[int]) -> int:

@@ -99,7 +99,7 @@ def shared_row_attention(
     parts = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
     for number, (q, k, v) in enumerate(parts):
         small = lengths[number] < _SMALL_GROUP
-        unread = max(0, shared_row.spans[number].prefix - 1) if reads_tail(module) else 0
+        unread = shared_row.spans[number].unread if reads_tail(module) else 0
         if unread:
             pieces.append(torch.zeros_like(q[:, :, :unread]))
         if method == "dense" or (method == "auto" and small):

@@ -17,7 +17,7 @@ taken once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from trl.data_utils import prepare_multimodal_messages
 
-from align.errors import AlignError
+from align.trainers.answer_labels import learnt_tokens
 from align.trainers.pair_collator import image_blocks
 from align.trainers.shared_row import Branch, Group, pack
 
@@ -53,7 +53,7 @@ class _Unexpanded:
 
     Attributes:
         ids: the tokens.
-        spoken: per token, whether the assistant says it.
+        spoken: per token, whether the loss is on it.
         words: where the words after the last placeholder begin; 0 without images.
     """
 
@@ -86,8 +86,8 @@ class SharedImageCollator:
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The batch; a group's prefix is what its rows begin with alike and the loss is not on.
 
-        Raises:
-            AlignError: an image that comes after an answer.
+        A row that shows an image after its first answer is a group of its own, whose prefix reaches to that
+        image, answers and all.
         """
         plain = [_normal(example) for example in examples]
         groups, batch = self._groups(plain)
@@ -138,14 +138,17 @@ class SharedImageCollator:
             return_assistant_tokens_mask=True,
         )
         found = []
-        for ids, spoken in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True):
+        masks = zip(encoded["input_ids"], encoded["assistant_masks"], examples, strict=True)
+        for ids, spoken, example in masks:
             words = max((n + 1 for n, token in enumerate(ids) if token == self._placeholder), default=0)
-            found.append(_Unexpanded(ids, spoken, words))
+            found.append(_Unexpanded(ids, learnt_tokens(spoken, example["messages"]), words))
         return found
 
     def _expand(self, first: Row, rows: Sequence[_Unexpanded]) -> list[Row] | None:
         """All rows of a group from its first; None if its words did not come out of the processor as
         they went in."""
+        if len(rows) == 1:
+            return [first]
         length = len(first.ids) - len(rows[0].ids) + rows[0].words
         head = first.ids[: max(0, length)]
         limit = self.separate.max_length
@@ -154,15 +157,23 @@ class SharedImageCollator:
         return [row.expand(head, limit) for row in rows]
 
     def _pack(self, rows: Sequence[Row], types: dict[str, list[int]]) -> Group:
-        length = prefix_length(rows)
-        if any(self._placeholder in row.ids[length:] for row in rows):
-            raise AlignError("a row shows an image after its first answer", fix="set sharing: off")
+        length = max(prefix_length(rows), self._images_end(rows[0], types))
         branches = [
             Branch(row.ids[length:], [label != IGNORED for label in row.labels[length:]]) for row in rows
         ]
         own = {name: values[:length] for name, values in types.items()}
         blocks = image_blocks(own["token_type_ids"]) if "token_type_ids" in own else None
-        return Group(rows[0].ids[:length], branches, blocks, own.get("mm_token_type_ids"))
+        scored = [label != IGNORED for label in rows[0].labels[:length]]
+        return Group(rows[0].ids[:length], branches, blocks, own.get("mm_token_type_ids"), scored)
+
+    def _images_end(self, row: Row, types: Mapping[str, Sequence[int]]) -> int:
+        """Behind the row's last image token, 0 without images.
+
+        Gemma 3's placeholder stands before its image tokens and is none itself; its token types tell.
+        """
+        ends = [n + 1 for n, token in enumerate(row.ids) if token == self._placeholder]
+        ends += [n + 1 for kinds in types.values() for n, kind in enumerate(kinds) if kind == 1]
+        return max(ends, default=0)
 
 
 def prefix_length(rows: Sequence[Row]) -> int:
@@ -189,7 +200,8 @@ def _members(examples: Sequence[dict[str, Any]], unexpanded: Sequence[_Unexpande
             if id(image) not in digests:
                 digests[id(image)] = _digest(image)
         images = tuple(digests[id(image)] for image in example["images"])
-        key = (images, tuple(tokens.ids[: tokens.words])) if images else number
+        alone = not images or any(tokens.spoken[: tokens.words])
+        key = number if alone else (images, tuple(tokens.ids[: tokens.words]))
         found.setdefault(key, []).append(number)
     return list(found.values())
 

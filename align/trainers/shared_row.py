@@ -48,21 +48,30 @@ class Group:
             directions, -1 for causal tokens; None when the model has no such blocks.
         modality: per prefix token 0 for text, 1 for image, 2 for video; for models whose positions
             depend on it, None for others. Branches are text.
+        scored: per prefix token, whether its log-probability is wanted; None wants none. Only with a single
+            branch, whose sequence the tokens belong to: a conversation that shows a picture after an answer
+            has that answer in its prefix.
     """
 
     prefix: Sequence[int]
     branches: Sequence[Branch]
     blocks: Sequence[int] | None = None
     modality: Sequence[int] | None = None
+    scored: Sequence[bool] | None = None
 
 
 @dataclass(frozen=True)
 class Span:
-    """Where a group stands in the row: `start`, then `prefix` tokens, then the branches' lengths."""
+    """Where a group stands in the row: `start`, then `prefix` tokens, then the branches' lengths.
+
+    Attributes:
+        unread: how many tokens the prefix begins with whose last hidden state predicts nothing scored.
+    """
 
     start: int
     prefix: int
     branches: tuple[int, ...]
+    unread: int
 
     @property
     def answers(self) -> int:
@@ -130,10 +139,12 @@ class SharedRow:
         return replace(self, **moved, memo={})
 
     def tail(self) -> Tensor:
-        """Columns `[n]`, ascending, of what follows the prefixes, and of each prefix's last token."""
+        """Columns `[n]`, ascending, of all but the unread tokens that the prefixes begin with."""
         if "tail" not in self.memo:
-            starts = [(max(span.start, span.start + span.prefix - 1), span.stop) for span in self.spans]
-            columns = [torch.arange(start, stop, device=self.input_ids.device) for start, stop in starts]
+            device = self.input_ids.device
+            columns = [
+                torch.arange(span.start + span.unread, span.stop, device=device) for span in self.spans
+            ]
             self.memo["tail"] = torch.cat(columns)
         return self.memo["tail"]
 
@@ -195,7 +206,7 @@ def pack(
 
     Raises:
         ValueError: no group, a group without branches or without tokens, `scored`, `blocks` or
-            `modality` of another length than the tokens they speak of.
+            `modality` of another length than the tokens they speak of, a scored prefix of several branches.
     """
     if not groups:
         raise ValueError("a row needs at least one group")
@@ -251,13 +262,30 @@ class _Columns:
         for per_token in (group.blocks, group.modality):
             if per_token is not None and len(per_token) != prefix:
                 raise ValueError(f"{len(per_token)} block or modality numbers for {prefix} prefix tokens")
+        unread = self._score_prefix(group, start)
         self._write(group.prefix, range(prefix), 0, self._blocks(group), group.modality or [0] * prefix)
         for number, branch in enumerate(group.branches, start=1):
             self._add_branch(branch, number, prefix, start)
-        span = Span(start, prefix, tuple(len(branch.ids) for branch in group.branches))
+        span = Span(start, prefix, tuple(len(branch.ids) for branch in group.branches), unread)
         if span.length == 0:
             raise ValueError("a group without tokens")
         return span
+
+    def _score_prefix(self, group: Group, start: int) -> int:
+        """Note the prefix's scored tokens; the number of tokens before the first that is read."""
+        prefix = len(group.prefix)
+        scored = group.scored or [False] * prefix
+        if len(scored) != prefix:
+            raise ValueError(f"{len(scored)} scored flags for {prefix} prefix tokens")
+        places = [place for place in range(1, prefix) if scored[place]]
+        if places and len(group.branches) > 1:
+            raise ValueError("a prefix of several branches is not scored: whose loss would it be")
+        for place in places:
+            self.predictors.append(start + place - 1)
+            self.targets.append(group.prefix[place])
+            self.sequence.append(self.num_sequences)
+            self.place.append(place)
+        return min([max(0, prefix - 1), *(place - 1 for place in places)])
 
     def _add_branch(self, branch: Branch, number: int, prefix: int, start: int) -> None:
         length = len(branch.ids)

@@ -10,10 +10,10 @@ import pytest
 
 from align.errors import AlignError
 from align.inputs.budget import TokenBudget
-from align.inputs.chat import render
+from align.inputs.chat import keeps_places, render
 from align.inputs.image_tokens import Expansion, ImageTokens
 from align.models.loading import ModelSection, load_processor
-from align.rows.schema import Message
+from align.rows.messages import ImagePart, Message, TextPart
 from tests.twins import IMAGE_TWINS, Twins
 
 NUM_SIZES = 500
@@ -67,6 +67,28 @@ def test_two_images_and_a_completion(twins: Twins, name: str) -> None:
     counted = TokenBudget(processor).lengths([([text, "And more."], pair) for pair in pairs])
     extra = len(processor.tokenizer("And more.", add_special_tokens=False)["input_ids"])
     assert counted == [processed_length(processor, text, list(pair)) + extra for pair in pairs]
+
+
+@pytest.mark.parametrize("name", [name for name in IMAGE_TWINS if name not in ("blip-2", "paligemma")])
+def test_pictures_inside_the_text_and_in_a_later_turn(twins: Twins, name: str) -> None:
+    """BLIP-2 and PaliGemma take one turn with the pictures before it."""
+    processor = load(twins(name))
+    messages = [
+        Message(
+            role="user", content=[TextPart(text="A: "), ImagePart(), TextPart(text="\nB: "), ImagePart()]
+        ),
+        Message(role="assistant", content="A cat."),
+        Message(role="user", content=[TextPart(text="And "), ImagePart(), TextPart(text=", what is it?")]),
+        Message(role="assistant", content="A dog."),
+    ]
+    text = render(processor, messages, 3, add_generation_prompt=False)
+    sizes = random_sizes(3)
+    assert TokenBudget(processor).lengths([([text], sizes)]) == [processed_length(processor, text, sizes)]
+
+
+def test_which_templates_keep_a_picture_inside_its_text(twins: Twins) -> None:
+    kept = {name for name in IMAGE_TWINS if keeps_places(load(twins(name)))}
+    assert set(IMAGE_TWINS) - kept == {"blip-2"}
 
 
 def test_runs_are_written_once(twins: Twins) -> None:

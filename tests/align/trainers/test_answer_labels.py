@@ -13,7 +13,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from align.errors import AlignError
 from align.models.loading import ModelSection, load_model, load_processor
-from align.trainers.answer_labels import AnswerCollator, answer_collator
+from align.trainers.answer_labels import AnswerCollator, answer_collator, learnt_tokens
 from tests.twins import Twins
 
 IMAGE = Image.new("RGB", (60, 44), (200, 30, 90))
@@ -46,9 +46,28 @@ def test_the_loss_is_on_the_answers(twins: Twins, name: str) -> None:
         assert said.replace(" ", "") == wanted.replace(" ", "")
 
 
-def test_other_families_keep_trls_collator(twins: Twins) -> None:
-    processor = load_processor(section(twins("idefics3")))
-    assert type(collator(processor)) is DataCollatorForVisionLanguageModeling
+@pytest.mark.parametrize("name", ["llava", "idefics3", "idefics2", "qwen2_5_vl"])
+def test_a_turn_with_loss_false_is_read_and_not_learnt(twins: Twins, name: str) -> None:
+    processor = load_processor(section(twins(name)))
+    messages: list[dict[str, Any]] = turns("A cat.", "Two birds sit on a tree.", "No.")
+    rows = [{"messages": turns, "images": [IMAGE]} for turns in (messages, [dict(turn) for turn in messages])]
+    rows[1]["messages"][3]["loss"] = False
+    whole, partial = collator(processor)(rows)["labels"]
+    tokenizer: Any = getattr(processor, "tokenizer")  # noqa: B009
+    said = [tokenizer.decode(labels[labels != -100]).replace(" ", "") for labels in (whole, partial)]
+    end = tokenizer.eos_token
+    assert "Twobirds" in said[0] and said[1].replace(end, "").rstrip() == said[0].replace(
+        "Twobirdssitonatree.", ""
+    ).replace(end, "")
+    kept = partial != -100
+    assert whole[kept].equal(partial[kept]) and int(kept.sum()) < int((whole != -100).sum())
+
+
+def test_a_template_that_does_not_tell_turns_apart_is_refused() -> None:
+    messages = [*turns("A cat.", "No.")[:3], {"role": "assistant", "content": "No.", "loss": False}]
+    with pytest.raises(AlignError, match="1 stretches of answers for 2 assistant turns"):
+        learnt_tokens([0, 1, 1, 1], messages)
+    assert learnt_tokens([0, 1, 1, 0, 1], messages) == [0, 1, 1, 0, 0]
 
 
 def test_a_row_that_was_cut_is_refused(twins: Twins) -> None:

@@ -128,3 +128,15 @@ def _separately(q: Tensor, k: Tensor, v: Tensor, row: SharedRow, window: int | N
                 1, torch.tensor(kept, dtype=torch.long), attended[:, -len(kept) or len(columns) :]
             )
     return out
+
+
+def test_a_scored_prefix_belongs_to_its_only_branch() -> None:
+    """a b [c] d | e [f] with c and f scored: c is predicted by b, f by e; only `a` is read by nobody."""
+    row = pack([Group([1, 2, 3, 4], [Branch([5, 6], [False, True])], scored=[False, False, True, False])])
+    assert row.predictors.tolist() == [1, 4]
+    assert row.targets.tolist() == [3, 6]
+    assert row.place.tolist() == [2, 5]
+    assert row.sequence.tolist() == [0, 0]
+    assert row.tail().tolist() == [1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="several branches"):
+        pack([Group([1, 2], [Branch([3]), Branch([4])], scored=[False, True])])
