@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from align.config.model_ref import PIXELS
 from align.config.recipe import StageRecipe, Strict
 from align.digest import MANIFEST
 from align.errors import AlignError
@@ -166,13 +167,15 @@ def _probes(verify: VerifySection, processor: Any) -> list[checks.Probe]:
 
 
 def _model_section(recipe: Recipe) -> ModelSection:
-    """The base, unquantised, in float32; the chat template that the adapter was trained with."""
+    """The base, unquantised, in float32; chat template and pixel budget are those of the training."""
     if recipe.model.quantization != "none":
         raise AlignError(
             "model.quantization must be none: a merge goes into 16-bit weights, never into a 4-bit copy; "
             "merge_into says which"
         )
-    section = recipe.model.model_copy(update={"dtype": "float32"})
+    trained_on = read_adapter(recipe.adapter).base
+    pixels = {} if recipe.model.has_pixel_budget else {name: trained_on.get(name) for name in PIXELS}
+    section = recipe.model.model_copy(update={"dtype": "float32", **pixels})
     trained_with = recipe.adapter / CHAT_TEMPLATE
     if section.chat_template is None and trained_with.is_file():
         section = section.model_copy(update={"chat_template": trained_with})

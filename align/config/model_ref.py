@@ -25,7 +25,12 @@ from align.config.recipe import Strict
 from align.digest import MANIFEST, digest_file, digest_json
 from align.errors import AlignError
 
+PIXELS = ("min_pixels", "max_pixels")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+def _is_none(value: Any) -> bool:
+    return value is None
 
 
 class ModelRef(Strict):
@@ -33,6 +38,19 @@ class ModelRef(Strict):
 
     path: str = Field(description="checkpoint folder, or the model's id on the hub (org/name)")
     revision: str | None = Field(default=None, description="hub revision (commit or tag); None is the newest")
+    min_pixels: int | None = Field(
+        default=None,
+        gt=0,
+        exclude_if=_is_none,
+        description="fewest pixels of a resized image; null: as the processor's files say",
+    )
+    max_pixels: int | None = Field(
+        default=None,
+        gt=0,
+        exclude_if=_is_none,
+        description="most pixels of a resized image, which limits its tokens; null: as the processor's files "
+        "say, among them those of a checkpoint merged from such a training",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -48,7 +66,8 @@ class ModelRef(Strict):
     @model_serializer(mode="wrap")
     def _as_written(self, fields: SerializerFunctionWrapHandler) -> Any:
         """As short as recipes write it: the digest of a recipe with a path alone stays what it was."""
-        return self.path if type(self) is ModelRef and self.revision is None else fields(self)
+        alone = self.revision is None and not self.has_pixel_budget
+        return self.path if type(self) is ModelRef and alone else fields(self)
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -74,6 +93,11 @@ class ModelRef(Strict):
         """
         path = Path(self.path)
         return not _HUB_ID.fullmatch(self.path) or path.exists() or path.parent.is_dir()
+
+    @property
+    def has_pixel_budget(self) -> bool:
+        """Whether images are resized otherwise than the checkpoint's files say."""
+        return self.min_pixels is not None or self.max_pixels is not None
 
     @property
     def name(self) -> str:
@@ -115,6 +139,15 @@ class ModelRef(Strict):
         files = sorted(file for file in path.rglob("*") if file.is_file())
         names = {file: file.relative_to(path).as_posix() for file in files}
         return digest_json({name: known.get(name) or digest_file(file) for file, name in names.items()})
+
+    def answering_digest(self) -> str:
+        """Of what answers: the weights' `digest`, and the pixel budget where there is one.
+
+        Raises:
+            AlignError: as `digest`.
+        """
+        found = self.digest()
+        return digest_json([found, self.min_pixels, self.max_pixels]) if self.has_pixel_budget else found
 
     def config(self) -> dict[str, Any] | None:
         """A checkpoint folder's `config.json`; None for a hub id."""

@@ -5,6 +5,7 @@ families/              the records, one file a family
 image_rules.py         what an image's size becomes in text: a family's rule and its shared arithmetic
 lora_places.py         where LoRA goes, by component
 proposal.py            an unknown `model_type` read by structure; shown, never used unconfirmed
+pixel_budget.py       a recipe's pixel budget in a processor's own terms
 loading.py             a base with its processor, quantised or not, every weight frozen
 image_words.py         what a tokenizer turns into visual input, from its files alone
 weightless.py          a model of shapes without weights

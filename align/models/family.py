@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from align.models.image_rules import ImageRule
+from align.models.pixel_budget import PixelRule
 
 Component = Literal["vision", "connector", "language", "cross_attention"]
 
@@ -63,6 +64,8 @@ class Processor:
             since it does not tell where images grew.
         prompt: whether the model reads its prompt in one direction or in both.
         mend: makes a loaded processor do what training asks of it; None where it does.
+        pixels: what a recipe's pixel budget is in this processor; None where its images have one size, or
+            sizes that stand in the model's config too.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Processor:
     answers: Literal["told", "from the end"]
     prompt: Literal["one direction", "both directions"]
     mend: Callable[[Any], Any] | None
+    pixels: PixelRule | None
 
 
 @dataclass(frozen=True, kw_only=True)

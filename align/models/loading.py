@@ -13,6 +13,7 @@ from align.config.recipe import Strict
 from align.errors import AlignError
 from align.models.families import FAMILIES, confirm, modules_of, processor_facts, reads_images
 from align.models.family import Modules
+from align.models.pixel_budget import apply
 from align.models.proposal import checked_modules
 from align.progress import say
 
@@ -102,6 +103,8 @@ def load_processor(section: ModelSection) -> ProcessorMixin | PreTrainedTokenize
     facts = processor_facts(processor)
     if facts is not None and facts.mend is not None:
         processor = facts.mend(processor)
+    if section.has_pixel_budget:
+        apply(getattr(processor, "image_processor", None), pixel_settings(section, processor))
     if section.chat_template is not None:
         processor.chat_template = _read_template(section.chat_template)
     if not processor.chat_template:  # BLIP-2's constructor drops it; its tokenizer has it
@@ -110,6 +113,25 @@ def load_processor(section: ModelSection) -> ProcessorMixin | PreTrainedTokenize
         fix = "set `chat_template`, beside the model's path, to a Jinja file"
         raise AlignError("the checkpoint has no chat template", where=section.path, fix=fix)
     return processor
+
+
+def pixel_settings(model: ModelRef, processor: Any) -> dict[str, Any]:
+    """The processor's own settings for the recipe's pixel budget.
+
+    Raises:
+        AlignError: a processor that has none, or a budget that it cannot keep.
+    """
+    facts = processor_facts(processor)
+    if facts is None or facts.pixels is None:
+        raise AlignError(
+            f"{type(processor).__name__} has no pixel budget: the size of its images is fixed with the model",
+            where="model.min_pixels, model.max_pixels",
+            fix="leave them out; `align preflight` scales pictures of rows that are too long",
+        )
+    try:
+        return facts.pixels(processor.image_processor, model.min_pixels, model.max_pixels)
+    except ValueError as error:
+        raise AlignError(str(error), where="model.min_pixels, model.max_pixels") from error
 
 
 def is_vision_language(section: ModelSection) -> bool:

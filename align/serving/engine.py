@@ -102,7 +102,7 @@ def offline_engine(checkpoint: ModelRef | str | Path, settings: ServeSettings) -
     """
     require_vllm()
     model = ModelRef.of(checkpoint)
-    digest = model.digest()
+    digest = model.answering_digest()
     os.environ.update(vllm_environment(model))
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

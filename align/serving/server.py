@@ -12,6 +12,7 @@ server when they are asked for; `align.serving.adapters` refuses what vLLM would
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import re
 import signal
@@ -177,7 +178,7 @@ def serve(
             serves another folder; an adapter that vLLM would not serve whole.
     """
     model = ModelRef.of(checkpoint)
-    digest = model.digest()
+    digest = model.answering_digest()
     if settings.adapters:
         check_all(model, settings.adapters)
     with _base_server(model, settings, log_dir, digest) as server:
@@ -242,13 +243,15 @@ def _attach(model: ModelRef, endpoint: str, digest: str) -> Server:
     root = Path(str(told))
     # A server may tell nothing of its weights, or have been started by align on these very ones.
     tells = told and name != _served_name(root, digest) and root.is_dir()
-    if tells and (name.startswith(_served_name(root, "")) or ModelRef.of(root).digest() != digest):
+    if tells and (name.startswith(_served_name(root, "")) or ModelRef.of(root).digest() != model.digest()):
         raise AlignError(
             f"the server at {url} serves other weights ({name} from {root}) than {model.name} has now",
             where="serve.endpoint",
             fix="name the server of this checkpoint, or set serve.endpoint=null",
         )
     say(f"  using the server at {url} (model {name})")
+    if model.has_pixel_budget and name != _served_name(root, digest):
+        say("  images are resized as that server was started to, whatever the recipe's pixel budget")
     is_vllm = card.get("owned_by") == "vllm"
     return Server(url=url, model=name, digest=digest, is_vllm=is_vllm, image_words=image_words(model))
 
@@ -310,6 +313,8 @@ def engine_args(model: ModelRef, settings: ServeSettings) -> list[str]:
     args = ["--model", model.path, "--dtype", dtype]
     if model.revision:
         args += ["--revision", model.revision]  # vLLM takes the tokenizer's from it
+    if model.has_pixel_budget:
+        args += ["--mm-processor-kwargs", _pixel_budget(model, settings)]
     args += ["--generation-config", "vllm", "--max-num-seqs", str(settings.max_num_seqs)]
     args += ["--tensor-parallel-size", str(settings.tensor_parallel_size)]
     sees = reads_images(model.config() or {"vision_config": "a hub id: not known here"})
@@ -335,6 +340,17 @@ def engine_args(model: ModelRef, settings: ServeSettings) -> list[str]:
     else:
         args += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
     return args + lora_args(settings.adapters, settings.max_loras) + settings.extra_args
+
+
+def _pixel_budget(model: ModelRef, settings: ServeSettings) -> str:
+    """The budget as vLLM hands it to the model's processor, JSON."""
+    from transformers import AutoProcessor
+
+    from align.models.loading import pixel_settings
+
+    trust = settings.trust_remote_code
+    processor = AutoProcessor.from_pretrained(model.path, revision=model.revision, trust_remote_code=trust)
+    return json.dumps(pixel_settings(model, processor))
 
 
 def _free_port(host: str, port: int) -> int:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from align.config.model_ref import ModelRef
+from align.config.model_ref import PIXELS, ModelRef
 from align.digest import MANIFEST
 from align.merging.merge_checks import check_keys
 from align.models.adapter_folder import ADAPTER, BASE_RECORD
@@ -58,7 +58,8 @@ def save_adapter(trainer: Any, model: ModelRef, folder: RunFolder, **options: An
     wrapped.save_pretrained(str(out), safe_serialization=True, **options)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     base = json.loads((folder.work / MANIFEST).read_text())["inputs"]["model"]
-    record = {"path": model.path, "digest": base["digest"], "quantization": "none"}
+    record: dict[str, Any] = {"path": model.path, "digest": base["digest"], "quantization": "none"}
+    record |= {name: value for name in PIXELS if (value := getattr(model, name)) is not None}
     if isinstance(model, ModelSection):
         record["quantization"] = model.quantization
     (out / BASE_RECORD).write_text(json.dumps(record, indent=1) + "\n")

@@ -28,7 +28,8 @@ def main(words: Sequence[str]) -> int:
     given = _parse(words)
     from align.models.loading import ModelSection, load_processor
 
-    processor = load_processor(ModelSection(path=given.model))
+    budget = {"min_pixels": given.image_min_pixels, "max_pixels": given.image_max_pixels}
+    processor = load_processor(ModelSection(path=given.model, **budget))
     request = Request(
         data=given.data,
         image_root=given.image_root or given.data.parent,
@@ -42,6 +43,7 @@ def main(words: Sequence[str]) -> int:
     )
     outcome = preflight(request, processor, Path(given.model))
     report = {"data": str(given.data), "model": given.model, "max_length": given.max_length}
+    report |= {f"image_{name}": value for name, value in budget.items() if value is not None}
     path = given.data.with_name(given.data.name + ".preflight.json")
     path.write_text(json.dumps(report | outcome.to_json(), indent=1) + "\n", encoding="utf-8")
     _show(outcome)
@@ -97,6 +99,13 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--max_pixels", type=int, default=50_000_000, metavar="N", help="larger pictures are bad rows"
     )
+    for bound, which in (("min", "fewest"), ("max", "most")):
+        parser.add_argument(
+            f"--image_{bound}_pixels",
+            type=int,
+            metavar="N",
+            help=f"the training's model.{bound}_pixels: {which} pixels of a resized image",
+        )
     parser.add_argument(
         "--engine",
         choices=get_args(EngineName),

@@ -56,6 +56,7 @@ FAMILIES = (
             answers="told",
             prompt="one direction",
             mend=None,
+            pixels=None,
         ),
         sharing=Sharing(images="not compared", decoders=()),
         serving=Serving(template="the checkpoint's", lora="language model"),

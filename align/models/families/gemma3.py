@@ -36,6 +36,7 @@ FAMILIES = (
             answers="told",
             prompt="one direction",
             mend=None,
+            pixels=None,
         ),
         sharing=Sharing(images="equal", decoders=("gemma3_text",)),
         serving=Serving(template="the checkpoint's", lora="language model"),

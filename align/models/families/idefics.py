@@ -7,6 +7,7 @@ from typing import Any
 
 from align.models.family import Family, Modules, Processor, Serving, Sharing
 from align.models.image_rules import Expansion, Size, collapsed
+from align.models.pixel_budget import longest_edge_of_tiles
 
 _MODULES = Modules(
     vision="model.vision_model.encoder",
@@ -56,6 +57,7 @@ def _idefics3_like(model_type: str, processor: str) -> Family:
             answers="told",
             prompt="one direction",
             mend=None,
+            pixels=longest_edge_of_tiles,
         ),
         sharing=_EQUAL,
         serving=Serving(template="the checkpoint's", lora="language model"),
@@ -77,6 +79,7 @@ FAMILIES = (
             answers="from the end",
             prompt="one direction",
             mend=None,
+            pixels=None,
         ),
         sharing=_EQUAL,
         serving=Serving(template="the checkpoint's", lora="none"),  # vLLM has no Idefics2

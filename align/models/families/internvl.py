@@ -6,6 +6,7 @@ from typing import Any
 
 from align.models.family import Family, Modules, Processor, Serving, Sharing, square
 from align.models.image_rules import Expansion, Size
+from align.models.pixel_budget import whole_tiles
 
 
 def _image(processor: Any, size: Size, alone: bool) -> Expansion:
@@ -37,6 +38,7 @@ FAMILIES = (
             answers="told",
             prompt="one direction",
             mend=None,
+            pixels=whole_tiles,
         ),
         sharing=Sharing(images="equal", decoders=()),
         serving=Serving(template="the checkpoint's", lora="language model"),

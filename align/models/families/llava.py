@@ -38,6 +38,7 @@ def _processor(name: str, image: ImageRule) -> Processor:
         answers="told",
         prompt="one direction",
         mend=None,
+        pixels=None,
     )
 
 

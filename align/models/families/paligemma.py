@@ -40,6 +40,7 @@ FAMILIES = (
             answers="from the end",
             prompt="both directions",
             mend=_mend,
+            pixels=None,
         ),
         sharing=Sharing(images="not compared", decoders=()),
         serving=Serving(template="without image tokens", lora="language model"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from align.models.family import Family, Modules, Processor, Serving, Sharing
 from align.models.image_rules import counted
+from align.models.pixel_budget import patch_squares
 
 
 def _modules(*connector: str) -> Modules:
@@ -30,6 +31,7 @@ def _family(model_type: str, modules: Modules, processor: str) -> Family:
             answers="told",
             prompt="one direction",
             mend=None,
+            pixels=patch_squares,
         ),
         sharing=Sharing(images="equal", decoders=(f"{model_type}_text",)),
         serving=Serving(template="the checkpoint's", lora="language model"),

@@ -11,14 +11,23 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from PIL import Image
 
 from align.config.model_ref import ModelRef
 from align.digest import digest_file
 from align.errors import AlignError
+from align.inputs.budget import TokenBudget
+from align.inputs.chat import render
+from align.inputs.images import open_image
+from align.models.loading import ModelSection, load_model, load_processor
+from align.rows.messages import ImagePart, Message, TextPart
+from align.serving.client import ChatRequest, Failure, Reply, Sampling, ask
 from align.serving.server import ServeSettings, serve, server_args, telling_line
+from tests.twins import Twins
 from tests.vllm_fixtures import ServedBase
 
 _SERVER = """
@@ -187,3 +196,32 @@ def test_a_start_that_fails_tells_why_and_leaves_nothing_running(checkpoint: Pat
     assert Path(caught.value.where).is_file()
     commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
     assert not [command for command in commands if str(checkpoint) in command]
+
+
+@pytest.mark.vllm
+def test_images_and_their_budget_are_those_of_training(twins: Twins, tmp_path: Path) -> None:
+    """Pictures inside the text, under `max_pixels`: the tokens counted, and transformers' greedy answer."""
+    pictures = []
+    for number, size in enumerate(((400, 90), (80, 400))):
+        path = tmp_path / f"{number}.png"
+        Image.effect_noise(size, 60).convert("RGB").save(path)
+        pictures.append(path)
+    parts = [TextPart(text="A: "), ImagePart(), TextPart(text="\nB: "), ImagePart(), TextPart(text=" Which?")]
+    messages = [Message(role="user", content=parts)]
+    section = ModelSection(path=str(twins("qwen2_5_vl")), max_pixels=2048, dtype="float32")
+    processor: Any = load_processor(section)
+    model: Any = load_model(section)
+    text = render(processor, messages, 2, add_generation_prompt=True)
+    opened = [open_image(path) for path in pictures]
+    inputs = processor(text=[text], images=[opened], add_special_tokens=False, return_tensors="pt")
+    begin = inputs["input_ids"].shape[1]
+    assert TokenBudget(processor).lengths([([text], [(90, 400), (400, 80)])]) == [begin]
+    wanted = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, begin:].tolist()
+    found: list[Reply | Failure] = []
+    request = ChatRequest(messages, pictures, Sampling(max_tokens=8, temperature=0))
+    settings = ServeSettings(max_images=2, max_model_len=512, max_num_seqs=2)
+    with serve(section, settings, tmp_path / "logs") as server:
+        ask(server, [("", request)], lambda _, reply: found.append(reply))
+    assert isinstance(found[0], Reply)
+    assert found[0].prompt_tokens == begin
+    assert found[0].choices[0].token_ids == wanted
