@@ -1,23 +1,28 @@
-"""Import a published dataset as rows: `align import FORMAT SRC OUT`.
+"""Import a published dataset as rows: `align import FORMAT SRC OUT`, or `align import auto SRC OUT`.
 
-SRC is a file, a folder of files, or a hub id (streamed). OUT is .jsonl or .parquet: instruction rows or
-preference pairs, whose image paths are relative to the image root. Rows that cannot be used go to
-OUT.quarantine.jsonl with their reason.
+SRC is a file (JSON, JSON lines, Parquet, CSV, a WebDataset tar), a folder of them, or a hub id (streamed). OUT is
+.jsonl or .parquet: instruction rows or preference pairs, whose image paths are relative to the image root. Rows
+that cannot be used go to OUT.quarantine.jsonl with their reason; what was moved, left out or understood in a way
+worth saying stands in the table. `auto` tells the format from the first rows, and says what it took them for.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.errors import RecipeError
+from align.errors import AlignError, RecipeError
 from align.progress import say
-from data_tools.importers.convert import Job, import_rows
-from data_tools.importers.formats import FORMATS, format_of
-from data_tools.importers.pictures import Pictures
+from data_tools.importers.convert import NOTHING_USABLE, Imported, Job, import_rows
+from data_tools.importers.formats import FORMATS
+from data_tools.importers.pictures import NOT_FOUND, Pictures
 from data_tools.importers.published import Format, Options
+from data_tools.importers.recognise import format_named, recognise
+
+_NEARLY_ALL = 0.9
 
 
 def main(words: Sequence[str]) -> int:
@@ -27,18 +32,48 @@ def main(words: Sequence[str]) -> int:
         AlignError: an unknown format, a source that cannot be read, or no row that can be used.
     """
     given = _parse(words)
-    chosen = format_of(given.format)
+    chosen, recognised = format_named(given.format, given.source, given.split)
     root = given.image_root or _default_root(chosen, given.source, given.out)
     pictures = Pictures(root, given.strip, given.prefix, given.max_pixels)
-    options = Options(given.max_pairs, given.annotations)
+    options = Options(given.max_pairs, given.annotations, given.entry)
     job = Job(chosen, given.source, given.out, pictures, options, given.limit, given.split)
+    if recognised:
+        say(f"took {given.source} for {chosen.name}: {chosen.what}")
     say(f"importing {given.source} as {chosen.name}; image root {root}")
-    imported = import_rows(job)
-    imported.tally.show()
+    imported = _import(job, recognised)
+    imported.show()
     say(f"  {imported.num_rows} rows in {given.out}")
     if imported.tally.dropped:
         say(f"  the dropped ones with their reasons: {job.quarantine_path}")
-    return 0
+    return _checked(imported, root)
+
+
+def _import(job: Job, recognised: bool) -> Imported:
+    """Import, and where no row could be used, tell the format that the rows look like."""
+    try:
+        return import_rows(job)
+    except AlignError as error:
+        if recognised or not error.what.startswith(NOTHING_USABLE):
+            raise
+        try:
+            likely = recognise(job.source, job.split).name
+        except AlignError:
+            raise error from None
+        if likely == job.format.name:
+            raise
+        fix = f"the rows look like {likely}: `align import {likely} ...`; {error.fix}"
+        raise AlignError(error.what, where=error.where, fix=fix) from error
+
+
+def _checked(imported: Imported, root: Path) -> int:
+    """1 where nearly no picture was found: the image root is wrong, whatever else was kept."""
+    missing = sum(count for reason, count in imported.tally.dropped.items() if reason in NOT_FOUND)
+    if missing < 1 or missing < _NEARLY_ALL * (missing + imported.num_with_images):
+        return 0
+    whole = missing + imported.num_with_images
+    what = f"{missing} of {whole} rows with pictures have none of theirs below {root}"
+    print(f"error: {what}\n  fix:   --image_root DIR, --strip TEXT or --prefix TEXT", file=sys.stderr)
+    return 1
 
 
 def _default_root(chosen: Format, source: str, out: Path) -> Path:
@@ -56,7 +91,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         epilog=_formats(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("format", metavar="FORMAT", help="one of those below")
+    parser.add_argument("format", metavar="FORMAT", help="one of those below, or auto")
     parser.add_argument("source", metavar="SRC", help="a file, a folder of files, or a hub id")
     parser.add_argument("out", metavar="OUT", type=Path, help="rows.jsonl or rows.parquet")
     parser.add_argument(
@@ -73,6 +108,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--max_pairs", type=_positive, default=1, metavar="N", help="most pairs a published row (default 1)"
     )
+    parser.add_argument("--entry", default="", metavar="NAME", help="a data set of a file that lists several")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="VQAv2's annotations file")
     parser.add_argument(
         "--max_pixels", type=_positive, default=50_000_000, metavar="N", help="larger pictures are refused"

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from align.errors import AlignError
-from align.progress import Bar
+from align.progress import Bar, say
 from align.rows.quarantine import Quarantine
 from align.rows.tally import Tally
 from align.rows.writing import RowWriter
+from data_tools.importers.meaning import lone_surrogate
 from data_tools.importers.pictures import Pictures
-from data_tools.importers.published import Format, Options, Published, Row
-from data_tools.importers.sources import Item, open_source
+from data_tools.importers.published import Fields, Format, Options, Published, Row
+from data_tools.importers.items import Item
+from data_tools.importers.sources import open_source
 from data_tools.importers.unusable import Unusable
+
+
+NOTHING_USABLE = "no row could be used"
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,31 @@ class Job:
 
 @dataclass(frozen=True)
 class Imported:
-    """What came of it: `tally` counts published rows, `num_rows` the rows written."""
+    """What came of it.
+
+    Attributes:
+        tally: counts published rows.
+        num_rows: rows written.
+        kind: their class.
+        notes: what was understood in a way worth saying, moved or left out in rows that were kept -> how many.
+        num_with_images: published rows that were kept with pictures.
+        examples: reason or note -> place and content of the first row of it.
+    """
 
     tally: Tally
     num_rows: int
+    kind: type[Row]
+    notes: Counter[str]
+    num_with_images: int
+    examples: dict[str, str]
+
+    def show(self) -> None:
+        """Print what was kept, dropped, moved and left out, each with an example."""
+        self.tally.show()
+        for note, count in sorted(self.notes.items(), key=lambda item: (-item[1], item[0])):
+            say(f"    in {count:>6} kept rows: {note}")
+        for reason, example in self.examples.items():
+            say(f"    e.g. {reason}: {example}")
 
 
 def import_rows(job: Job) -> Imported:
@@ -61,13 +89,16 @@ def import_rows(job: Job) -> Imported:
     source = open_source(job.source, job.format.layout, job.split)
     items = job.format.join(Path(job.source), job.options) if job.format.join else source.items()
     total, unit = (0, "rows") if job.format.join else (source.total, source.unit)
+    notes: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    num_with_images = 0
     with ExitStack() as stack:
         quarantine = stack.enter_context(Quarantine(job.quarantine_path, "published rows"))
         bar = stack.enter_context(Bar("importing", total, unit))
         out: RowWriter | None = None
         for number, item in enumerate(islice(items, job.limit)):
             try:
-                rows = convert(job, number, item)
+                rows, said = convert(job, number, item)
                 kind = type(rows[0])
                 out = out or stack.enter_context(RowWriter(kind, job.out))
                 if out.cls is not kind:
@@ -75,30 +106,54 @@ def import_rows(job: Job) -> Imported:
             except Unusable as fault:
                 raw = None if isinstance(item.value, AlignError) else item.value
                 quarantine.add(item.where, fault.reason, fault.detail, raw)
+                examples.setdefault(fault.reason, f"{item.where}: {_short(fault.detail, item.value)}")
             else:
                 quarantine.tally.keep()
+                num_with_images += bool(rows[0].images)
+                for note in dict.fromkeys(said):
+                    notes[note] += 1
+                    examples.setdefault(note, item.where)
                 for row in rows:
                     out.write(row)
             bar.step(max(number + 1 if unit == "rows" else item.done, bar.done) - bar.done)
         if out is None:
             quarantine.tally.show()
+            for reason, example in examples.items():
+                say(f"    e.g. {reason}: {example}")
             reasons = f"see {job.quarantine_path}" if quarantine.tally.dropped else "the source holds no rows"
-            raise AlignError("no row could be used", where=job.source, fix=reasons)
-    return Imported(quarantine.tally, out.count)
+            raise AlignError(NOTHING_USABLE, where=job.source, fix=reasons)
+    return Imported(quarantine.tally, out.count, out.cls, notes, num_with_images, examples)
 
 
-def convert(job: Job, number: int, item: Item) -> list[Row]:
-    """The rows of one published row, never none.
+def convert(job: Job, number: int, item: Item) -> tuple[list[Row], list[str]]:
+    """The rows of one published row, never none, and what is to be said of them.
 
     Raises:
         Unusable: it has to be quarantined.
     """
     if isinstance(item.value, AlignError):
-        raise Unusable("not JSON", item.value.what)
+        raise Unusable(item.value.what.split(":")[0], item.value.what)
     if not isinstance(item.value, dict):
         raise Unusable("the row is no object", type(item.value).__name__)
+    if lone_surrogate(item.value):
+        raise Unusable("half a character in a text", "a lone surrogate, which no UTF-8 file can hold")
     name = f"{job.format.name}-{number}"
-    rows = job.format.convert(Published(item.value, name, job.format.name, job.pictures, job.options))
+    published = Published(Fields(item.value), name, job.format.name, job.pictures, job.options)
+    try:
+        rows = job.format.convert(published)
+    except RecursionError as error:
+        raise Unusable("the row is nested too deeply") from error
     if not rows:
         raise Unusable("nothing to make a row of")
-    return rows
+    published.account(bool(rows[0].images))
+    return rows, published.notes
+
+
+def _short(detail: str, value: object) -> str:
+    """A fault's detail and the beginning of its row."""
+    try:
+        shown = "" if isinstance(value, AlignError) else json.dumps(value, default=lambda one: f"<{type(one).__name__}>")
+    except (ValueError, RecursionError):
+        shown = ""
+    whole = f"{detail}; {shown}" if detail and shown else detail or shown
+    return whole if len(whole) <= 160 else whole[:160] + "..."

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError
 from align.rows.schema import Message, PreferenceRow, SFTRow, check_row
+from data_tools.importers.meaning import REASONING_KEYS, SYSTEM_KEYS, foreign_marker, present, refusal
 from data_tools.importers.pictures import Pictures
-from data_tools.importers.sources import Item, Layout
+from data_tools.importers.items import Item
+from data_tools.importers.sources import Layout
 from data_tools.importers.turns import answer_turn, text_of
 from data_tools.importers.unusable import Unusable
 
 Row = SFTRow | PreferenceRow
+_IDS = ("id", "idx", "question_id")
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,16 @@ class Options:
     Attributes:
         max_pairs: most pairs from one published row, where it has several answers.
         annotations: the second file of formats that have two.
+        entry: which data set of a file that lists several.
     """
 
     max_pairs: int = 1
     annotations: Path | None = None
+    entry: str = ""
+
+
+def _always(row: dict[str, Any]) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,8 @@ class Format:
         layout: how a JSON file of it is laid out.
         embeds: it holds its pictures as bytes.
         join: reads a source of several files in place of `Source.items`.
+        needs: keys that every row of it has, `a|b` for either; empty for one that is not told by its rows.
+        tells: whether a row with these keys is of this format.
     """
 
     name: str
@@ -52,6 +63,33 @@ class Format:
     layout: Layout = "rows"
     embeds: bool = False
     join: Callable[[Path, Options], Iterator[Item]] | None = None
+    needs: tuple[str, ...] = ()
+    tells: Callable[[dict[str, Any]], bool] = _always
+
+
+class Fields(dict[str, Any]):
+    """A published row's fields, which remember which of them were read."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        super().__init__(fields)
+        self.read: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A field, remembered as read."""
+        self.read.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+    def unread(self) -> dict[str, Any]:
+        """Fields that say something and were not read."""
+        return {key: value for key, value in super().items() if key not in self.read and _says(value)}
+
+
+def _says(value: Any) -> bool:
+    return value is False or present(value)
 
 
 @dataclass(frozen=True)
@@ -61,13 +99,46 @@ class Published:
     Attributes:
         fields: what it holds.
         name: `<format>-<place in the source>`, unique whatever ids the publisher gave.
+        notes: what was understood, moved or left out that the user should hear of.
     """
 
-    fields: dict[str, Any]
+    fields: Fields
     name: str
     source: str
     pictures: Pictures
     options: Options
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Something to count in the table beside the kept rows."""
+        self.notes.append(text)
+
+    def first(self, *names: str) -> Any:
+        """The first of these fields that says something; the others stay unread."""
+        return next((self.fields.get(name) for name in names if present(dict.get(self.fields, name))), None)
+
+    def kept(self, has_images: bool) -> dict[str, Any]:
+        """`meta`: the origin, and every field without a meaning that nobody has read by now."""
+        unread = self.fields.unread()
+        known = {*SYSTEM_KEYS, *REASONING_KEYS, "meta"}
+        names = [k for k, v in unread.items() if k not in known and not refusal(k, v, has_images)]
+        for name in names:
+            if name not in _IDS:
+                self.note(f"in meta: the key {name[:60]!r}")
+        meta = self.origin(*sorted(names))
+        own = self.first("meta")
+        return meta | (self.origin("meta")["meta"] if isinstance(own, dict) else {"meta": own} if own else {})
+
+    def account(self, has_images: bool) -> None:
+        """Account for every field that nobody read.
+
+        Raises:
+            Unusable: one of them carries meaning.
+        """
+        for key, value in self.fields.unread().items():
+            if reason := refusal(key, value, has_images):
+                raise Unusable(reason, f"the key {str(key)[:100]!r}")
+            self.note(f"left out: the key {str(key)[:60]!r}")
 
     def get(self, name: str) -> Any:
         """A field, None when it is missing."""
@@ -84,10 +155,10 @@ class Published:
     def origin(self, *names: str) -> dict[str, Any]:
         """`meta`: the format, the published id, and these fields where the row has them."""
         kept = {"source": self.source}
-        for name in ("id", "idx", "question_id", *names):
+        for name in (*_IDS, *names):
             value = self.fields.get(name)
             if value is not None:
-                kept["source_id" if name in ("id", "idx", "question_id") else name] = _safe(value)
+                kept["source_id" if name in _IDS else name] = _safe(value)
         return kept
 
     def pair(
@@ -101,38 +172,87 @@ class Published:
         number: int = 0,
         rejected_images: Sequence[str] = (),
         spans: Any = None,
+        reasoning: Sequence[str | None] = (),
+        rejected_reasoning: str = "",
     ) -> PreferenceRow:
         """A preference pair; `number` tells apart the pairs of one published row.
 
+        Args:
+            reasoning: of each turn of the prompt and the chosen answer, where there is any.
+
         Raises:
-            Unusable: equal answers, or what the schema refuses.
+            Unusable: equal answers, a marker left in the question, or what the schema refuses.
         """
         if chosen == rejected:
             raise Unusable("chosen and rejected are the same text")
+        begun = self._begun(prompt)
+        thought = self._thought([*(reasoning or [None] * (len(prompt) + 1))], len(begun) - len(prompt))
         values = {
             "id": self._id(number),
             "images": list(images),
             "rejected_images": list(rejected_images),
-            "prompt": list(prompt),
-            "chosen": answer_turn(chosen),
-            "rejected": answer_turn(rejected),
-            "meta": meta,
+            "prompt": begun,
+            "chosen": answer_turn(text_of(chosen, "chosen")),
+            "rejected": answer_turn(text_of(rejected, "rejected")),
+            "meta": meta | thought | ({"rejected_reasoning": rejected_reasoning} if rejected_reasoning else {}),
         } | ({"spans": spans} if spans is not None else {})
         return self._checked(PreferenceRow, values)
 
-    def instruction(self, images: Sequence[str], messages: Sequence[Message], meta: dict[str, Any]) -> SFTRow:
-        """An instruction row.
+    def instruction(
+        self,
+        images: Sequence[str],
+        messages: Sequence[Message],
+        meta: dict[str, Any],
+        reasoning: Sequence[str | None] = (),
+    ) -> SFTRow:
+        """An instruction row; `reasoning` of each turn, where there is any.
 
         Raises:
-            Unusable: what the schema refuses.
+            Unusable: a marker left in the question, or what the schema refuses.
         """
-        values = {"id": self.name, "images": list(images), "messages": list(messages), "meta": meta}
+        begun = self._begun(messages)
+        meta = meta | self._thought([*(reasoning or [None] * len(messages))], len(begun) - len(messages))
+        values = {"id": self.name, "images": list(images), "messages": begun, "meta": meta}
         return self._checked(SFTRow, values)
+
+    def _begun(self, messages: Sequence[Message]) -> list[Message]:
+        """The turns behind the row's own system text, if it has one.
+
+        Raises:
+            Unusable: it is no text, or the turns begin with another.
+        """
+        said = self.first(*SYSTEM_KEYS)
+        if said is None:
+            return list(messages)
+        text = text_of(said, "system")
+        if messages and messages[0].role == "system":
+            if messages[0].text.strip() != text.strip():
+                raise Unusable("two system texts")
+            return list(messages)
+        return [Message(role="system", content=text), *messages]
+
+    def _thought(self, reasoning: list[str | None], shift: int) -> dict[str, Any]:
+        """`meta.reasoning`: one for each turn of the row, behind the `shift` turns put before them."""
+        own = self.first(*REASONING_KEYS)
+        if own is not None:
+            text = text_of(own, "reasoning")
+            if reasoning[-1] not in (None, text):
+                raise Unusable("more than one reasoning for an answer")
+            reasoning[-1] = text
+        if not any(reasoning):
+            return {}
+        self.note("reasoning, kept apart in meta.reasoning")
+        return {"reasoning": [*[None] * shift, *reasoning]}
 
     def _id(self, number: int) -> str:
         return f"{self.name}-{number}" if number else self.name
 
     def _checked(self, cls: Any, values: dict[str, Any]) -> Any:
+        for turn in values.get("messages") or values["prompt"]:
+            if turn.role != "assistant":
+                reason, marker = foreign_marker(turn.text, bool(values["images"]) and not turn.num_images)
+                if reason:
+                    raise Unusable(reason, f"{marker} in the {turn.role}'s text")
         try:
             return check_row(cls, values, self.name)
         except AlignError as error:

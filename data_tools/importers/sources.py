@@ -1,4 +1,5 @@
-"""Where a published dataset's rows come from: JSON, JSON lines, Parquet, a folder of them, or a hub id.
+"""Where a published dataset's rows come from: JSON, JSON lines, Parquet, CSV, WebDataset tars, a folder of
+them, or a hub id.
 
 Everything streams: a JSON list of gigabytes is parsed item by item, Parquet by row group, a hub dataset by
 `datasets` streaming with its image columns left as bytes. A row that cannot be parsed is an error in its
@@ -15,26 +16,14 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from align.errors import AlignError
-
-SUFFIXES = (".json", ".jsonl", ".parquet")
+from align.rows.columns import plain_rows
+from data_tools.importers.items import Item
+from data_tools.importers.json_stream import JsonStream, open_text
+from data_tools.importers.tables import csv_rows, tar_rows
+SUFFIXES = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".tar")
 Layout = Literal["rows", "map"]
 _BATCH = 256  # rows of Parquet in memory at once; they may hold pictures
 _MEGABYTE = 1 << 20
-
-
-@dataclass(frozen=True)
-class Item:
-    """One published row before it is understood.
-
-    Attributes:
-        where: file (or hub id) and place.
-        value: the parsed object, or why it could not be parsed.
-        done: how much of the source was read when it came, in the source's unit.
-    """
-
-    where: str
-    value: Any | AlignError
-    done: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,10 +80,15 @@ def open_source(name: str, layout: Layout = "rows", split: str = "train") -> Sou
         return Source((), name, layout, split, 0, "rows")
     else:
         raise AlignError(f"no such file, folder or hub id: {name}", fix="check the path")
-    if len({file.suffix == ".parquet" for file in files}) > 1:
-        raise AlignError("Parquet and JSON files in one folder", where=name, fix="name one file of them")
+    if len({_kind(file) for file in files}) > 1:
+        kinds = ", ".join(sorted({file.suffix for file in files}))
+        raise AlignError(f"files of several kinds in one folder: {kinds}", where=name, fix="name one file of them")
     unit = "rows" if files[0].suffix == ".parquet" else "MB"
     return Source(files, "", layout, split, sum(map(_size, files)), unit)
+
+
+def _kind(path: Path) -> str:
+    return ".json" if path.suffix in (".json", ".jsonl") else path.suffix
 
 
 def _size(path: Path) -> int:
@@ -105,56 +99,95 @@ def _size(path: Path) -> int:
 
 
 def _file_rows(path: Path, layout: Layout) -> Iterator[Item]:
-    if path.suffix == ".parquet":
-        yield from _parquet_rows(path)
-        return
-    with path.open("rb") as file:
-        if layout == "map":
-            yield from _json_values(path, file)
-        elif _first_byte(file) == b"[":
-            yield from _json_items(path, file)
+    try:
+        if path.suffix == ".parquet":
+            yield from _parquet_rows(path)
+        elif path.suffix in (".csv", ".tsv"):
+            yield from csv_rows(path)
+        elif path.suffix == ".tar":
+            yield from tar_rows(path)
         else:
-            yield from _json_lines(path, file)
+            yield from _json_rows(path, layout)
+    except OSError as error:
+        raise AlignError(f"cannot read {path}: {error.strerror}", fix="check the file") from error
 
 
-def _first_byte(file: IO[bytes]) -> bytes:
-    head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-    file.seek(0)
-    return head[:1]
+def _json_rows(path: Path, layout: Layout) -> Iterator[Item]:
+    with open_text(path) as file:
+        stream = JsonStream(path, file)
+        if layout == "map":
+            for key, value in stream.pairs():
+                named = {"key": key, **value} if isinstance(value, dict) else value
+                named = {"key": key, "items": value} if isinstance(value, list) else named
+                yield Item(f"{path} key {key!r}", named, stream.done // _MEGABYTE)
+            if stream.peek():
+                raise AlignError("more behind the object that holds the rows", where=str(path))
+            return
+        if stream.peek() == "[":
+            for number, value in enumerate(stream.items()):
+                yield Item(f"{path} item {number}", value, stream.done // _MEGABYTE)
+            return
+    if _is_printed_pretty(path):
+        with open_text(path) as file:
+            yield from _json_values(path, JsonStream(path, file))
+        return
+    with open_text(path, newline="\n") as file:
+        yield from _json_lines(path, file)
 
 
-def _json_lines(path: Path, file: IO[bytes]) -> Iterator[Item]:
-    done = 0
-    for number, line in enumerate(file, 1):
-        done += len(line)
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
+def _is_printed_pretty(path: Path) -> bool:
+    """Whether the first object stands over several lines, as `json.dump(..., indent=2)` and jq write it."""
+    with open_text(path) as file:
+        line = next((line for line in file if line.strip(" \t\r\n\ufeff")), "")
         try:
-            value: Any = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
-        except (ValueError, RecursionError) as error:
-            value = AlignError(f"not JSON: {error}", where=where)
-        yield Item(where, value, done // _MEGABYTE)
+            json.loads(line.strip("\ufeff"))
+        except (ValueError, RecursionError):
+            pass
+        else:
+            return False
+        file.seek(0)
+        try:
+            return isinstance(JsonStream(path, file).value(), dict)
+        except AlignError:
+            return False
 
 
-def _json_items(path: Path, file: IO[bytes]) -> Iterator[Item]:
-    import ijson
+def _json_values(path: Path, stream: JsonStream) -> Iterator[Item]:
+    number = 0
+    while stream.peek():
+        yield Item(f"{path} item {number}", stream.value(), stream.done // _MEGABYTE)
+        number += 1
+        stream.count = number
 
-    for number, value in enumerate(
-        _parsed(path, file, ijson.items(_skip_mark(file), "item", use_float=True))
-    ):
-        yield Item(f"{path} item {number}", value, file.tell() // _MEGABYTE)
+
+def _json_lines(path: Path, file: IO[str]) -> Iterator[Item]:
+    done = 0
+    try:
+        for number, line in enumerate(file, 1):
+            done += len(line)
+            line = line.strip("\ufeff")
+            if line.strip():
+                where = f"{path}:{number}"
+                yield Item(where, _line_value(line, where), done // _MEGABYTE)
+    except UnicodeDecodeError as error:
+        raise AlignError(f"no text in {error.encoding}: the file breaks off", where=str(path)) from error
 
 
-def _json_values(path: Path, file: IO[bytes]) -> Iterator[Item]:
-    """The values of one object; each gets its key as `key`."""
-    import ijson
-
-    pairs = _parsed(path, file, ijson.kvitems(_skip_mark(file), "", use_float=True))
-    for key, value in pairs:
-        where = f"{path} key {key!r}"
-        named = {"key": key, **value} if isinstance(value, dict) else value
-        yield Item(where, named, file.tell() // _MEGABYTE)
+def _line_value(line: str, where: str) -> Any:
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError as error:
+        byte = ord(line[error.start]) - 0xDC00
+        shown = f"byte 0x{byte:02x}" if 0x80 <= byte <= 0xFF else "half a character"
+        return AlignError(f"not UTF-8: {shown} at column {error.start + 1}", where=where)
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return AlignError("several JSON values in one line: each wants a line of its own", where=where)
+        return AlignError(f"not JSON: {error}", where=where)
+    except (ValueError, RecursionError) as error:
+        return AlignError(f"not JSON: {error}", where=where)
 
 
 def json_section(path: Path, section: str) -> Iterator[dict[str, Any]]:
@@ -163,47 +196,16 @@ def json_section(path: Path, section: str) -> Iterator[dict[str, Any]]:
     Raises:
         AlignError: unreadable, not JSON, or no object in such a list.
     """
-    import ijson
-
+    found = False
     try:
-        with path.open("rb") as file:
-            found = False
-            for value in _parsed(
-                path, file, ijson.items(_skip_mark(file), f"{section}.item", use_float=True)
-            ):
+        with open_text(path) as file:
+            for value in JsonStream(path, file).section(section):
                 found = True
                 yield value if isinstance(value, dict) else {}
     except OSError as error:
         raise AlignError(f"cannot read {path}: {error.strerror}", fix="check the path") from error
     if not found:
         raise AlignError(f"nothing in a list {section!r} of this file", where=str(path))
-
-
-def _skip_mark(file: IO[bytes]) -> IO[bytes]:
-    """The file behind a byte-order mark, which some publishers' tools write."""
-    if file.read(3) != b"\xef\xbb\xbf":
-        file.seek(0)
-    return file
-
-
-def _parsed(path: Path, file: IO[bytes], values: Iterator[Any]) -> Iterator[Any]:
-    """What ijson yields, its errors in words."""
-    import ijson
-
-    number = 0
-    while True:
-        try:
-            value = next(values)
-        except StopIteration:
-            return
-        except (ijson.JSONError, ValueError, RecursionError, OSError) as error:
-            raise AlignError(
-                f"not whole JSON: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-                where=f"{path}, after {number} items, near byte {file.tell()}",
-                fix="fetch the file again, or mend it there",
-            ) from error
-        number += 1
-        yield value
 
 
 def _parquet(path: Path) -> Any:
@@ -222,10 +224,10 @@ def _parquet_rows(path: Path) -> Iterator[Item]:
     number = 0
     try:
         for batch in _parquet(path).iter_batches(batch_size=_BATCH):
-            for value in batch.to_pylist():
+            for value in plain_rows(batch):
                 yield Item(f"{path} row {number}", value, number)
                 number += 1
-    except (ArrowException, OSError, UnicodeDecodeError) as error:
+    except (ArrowException, OSError) as error:
         raise AlignError(f"a Parquet file breaks off: {error}", where=f"{path} row {number}") from error
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from align.errors import AlignError
 from data_tools.importers.published import Format, Options, Published, Row
-from data_tools.importers.sources import Item, json_section
+from data_tools.importers.items import Item
+from data_tools.importers.sources import json_section
 from data_tools.importers.turns import answer_turn, question_turn
 from data_tools.importers.unusable import Unusable
 
@@ -79,7 +80,7 @@ def _vqa(published: Published) -> list[Row]:
     if not isinstance(image_id, int) or isinstance(image_id, bool) or image_id < 0:
         raise Unusable("image_id is no number", repr(image_id)[:100])
     images = [published.pictures.first_of(_coco_names(published.get("data_subtype"), image_id))]
-    turns = question_turn(published.text("question") + SHORT_ANSWER)
+    turns = question_turn(published.text("question") + SHORT_ANSWER, len(images), marked=False)
     meta = published.origin("image_id")
     return [published.instruction(images, [*turns, *answer_turn(published.text("answer"))], meta)]
 
@@ -93,7 +94,7 @@ def _coco_names(subtype: str, image_id: int) -> list[str]:
 def _gqa(published: Published) -> list[Row]:
     image_id = published.text("imageId")
     images = [published.pictures.first_of([f"{image_id}.jpg", f"images/{image_id}.jpg"])]
-    turns = question_turn(published.text("question") + SHORT_ANSWER)
+    turns = question_turn(published.text("question") + SHORT_ANSWER, len(images), marked=False)
     meta = {"source_id": str(published.get("key"))[:200].encode("utf-8", "replace").decode()}
     meta |= published.origin("imageId", "fullAnswer")
     return [published.instruction(images, [*turns, *answer_turn(published.text("answer"))], meta)]
@@ -120,5 +121,6 @@ FORMATS = (
         '{"02930152": {"imageId", "question", "answer", "fullAnswer", ...}, ...}',
         _gqa,
         layout="map",
+        needs=("key", "imageId", "question", "answer"),
     ),
 )

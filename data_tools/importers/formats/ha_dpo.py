@@ -40,7 +40,7 @@ def _pope(published: Published) -> list[Row]:
     if published.get("correct") is True:
         raise Unusable("the model had answered rightly: no pair")
     images = _image(published, published.get("image_id"))
-    prompt = question_turn(published.text("question"))
+    prompt = question_turn(published.text("question"), len(images), marked=False)
     chosen, rejected = published.text("chosen"), published.text("reject")
     return [published.pair(images, prompt, chosen, rejected, published.origin("image_id", "answer"))]
 
@@ -66,11 +66,13 @@ FORMATS = (
         '{"2331508": {"chosen": [text, ...], "rejected": [text, ...]}, ...}',
         _desc,
         layout="map",
+        needs=("key", "chosen", "rejected"),
     ),
     Format(
         "ha_dpo_pope",
         "HA-DPO's pope_data.json: pairs of yes/no answers",
         '{"image_id", "question", "chosen", "reject", "answer", "correct": false}',
         _pope,
+        needs=("image_id", "question", "chosen", "reject"),
     ),
 )

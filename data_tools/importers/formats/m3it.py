@@ -17,7 +17,7 @@ def _convert(published: Published) -> list[Row]:
         raise Unusable("no image")
     inputs = published.get("inputs")
     question = joined([published.text("instruction"), inputs if isinstance(inputs, str) else ""])
-    turns = [*question_turn(question), *answer_turn(published.text("outputs"))]
+    turns = [*question_turn(question, len(images), marked=False), *answer_turn(published.text("outputs"))]
     return [published.instruction(images, turns, published.origin("task", "dataset"))]
 
 
@@ -28,5 +28,6 @@ FORMATS = (
         '{"instruction", "inputs", "image_base64_str": [text], "outputs"}',
         _convert,
         embeds=True,
+        needs=("instruction", "outputs", "image_base64_str"),
     ),
 )

@@ -1,99 +1,48 @@
 """Rows of messages, as TRL reads them: `rlaif-v_formatted`, and anybody's JSON lines, Parquet or hub dataset.
 
-https://huggingface.co/datasets/HuggingFaceH4/rlaif-v_formatted and TRL's "Dataset formats" page. Contents are
-texts or lists of typed parts; Arrow gives a part the keys of all others, with None in them.
+https://huggingface.co/datasets/HuggingFaceH4/rlaif-v_formatted, TRL's "Dataset formats" page, ms-swift's "Custom
+dataset" page and OpenAI's chat form. Contents are texts or lists of typed parts; Arrow gives a part the keys of
+all others, with None in them.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from align.rows.schema import Message
+from data_tools.importers.dialogue import convert, says
+from data_tools.importers.flat_rows import QUESTIONS
+from data_tools.importers.flat_rows import convert as convert_flat
 from data_tools.importers.published import Format, Published, Row
-from data_tools.importers.turns import check_order, question_turn, read_turns, take_placeholders, text_of
-from data_tools.importers.unusable import Unusable
 
-_OWN = {
-    "id",
-    "image",
-    "images",
-    "rejected_images",
-    "messages",
-    "prompt",
-    "chosen",
-    "rejected",
-    "spans",
-    "meta",
-}
+_SWIFT = ("rejected_response", "rejected_messages", "rejected_images")
 
 
-def _convert(published: Published) -> list[Row]:
-    images = published.pictures.of(published.get("images") or published.get("image"))
-    meta = published.origin(*sorted(set(published.fields) - _OWN))
-    if isinstance(published.get("meta"), dict):
-        meta |= published.origin("meta")["meta"]
-    if published.get("messages") is not None:
-        turns = check_order(_messages(published.get("messages"), len(images)))
-        return [published.instruction(images, turns, meta)]
-    if not all(published.get(name) for name in ("prompt", "chosen", "rejected")):
-        raise Unusable("neither messages nor prompt, chosen and rejected", ", ".join(published.fields)[:200])
-    prompt = _messages(published.get("prompt"), len(images))
-    chosen, rejected = (_answer(published.get(name), prompt) for name in ("chosen", "rejected"))
-    worse = published.pictures.of(published.get("rejected_images"))
-    spans = published.get("spans")
-    return [published.pair(images, prompt, chosen, rejected, meta, rejected_images=worse, spans=spans)]
+def _any(published: Published) -> list[Row]:
+    """Rows of messages, or of a plain question with its answers."""
+    row = dict(published.fields)
+    flat = says(row, *QUESTIONS) and not says(row, "prompt", "messages", "conversations", "texts")
+    return convert_flat(published) if flat else convert(published)
 
 
-def _messages(value: Any, num_images: int) -> list[Message]:
-    """Turns with their images' places checked: typed parts, or `<image>` in plain text."""
-    if isinstance(value, str):
-        return question_turn(text_of(value, "prompt"), num_images)
-    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        raise Unusable("no messages", type(value).__name__)
-    marked = [_image_parts(turn, first=_is_first_user(value, k)) for k, turn in enumerate(value)]
-    turns = read_turns([{**turn, "content": _text(turn)} for turn in value])
-    if any(marked):
-        if sum(marked) != num_images:
-            raise Unusable("not as many image parts as images", f"{sum(marked)} for {num_images}")
-        return turns
-    return take_placeholders(turns, num_images)
+def _contents(row: dict[str, Any]) -> list[Any]:
+    turns = row.get("messages")
+    return [turn.get("content") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
 
 
-def _answer(value: Any, prompt: list[Message]) -> str:
-    """The last turn's text; TRL's implicit form repeats the prompt before it."""
-    if isinstance(value, str):
-        return text_of(value, "answer")
-    turns = _messages(value, 0)
-    if turns[-1].role != "assistant" or len(turns) not in (1, len(prompt) + 1):
-        raise Unusable("an answer is not one assistant turn", " ".join(turn.role for turn in turns))
-    return turns[-1].text
+def _parts(row: dict[str, Any]) -> list[dict[str, Any]]:
+    found = [part for content in _contents(row) if isinstance(content, list) for part in content]
+    return [part for part in found if isinstance(part, dict)]
 
 
-def _is_first_user(turns: list[dict[str, Any]], place: int) -> bool:
-    return turns[place].get("role") == "user" and all(turn.get("role") != "user" for turn in turns[:place])
+def _is_swift(row: dict[str, Any]) -> bool:
+    turns = row.get("messages")
+    weighted = isinstance(turns, list) and any(isinstance(turn, dict) and "loss" in turn for turn in turns)
+    marked = any(isinstance(text, str) and "<image>" in text for text in _contents(row))
+    return says(row, *_SWIFT) or weighted or marked
 
 
-def _image_parts(turn: dict[str, Any], first: bool) -> int:
-    """Image parts of a turn, which may stand before the first user turn's text and nowhere else."""
-    content = turn.get("content")
-    if not isinstance(content, list):
-        return 0
-    kinds = [part.get("type") if isinstance(part, dict) else None for part in content]
-    count = kinds.count("image")
-    leading = next((k for k, kind in enumerate(kinds) if kind != "image"), len(kinds))
-    if count and (not first or leading != count):
-        raise Unusable("an image stands inside the text or in a later turn", str(kinds)[:200])
-    return count
-
-
-def _text(turn: dict[str, Any]) -> Any:
-    content = turn.get("content", turn.get("value"))
-    if not isinstance(content, list):
-        return content
-    parts = [part for part in content if isinstance(part, dict) and part.get("type") != "image"]
-    if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in parts):
-        raise Unusable("a message part is neither text nor image", str(parts)[:200])
-    return "\n".join(part["text"] for part in parts)
+def _is_openai(row: dict[str, Any]) -> bool:
+    return any(part.get("type") in ("image_url", "input_image") for part in _parts(row))
 
 
 FORMATS = (
@@ -101,13 +50,54 @@ FORMATS = (
         "rlaif_v_formatted",
         "HuggingFaceH4/rlaif-v_formatted: pairs",
         '{"images": [{"bytes"}], "prompt"/"chosen"/"rejected": [{"role", "content": [{"type", "text"}]}]}',
-        _convert,
+        convert,
         embeds=True,
     ),
     Format(
         "rows",
         "any JSON lines, Parquet or hub dataset in TRL's or our own form",
         '{"images": [path], "messages": [{"role", "content"}]} or {"images", "prompt", "chosen", "rejected"}',
-        _convert,
+        _any,
+        needs=("messages",),
+    ),
+    Format(
+        "ms_swift",
+        "ms-swift's messages: instruction rows, or pairs where a rejected answer stands beside",
+        '{"messages": [{"role", "content": "<image>...", "loss"}], "images": [path], "rejected_response", '
+        '"rejected_messages", "rejected_images"}',
+        convert,
+        needs=("messages",),
+        tells=_is_swift,
+    ),
+    Format(
+        "openai",
+        "OpenAI's chat form, pictures as addresses in their parts: instruction rows",
+        '{"messages": [{"role", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}]}]}',
+        convert,
+        needs=("messages",),
+        tells=_is_openai,
+    ),
+    Format(
+        "unsloth",
+        "unsloth's messages of typed parts, pictures in them or in images: instruction rows",
+        '{"messages": [{"role", "content": [{"type": "text", "text"}, {"type": "image", "image"}]}]}',
+        convert,
+        needs=("messages",),
+        tells=lambda row: bool(_parts(row)) and not _is_openai(row),
+    ),
+    Format(
+        "trl_pairs",
+        "TRL's preference rows, the prompt beside the answers or in both: pairs",
+        '{"images": [path], "prompt", "chosen", "rejected"} or {"images", "chosen", "rejected"}',
+        convert,
+        needs=("chosen", "rejected"),
+        tells=lambda row: says(row, "prompt") or isinstance(row.get("chosen"), list),
+    ),
+    Format(
+        "trl_completions",
+        "TRL's prompts with their completion: instruction rows",
+        '{"images": [path], "prompt": text or [{"role", "content"}], "completion"}',
+        convert,
+        needs=("prompt", "completion"),
     ),
 )

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from data_tools.importers.published import Format, Published, Row
+from data_tools.importers.meaning import refusal
+from data_tools.importers.published import Fields, Format, Published, Row
 from data_tools.importers.turns import question_turn, text_of
 from data_tools.importers.unusable import Unusable
 
@@ -24,7 +25,13 @@ def _rlhf_v(published: Published) -> list[Row]:
             raise Unusable("text is not JSON", str(error)) from error
     if not isinstance(text, dict):
         raise Unusable("text is no object", type(text).__name__)
-    return [_pair(published, text)]
+    fields = Fields(text)
+    pair = _pair(published, fields)
+    for key, value in fields.unread().items():
+        if reason := refusal(key, value, has_images=True):
+            raise Unusable(reason, f"the key {str(key)[:100]!r} of text")
+        published.note(f"left out: the key {str(key)[:60]!r} of text")
+    return [pair]
 
 
 def _rlaif_v(published: Published) -> list[Row]:
@@ -36,7 +43,7 @@ def _pair(published: Published, texts: dict[str, Any]) -> Row:
     images = published.pictures.of(published.get("image") or published.get("image_path"))
     if not images:
         raise Unusable("no image")
-    return published.pair(images, question_turn(question), chosen, rejected, published.origin(*_ORIGIN))
+    return published.pair(images, question_turn(question, len(images), marked=False), chosen, rejected, published.origin(*_ORIGIN))
 
 
 FORMATS = (
@@ -46,6 +53,7 @@ FORMATS = (
         '{"ds_name", "image": {"bytes"}, "text": "{\\"question\\", \\"chosen\\", \\"rejected\\"}", ...}',
         _rlhf_v,
         embeds=True,
+        needs=("ds_name|origin_dataset", "image|image_path", "text"),
     ),
     Format(
         "rlaif_v",
@@ -53,5 +61,6 @@ FORMATS = (
         '{"ds_name", "image": {"bytes"}, "question", "chosen", "rejected", "origin_dataset", "idx", ...}',
         _rlaif_v,
         embeds=True,
+        needs=("ds_name|origin_dataset", "image|image_path", "question", "chosen", "rejected"),
     ),
 )

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 
-from align.rows.schema import Message
 from data_tools.importers.published import Format, Published, Row
-from data_tools.importers.turns import check_order, question_turn, take_placeholders
+from data_tools.importers.turns import Turn, check_order, placed, question_turn, text_turn
 from data_tools.importers.unusable import Unusable
 
 _TURN = re.compile(r"(?:^|\s|</s>)(USER|ASSISTANT):")
@@ -21,29 +20,27 @@ def _mdpo(published: Published) -> list[Row]:
     images = published.pictures.of(published.get("img_path"))
     turns, system = _vicuna(published.text("prompt"))
     meta = published.origin() | ({"template_system": system} if system else {})
-    prompt = take_placeholders(turns, len(images))
+    prompt = placed(turns, images).messages
     return [published.pair(images, prompt, published.text("chosen"), published.text("rejected"), meta)]
 
 
-def _vicuna(prompt: str) -> tuple[list[Message], str]:
+def _vicuna(prompt: str) -> tuple[list[Turn], str]:
     """Turns of a text in Vicuna's template up to its open `ASSISTANT:`, and its system sentence; a text
     without the template is one user turn."""
     if not re.search(r"\sASSISTANT:\s*$", prompt):
-        return [Message(role="user", content=prompt)], ""
+        return [text_turn("user", prompt)], ""
     system, *pieces = _TURN.split(prompt)
     roles, texts = pieces[0:-2:2], [text.strip() for text in pieces[1:-2:2]]
     if not roles or not all(texts):
         raise Unusable("a turn of the template is empty")
     turns = [
-        Message(role="user" if role == "USER" else "assistant", content=text)
+        text_turn("user" if role == "USER" else "assistant", text)
         for role, text in zip(roles, texts, strict=True)
     ]
-    return check_order([*turns, Message(role="assistant", content="-")])[:-1], system.strip()
+    return check_order([*turns, text_turn("assistant", "-")])[:-1], system.strip()
 
 
 def _mm_rlhf(published: Published) -> list[Row]:
-    if published.get("video"):
-        raise Unusable("the row is on a video")
     images = published.pictures.of(published.get("image"))
     prompt = question_turn(published.text("prompt"), len(images))
     meta = published.origin("chosen_score", "rejected_score", "chosen_model", "rejected_model", "task")
@@ -63,6 +60,7 @@ FORMATS = (
         "fwnlp/mDPO-preference-data: pairs",
         '{"img_path", "prompt": "... USER: <image>\\n... ASSISTANT:", "chosen", "rejected"}',
         _mdpo,
+        needs=("img_path", "prompt", "chosen", "rejected"),
     ),
     Format(
         "mm_rlhf",

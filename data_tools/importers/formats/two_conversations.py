@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from align.rows.schema import Message
+from align.rows.messages import Message
+from data_tools.importers.dialogue import place
 from data_tools.importers.published import Format, Published, Row
-from data_tools.importers.turns import check_order, read_turns, take_placeholders
+from data_tools.importers.turns import check_order, read_turns
 from data_tools.importers.unusable import Unusable
 
 
 def _povid(published: Published) -> list[Row]:
-    images = published.pictures.of(published.get("image"))
+    images = published.pictures.of(published.first("image", "images"))
     return _pairs(
         published, images, [], published.get("conversations"), published.get("rejected_conversations")
     )
@@ -33,19 +34,33 @@ def _re_align(published: Published) -> list[Row]:
 def _pairs(
     published: Published, images: list[str], worse: list[str], good_turns: Any, bad_turns: Any
 ) -> list[Row]:
-    good, bad = (
-        take_placeholders(check_order(read_turns(turns)), len(images)) for turns in (good_turns, bad_turns)
-    )
-    if _asked(good) != _asked(bad):
+    both = [
+        place(published, check_order(read_turns(turns, published.note)), images)
+        for turns in (good_turns, bad_turns)
+    ]
+    good, bad = both
+    if _asked(good.messages) != _asked(bad.messages) or good.images != bad.images:
         raise Unusable("the two conversations ask different questions")
+    if not all(turn.loss for one in both for turn in one.messages):
+        raise Unusable("no loss on an answer of a pair")
     rows: list[Row] = []
-    for place, (better, other) in enumerate(zip(good, bad, strict=True)):
+    for number, (better, other) in enumerate(zip(good.messages, bad.messages, strict=True)):
         if better.role == "assistant" and better.text != other.text:
-            meta = published.origin("type", "hallucination_type")
-            answers = better.text, other.text
-            number, retrieved = len(rows), worse
+            shown = sum(turn.num_images for turn in good.messages[:number])
+            if any(turn.num_images for turn in good.messages) and shown < len(good.images):
+                raise Unusable("a pair before all of the row's pictures are shown")
             rows.append(
-                published.pair(images, good[:place], *answers, meta, number=number, rejected_images=retrieved)
+                published.pair(
+                    good.images,
+                    good.messages[:number],
+                    better.text,
+                    other.text,
+                    published.origin("type", "hallucination_type"),
+                    number=len(rows),
+                    rejected_images=worse,
+                    reasoning=good.reasoning[: number + 1],
+                    rejected_reasoning=(bad.reasoning[number] or "") if bad.reasoning else "",
+                )
             )
     if not rows:
         raise Unusable("chosen and rejected are the same text")
@@ -53,17 +68,24 @@ def _pairs(
 
 
 def _asked(turns: list[Message]) -> list[str]:
-    return [turn.text for turn in turns if turn.role != "assistant"]
+    return [turn.marked for turn in turns if turn.role != "assistant"]
 
 
 _LOOKS = '{"id", "image", "conversations": [{"from", "value"}], "rejected_conversations": [...]}'
 FORMATS = (
-    Format("povid", "YiyangAiLab/POVID_preference_data_for_VLLMs: pairs", _LOOKS, _povid),
+    Format(
+        "povid",
+        "YiyangAiLab/POVID_preference_data_for_VLLMs: pairs",
+        _LOOKS,
+        _povid,
+        needs=("conversations", "rejected_conversations", "image|images|id"),
+    ),
     Format("csr", "CSR's preference data, in POVID's form: pairs", _LOOKS, _povid),
     Format(
         "re_align",
         "Re-Align: pairs with a retrieved image as the worse one",
         '{"image", "retrieved_image", "chosen": [{"role", "content"}], "rejected": [...]}',
         _re_align,
+        needs=("image", "retrieved_image", "chosen", "rejected"),
     ),
 )

@@ -20,7 +20,7 @@ ASPECTS = ("Helpfulness", "Ethical Considerations", "Visual Faithfulness")
 
 def _convert(published: Published) -> list[Row]:
     images = published.pictures.of(published.get("image") or published.get("img_path"))
-    prompt = question_turn(published.text("prompt"))
+    prompt = question_turn(published.text("prompt"), len(images), marked=False)
     rated = [answer for answer in map(_rated, _completions(published.get("completions"))) if answer]
     if len(rated) < 2:
         raise Unusable("fewer than two rated answers", f"{len(rated)}")
@@ -83,5 +83,7 @@ FORMATS = (
         '{"id", "prompt", "models", "completions": [{"annotations": {"Helpfulness": {"Rating"}}, "model", '
         '"response"}], "img_path"}',
         _convert,
+        needs=("prompt", "completions"),
+        tells=lambda row: "annotations" in str(row.get("completions"))[:100_000],
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 from dataclasses import dataclass, field
@@ -62,6 +63,11 @@ class Shape:
             import pyarrow.parquet as pq
 
             pq.write_table(pyarrow.Table.from_pylist(self.content), path)
+        elif path.suffix == ".csv":
+            with path.open("w", newline="") as file:
+                table = csv.DictWriter(file, list(self.content[0]))
+                table.writeheader()
+                table.writerows(self.content)
         elif path.suffix == ".jsonl":
             path.write_text("".join(json.dumps(row) + "\n" for row in self.content))
         else:
@@ -156,10 +162,9 @@ SHAPES = [
                 "rejected": [{"role": "assistant", "content": _parts("B.")}],
             },
         ],
-        [asked("What?")],
-        [("A.", "B.")],
-        [[RED]],
-        {"an image stands inside the text or in a later turn": 1},
+        [asked("What?"), asked("What?[image]")],
+        [("A.", "B.")] * 2,
+        [[RED]] * 2,
     ),
     Shape(
         "vlfeedback",
@@ -322,13 +327,10 @@ SHAPES = [
             },
             {"image": None, "question": "Q", "chosen": "A", "rejected": "A"},
         ],
-        [asked("Q"), asked("Q")],
-        [("A", "B")] * 2,
-        [["a.png"], ["a.png", "b.png"]],
-        {
-            "an image stands inside the text or in a later turn": 1,
-            "chosen and rejected are the same text": 1,
-        },
+        [asked("Q"), asked("Q"), asked("1: [image]\n2: [image]")],
+        [("A", "B")] * 3,
+        [["a.png"], ["a.png", "b.png"], ["a.png", "b.png"]],
+        {"chosen and rejected are the same text": 1},
     ),
     Shape(
         "llava",
@@ -343,17 +345,17 @@ SHAPES = [
         ],
         [
             said("Q", "A", "R", "B"),
-            said("What does <image> mean?", "A"),
-            said("What does <image> mean?", "A tag."),
+            said("What does [image] mean?", "A tag."),
         ],
         None,
-        [["a.png"], ["a.png"], []],
+        [["a.png"], ["a.png"]],
         {
-            "an image stands inside the text or in a later turn": 1,
+            "more image placeholders than images": 1,
+            "a marker without a picture": 1,
             "missing image": 1,
             "the conversation does not end with an answer": 1,
         },
-        [{"source_id": "1"}, {"source_id": "1"}, {"source_id": "2"}],
+        [{"source_id": "1"}, {"source_id": "3"}],
     ),
     Shape(
         "sharegpt",

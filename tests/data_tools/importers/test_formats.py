@@ -12,6 +12,7 @@ from align.cli import main
 from align.rows.schema import PreferenceRow, SFTRow, read_rows
 from data_tools.importers.formats import FORMATS
 from tests.data_tools.importers.shapes import SHAPES, Shape
+from tests.data_tools.importers.tool_shapes import ALL
 
 
 def run(shape: Shape, folder: Path, suffix: str) -> tuple[list[SFTRow | PreferenceRow], list[dict]]:
@@ -27,26 +28,26 @@ def run(shape: Shape, folder: Path, suffix: str) -> tuple[list[SFTRow | Preferen
 
 
 def test_every_format_has_a_golden_file() -> None:
-    assert {shape.format for shape in SHAPES} == set(FORMATS)
+    assert {shape.format for shape in ALL} == set(FORMATS)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.format)
+@pytest.mark.parametrize("shape", ALL, ids=lambda shape: shape.format)
 def test_published_rows_become_ours(shape: Shape, suffix: str, tmp_path: Path) -> None:
     rows, bad = run(shape, tmp_path, suffix)
     reasons = [line["reason"] for line in bad]
     assert {reason: reasons.count(reason) for reason in reasons} == shape.dropped
-    turns = [[(turn.role, turn.content) for turn in _asked(row)] for row in rows]
+    turns = [[(turn.role, turn.marked) for turn in _asked(row)] for row in rows]
     assert turns == shape.turns
     if shape.answers:
-        assert [(r.chosen[0].content, r.rejected[0].content) for r in rows] == shape.answers  # type: ignore[union-attr]
+        assert [(r.chosen[0].text, r.rejected[0].text) for r in rows] == shape.answers  # type: ignore[union-attr]
     names = [
         [name if isinstance(name, str) else f"{_stored(name)}.png" for name in row] for row in shape.images
     ]
     assert [row.images for row in rows] == names
     assert len({row.id for row in rows}) == len(rows)
     for row, expected in zip(rows, shape.meta, strict=False):
-        assert row.meta.items() >= {"source": shape.format, **expected}.items()
+        assert row.meta.items() >= ({"source": shape.format} | expected).items()
 
 
 def test_re_align_keeps_the_retrieved_image_as_the_worse_one(tmp_path: Path) -> None:
