@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import struct
 import zlib
@@ -22,6 +23,8 @@ from align.errors import AlignError
 # Raster formats decoded in this process; EPS and the like would start other programs on untrusted input.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _MIME = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"BM": "image/bmp"}
+_ADDRESS = re.compile(r"data:|[a-zA-Z][a-zA-Z0-9+.-]+://")
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _MOST_CHUNKS = 100_000
 # What Pillow's plugins raise on damaged data.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
@@ -30,13 +33,27 @@ _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error
 def resolve_image(root: Path, relative: str) -> Path:
     """The file of a row's image, with symbolic links resolved.
 
+    Args:
+        relative: a path below `root`; an absolute one may lead there too.
+
     Raises:
-        AlignError: an absolute path, one that leaves `root`, or a missing file.
+        AlignError: a path that leaves `root`, no path at all, or a missing file.
     """
+    if address := _ADDRESS.match(relative):
+        kind = "the picture itself" if address[0] == "data:" else "a web address"
+        raise AlignError(
+            f"{kind}, not a file: {relative[:60]!r}",
+            where=str(root),
+            fix="`align import` stores pictures inside rows as files; fetch those at web addresses yourself",
+        )
     base = os.path.realpath(root)
     path = os.path.realpath(os.path.join(base, relative))
-    if os.path.isabs(relative) or not f"{path}/".startswith(base.rstrip("/") + "/"):
-        raise AlignError(f"image path leaves the image root: {relative!r}", where=str(root))
+    if not f"{path}/".startswith(base.rstrip("/") + "/"):
+        raise AlignError(
+            f"image path leaves the image root: {relative!r}",
+            where=str(root),
+            fix="name a folder that holds all pictures (data.image_root, --image_root), or import with --strip",
+        )
     if not os.path.isfile(path):
         raise AlignError(
             f"missing image: {relative}",
@@ -52,7 +69,8 @@ def open_image(source: Path | bytes, max_pixels: int = 50_000_000) -> Image.Imag
     The header's size is checked before anything is decoded.
 
     Raises:
-        AlignError: missing, empty, truncated, not an image, or more than `max_pixels` pixels.
+        AlignError: missing, empty, truncated, not an image, more than `max_pixels` pixels, or grey values that
+            8 bits do not hold.
     """
     where = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     try:
@@ -66,7 +84,8 @@ def image_size(source: Path | bytes, max_pixels: int = 50_000_000) -> tuple[int,
     """(height, width) in pixels as `open_image` would give them, from the header alone.
 
     Raises:
-        AlignError: missing, empty, not an image, or more than `max_pixels` pixels.
+        AlignError: missing, empty, not an image, more than `max_pixels` pixels, or grey values that 8 bits do
+            not hold (only such a picture is decoded).
     """
     where = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     try:
@@ -107,7 +126,25 @@ def _open_header(source: Path | bytes, where: str, max_pixels: int) -> Image.Ima
         raise AlignError(
             f"image too large: {size} pixels, more than {max_pixels}", where=where, fix="scale it down"
         )
+    if image.mode in _DEEP:
+        _check_range(image, where)
     return image
+
+
+def _check_range(image: Image.Image, where: str) -> None:
+    """Refuse a grey picture of 16 or 32 bits whose values 8 bits do not hold.
+
+    Pillow cuts such values off, here and in the server, which gets the file as it is: all white, or all black.
+    """
+    low, high = image.getextrema()
+    fraction = image.mode == "F" and 0 < high <= 1  # type: ignore[operator]
+    if not 0 <= low <= high <= 255 or fraction:  # type: ignore[operator]
+        image.close()
+        raise AlignError(
+            f"a grey picture with values from {low} to {high}, which 8 bits do not hold",
+            where=where,
+            fix="save it with 8 bits, its values scaled to 0 to 255",
+        )
 
 
 def _file_size(path: Path) -> int:

@@ -26,6 +26,7 @@ from align.inputs.images import image_size, open_image, resolve_image
 from align.inputs.text_rows import text_dataset
 from align.models.families import processor_facts
 from align.progress import Bar, say
+from align.rows.foreign import MARKER
 from align.rows.schema import Message, PreferenceRow, SFTRow, check_row, raw_rows
 from align.run.folder import RunFolder
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 T = TypeVar("T", SFTRow, PreferenceRow)
 
 QUARANTINE = "quarantine.jsonl"
+_LOST = ("missing image", "image path leaves", "no data.image_root")
+_NEARLY_ALL = 0.9
 _TURNS = {"messages", "prompt", "chosen", "rejected"}
 
 
@@ -134,6 +137,7 @@ def check_rows(
             continue
         try:
             check_text([message.text for message in _messages(row)], tokens)
+            _check_markers(row)
             kept.append((where, row, row_texts(processor, row)))
         except AlignError as error:
             quarantine.add(where, row.id, "text", error.what)
@@ -157,7 +161,33 @@ def check_rows(
     if folder.is_main:
         quarantine.write(folder.work / quarantine_name)
     _report(checked, section.path, folder, quarantine_name)
+    _check_root([row for _, row in numbered], bad_images, section)
     return checked
+
+
+def _check_markers(row: SFTRow | PreferenceRow) -> None:
+    """Refuse another tool's marker in a question: the row's pictures do not stand there, and no film does."""
+    for turn in _messages(row):
+        if turn.role == "user" and (found := MARKER.search(turn.text)):
+            raise AlignError(
+                f"a question with {found[0][:80]!r}, which marks nothing in rows of ours",
+                fix="`align import` puts pictures where they are marked",
+            )
+
+
+def _check_root(
+    rows: Sequence[SFTRow | PreferenceRow], bad_images: dict[str, str], section: DataSection
+) -> None:
+    """Refuse an image root below which nearly no row finds its pictures, whatever else there is to train on."""
+    seeing = [row for row in rows if _image_names(row)]
+    lost = [row for row in seeing if any(bad_images.get(n, "").startswith(_LOST) for n in _image_names(row))]
+    if lost and len(lost) >= _NEARLY_ALL * len(seeing):
+        raise AlignError(
+            f"{len(lost)} of {len(seeing)} rows with pictures have theirs nowhere below the image root, "
+            f"{_image_names(lost[0])[0]} for one",
+            where=f"data.image_root = {section.image_root}",
+            fix="name the folder that the rows' paths are relative to",
+        )
 
 
 def _untrainable(row: SFTRow | PreferenceRow, processor: Any) -> str:

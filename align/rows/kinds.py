@@ -56,5 +56,7 @@ def file_class(path: Path) -> type[BaseRow]:
     known = ", ".join(cls.__name__ for cls, _ in _TELLING)
     what = f"its first row has the keys {', '.join(sorted(seen))}" if seen else broken or "it holds no rows"
     raise AlignError(
-        f"none of our rows ({known}): {what}", where=str(path), fix="`align import` makes rows of datasets"
+        f"none of our rows ({known}): {what}",
+        where=str(path),
+        fix="`align import auto` makes rows of datasets",
     )

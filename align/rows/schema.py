@@ -7,17 +7,18 @@ row can never reach outside it. Candidates, verdicts, predictions and scores are
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
 from align.config.recipe import nearest
 from align.errors import AlignError
+from align.rows.columns import plain_rows
+from align.rows.lines import open_lines, parsed
 from align.rows.messages import BaseRow, Message, settled
 from align.rows.parts import Part
 
@@ -312,12 +313,12 @@ def raw_rows(path: Path, part: Part | None = None) -> Iterator[tuple[str, Any]]:
     if not path.is_file():
         raise AlignError(f"no such file: {path}", fix="check the path, or run the stage that writes it")
     if path.suffix == ".jsonl":
-        with _lines(path, part) as lines:
+        with open_lines(path, part) as lines:
             for number, line in enumerate(lines, part.first if part else 1):
                 if not line.strip():
                     continue
                 where = f"{path}:{number}"
-                yield where, _parsed(line, where)
+                yield where, parsed(line, where)
     elif path.suffix == ".parquet":
         import pyarrow.parquet as pq
         from pyarrow import ArrowException
@@ -326,43 +327,18 @@ def raw_rows(path: Path, part: Part | None = None) -> Iterator[tuple[str, Any]]:
             groups = range(part.start, part.stop) if part else None
             number = part.first if part else 0
             for batch in pq.ParquetFile(path).iter_batches(batch_size=1024, row_groups=groups):
-                for raw in batch.to_pylist():
+                for raw in plain_rows(batch):
                     where = f"{path} row {number}"
                     number += 1
-                    try:
-                        if isinstance(raw.get("meta"), str):
-                            raw["meta"] = json.loads(raw["meta"])
-                    except (ValueError, RecursionError) as error:
-                        raw = AlignError(f"meta is not JSON: {error}", where=where)
+                    if isinstance(raw, dict) and isinstance(raw.get("meta"), str):
+                        raw["meta"] = parsed(raw["meta"], where)
+                        if isinstance(raw["meta"], AlignError):
+                            raw = AlignError(f"meta: {raw['meta'].what}", where=where)
                     yield where, raw
         except (ArrowException, OSError) as error:
             raise AlignError(f"not a readable Parquet file: {error}", where=str(path)) from error
     else:
         raise AlignError(f"unknown row format {path.suffix!r}", where=str(path), fix="use .jsonl or .parquet")
-
-
-def _lines(path: Path, part: Part | None) -> IO[str]:
-    """The file's text without a byte order mark; what is not UTF-8 stays visible, as lone surrogates."""
-    if part is None:
-        return path.open(encoding="utf-8-sig", errors="surrogateescape")
-    with path.open("rb") as file:
-        file.seek(part.start)
-        data = io.BytesIO(file.read(part.stop - part.start))
-    return io.TextIOWrapper(data, encoding="utf-8-sig", errors="surrogateescape")
-
-
-def _parsed(line: str, where: str) -> Any:
-    """A line's value, or the error that it is: text of another encoding must not be trained on as garbage."""
-    try:
-        line.encode("utf-8")
-    except UnicodeEncodeError as error:
-        byte = ord(line[error.start]) - 0xDC00
-        fix = "save the file as UTF-8"
-        return AlignError(f"not UTF-8: byte 0x{byte:02x} at column {error.start + 1}", where=where, fix=fix)
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return AlignError(f"not JSON: {error}", where=where)
 
 
 def write_rows(path: Path, rows: Iterable[BaseRow]) -> int:

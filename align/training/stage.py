@@ -13,6 +13,7 @@ from align.rows.schema import PreferenceRow, SFTRow
 from align.run.folder import RunFolder
 from align.run.processes import wait_for_main
 from align.training.efficiency import Efficiency
+from align.training.foreign_rows import readable
 from align.training.loop import manifest_metrics, train
 from align.tuning.methods import MethodPlan
 from align.tuning.placement import Placement
@@ -55,6 +56,7 @@ def run_training(
         wait_for_main()
         say(f"{title} of {recipe.model.path} on {recipe.data.path}")
         processor = load_processor(recipe.model)
+        recipe = recipe.model_copy(update={"data": readable(recipe.data, row, folder)})
         max_length = recipe.trainer.given().get("max_length", MAX_LENGTH)
         checked, heldout = hold_out(
             recipe.dev,

@@ -2,7 +2,15 @@
 
 Inside:
 
-command.py    `align import`
+command.py      `align import`
+direct.py       a file of any known format, read by a stage itself
+recognise.py    what format a source is in, told from its first rows
+meaning.py      what keys and markers mean: read, or their row refused
+dialogue.py     rows that hold a conversation, by whichever tool
+flat_rows.py    a question and its answers as plain texts
+json_stream.py  JSON of any size, value by value
+tables.py       CSV files and WebDataset tars
+items.py        one published row before it is understood
 formats/      one file a format or close group of formats
 published.py  one row as somebody published it, and the ways to make rows of ours from it
 convert.py    all rows of a source

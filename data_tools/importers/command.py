@@ -9,7 +9,6 @@ worth saying stands in the table. `auto` tells the format from the first rows, a
 from __future__ import annotations
 
 import argparse
-import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +17,9 @@ from align.errors import AlignError, RecipeError
 from align.progress import say
 from data_tools.importers.convert import NOTHING_USABLE, Imported, Job, import_rows
 from data_tools.importers.formats import FORMATS
-from data_tools.importers.pictures import NOT_FOUND, Pictures
+from data_tools.importers.pictures import Pictures
 from data_tools.importers.published import Format, Options
-from data_tools.importers.recognise import format_named, recognise
-
-_NEARLY_ALL = 0.9
+from data_tools.importers.recognise import format_named, holds_pictures, recognise
 
 
 def main(words: Sequence[str]) -> int:
@@ -45,7 +42,8 @@ def main(words: Sequence[str]) -> int:
     say(f"  {imported.num_rows} rows in {given.out}")
     if imported.tally.dropped:
         say(f"  the dropped ones with their reasons: {job.quarantine_path}")
-    return _checked(imported, root)
+    imported.check_pictures(root, "--image_root DIR, --strip TEXT or --prefix TEXT")
+    return 0
 
 
 def _import(job: Job, recognised: bool) -> Imported:
@@ -65,21 +63,10 @@ def _import(job: Job, recognised: bool) -> Imported:
         raise AlignError(error.what, where=error.where, fix=fix) from error
 
 
-def _checked(imported: Imported, root: Path) -> int:
-    """1 where nearly no picture was found: the image root is wrong, whatever else was kept."""
-    missing = sum(count for reason, count in imported.tally.dropped.items() if reason in NOT_FOUND)
-    if missing < 1 or missing < _NEARLY_ALL * (missing + imported.num_with_images):
-        return 0
-    whole = missing + imported.num_with_images
-    what = f"{missing} of {whole} rows with pictures have none of theirs below {root}"
-    print(f"error: {what}\n  fix:   --image_root DIR, --strip TEXT or --prefix TEXT", file=sys.stderr)
-    return 1
-
-
 def _default_root(chosen: Format, source: str, out: Path) -> Path:
-    """A folder beside OUT for pictures that come as bytes or from the hub, else the source's own folder."""
+    """A folder beside OUT for pictures that the rows hold or that come from the hub, else the source's own."""
     path = Path(source)
-    if chosen.embeds or not path.exists():
+    if not path.exists() or holds_pictures(chosen, source):
         return out.with_name(out.stem + "_images")
     return path if path.is_dir() else path.parent
 

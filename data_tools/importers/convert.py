@@ -15,7 +15,7 @@ from align.rows.quarantine import Quarantine
 from align.rows.tally import Tally
 from align.rows.writing import RowWriter
 from data_tools.importers.meaning import lone_surrogate
-from data_tools.importers.pictures import Pictures
+from data_tools.importers.pictures import NOT_FOUND, Pictures
 from data_tools.importers.published import Fields, Format, Options, Published, Row
 from data_tools.importers.items import Item
 from data_tools.importers.sources import open_source
@@ -23,6 +23,7 @@ from data_tools.importers.unusable import Unusable
 
 
 NOTHING_USABLE = "no row could be used"
+_NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Job:
         out: `.jsonl` or `.parquet`.
         limit: most published rows to read; None for all.
         split: of a hub dataset.
+        bad: file for rows that cannot be used; None: beside `out`.
     """
 
     format: Format
@@ -43,11 +45,12 @@ class Job:
     options: Options = field(default_factory=Options)
     limit: int | None = None
     split: str = "train"
+    bad: Path | None = None
 
     @property
     def quarantine_path(self) -> Path:
         """Where rows go that cannot be used."""
-        return self.out.with_name(self.out.name + ".quarantine.jsonl")
+        return self.bad or self.out.with_name(self.out.name + ".quarantine.jsonl")
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,18 @@ class Imported:
     notes: Counter[str]
     num_with_images: int
     examples: dict[str, str]
+
+    def check_pictures(self, root: Path, fix: str) -> None:
+        """Refuse an import that found nearly no picture, whatever else it kept.
+
+        Raises:
+            AlignError: nine of ten rows with pictures, or more, have none below this root.
+        """
+        missing = sum(count for reason, count in self.tally.dropped.items() if reason in NOT_FOUND)
+        whole = missing + self.num_with_images
+        if missing and missing >= _NEARLY_ALL * whole:
+            what = f"{missing} of {whole} rows with pictures have theirs nowhere below the image root"
+            raise AlignError(what, where=str(root), fix=fix)
 
     def show(self) -> None:
         """Print what was kept, dropped, moved and left out, each with an example."""
@@ -152,7 +167,11 @@ def convert(job: Job, number: int, item: Item) -> tuple[list[Row], list[str]]:
 def _short(detail: str, value: object) -> str:
     """A fault's detail and the beginning of its row."""
     try:
-        shown = "" if isinstance(value, AlignError) else json.dumps(value, default=lambda one: f"<{type(one).__name__}>")
+        shown = (
+            ""
+            if isinstance(value, AlignError)
+            else json.dumps(value, default=lambda one: f"<{type(one).__name__}>")
+        )
     except (ValueError, RecursionError):
         shown = ""
     whole = f"{detail}; {shown}" if detail and shown else detail or shown

@@ -41,6 +41,8 @@ def convert(published: Published) -> list[Row]:
     """
     images = published.pictures.of(published.first(*IMAGES))
     worse_images = published.pictures.of(published.first("rejected_images"))
+    if worse_images and published.first(*WORSE) is None:
+        raise Unusable("worse pictures without a worse answer")
     turns = published.first(*TURNS)
     better, worse = published.first(*BETTER), published.first(*WORSE)
     if turns is not None:
@@ -69,8 +71,6 @@ def _of_turns(
 ) -> Row:
     """A row whose conversation is one list, its answers in it or beside it."""
     if worse is None:
-        if worse_images:
-            raise Unusable("worse pictures without a worse answer")
         if better is not None:
             raise Unusable("a better answer without a worse one")
         return _instruction(published, images, turns)
@@ -133,7 +133,9 @@ def _pair(
     # nothing of a prompt is learnt, whatever its turns say
     dialogue = place(published, [replace(turn, loss=True) for turn in ordered], images)
     if worse_images and len(worse_images) != len(dialogue.images):
-        raise Unusable("not as many rejected images as images", f"{len(worse_images)} for {len(dialogue.images)}")
+        raise Unusable(
+            "not as many rejected images as images", f"{len(worse_images)} for {len(dialogue.images)}"
+        )
     spans = published.first("spans")
     return published.pair(
         dialogue.images,

@@ -102,7 +102,9 @@ class JsonStream:
                 what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
                 self.skip()
                 return AlignError(f"not JSON: {what}")
-            if self._text[end - 1] not in '"]}' and end >= len(self._text) - 1 and self._more():  # a number goes on
+            if (
+                self._text[end - 1] not in '"]}' and end >= len(self._text) - 1 and self._more()
+            ):  # a number goes on
                 continue
             self._at = end
             return value

@@ -43,7 +43,15 @@ _REMEMBERED = 50_000  # checked paths; rows of one picture stand near each other
 _HOLDS = ("bytes", "url", "image_url", "image", "data", "base64", "path", "file_name", "filename", "src")
 _NESTED = 3  # {"image_url": {"url": ...}} and the like
 _LONGEST_PATH = 512
-_ENCODED = ("iVBOR", "/9j/", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0A")  # how PNG, JPEG, GIF, WebP, BMP, TIFF begin
+_ENCODED = (
+    "iVBOR",
+    "/9j/",
+    "R0lGOD",
+    "UklGR",
+    "Qk",
+    "SUkq",
+    "TU0A",
+)  # how PNG, JPEG, GIF, WebP, BMP, TIFF begin
 
 
 @dataclass

@@ -194,7 +194,9 @@ class Published:
             "prompt": begun,
             "chosen": answer_turn(text_of(chosen, "chosen")),
             "rejected": answer_turn(text_of(rejected, "rejected")),
-            "meta": meta | thought | ({"rejected_reasoning": rejected_reasoning} if rejected_reasoning else {}),
+            "meta": meta
+            | thought
+            | ({"rejected_reasoning": rejected_reasoning} if rejected_reasoning else {}),
         } | ({"spans": spans} if spans is not None else {})
         return self._checked(PreferenceRow, values)
 

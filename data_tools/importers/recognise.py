@@ -17,6 +17,7 @@ from data_tools.importers.sources import open_source
 
 AUTO = "auto"
 _LOOKED_AT = 50
+_DEEPEST = 6
 
 
 def recognise(source: str, split: str = "train") -> Format:
@@ -46,6 +47,28 @@ def recognise(source: str, split: str = "train") -> Format:
 _FIX = "name the format (`align import --help` shows how each looks), or rename the keys"
 
 
+def holds_pictures(one: Format, source: str) -> bool:
+    """Whether a local source's first rows hold their pictures, as bytes or in texts, and not their paths."""
+    if one.join is not None:
+        return False
+    items = islice(open_source(source, one.layout).items(), _LOOKED_AT)
+    return any(_holds_bytes(item.value) for item in items)
+
+
+def _holds_bytes(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, bytes):
+        return True
+    if isinstance(value, str):
+        return value[:11].lower() == "data:image/"
+    if depth > _DEEPEST:
+        return False
+    if isinstance(value, dict):
+        return any(
+            "base64" in str(key) and part or _holds_bytes(part, depth + 1) for key, part in value.items()
+        )
+    return isinstance(value, list) and any(_holds_bytes(part, depth + 1) for part in value)
+
+
 def _items(source: str, split: str) -> Iterator[Item]:
     return open_source(source, split=split).items()
 
@@ -53,7 +76,11 @@ def _items(source: str, split: str) -> Iterator[Item]:
 def _rank(one: Format, rows: Sequence[dict[str, Any]]) -> tuple[int, int, bool]:
     """How many rows fit, how many keys are asked for, and whether more than keys is."""
     fitting = sum(fits(one, row) for row in rows)
-    return (fitting, len(one.needs), one.tells is not Format.__dataclass_fields__["tells"].default) if fitting else (0, 0, False)
+    return (
+        (fitting, len(one.needs), one.tells is not Format.__dataclass_fields__["tells"].default)
+        if fitting
+        else (0, 0, False)
+    )
 
 
 def fits(one: Format, row: dict[str, Any]) -> bool:

@@ -20,6 +20,7 @@ from align.rows.columns import plain_rows
 from data_tools.importers.items import Item
 from data_tools.importers.json_stream import JsonStream, open_text
 from data_tools.importers.tables import csv_rows, tar_rows
+
 SUFFIXES = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".tar")
 Layout = Literal["rows", "map"]
 _BATCH = 256  # rows of Parquet in memory at once; they may hold pictures
@@ -82,7 +83,9 @@ def open_source(name: str, layout: Layout = "rows", split: str = "train") -> Sou
         raise AlignError(f"no such file, folder or hub id: {name}", fix="check the path")
     if len({_kind(file) for file in files}) > 1:
         kinds = ", ".join(sorted({file.suffix for file in files}))
-        raise AlignError(f"files of several kinds in one folder: {kinds}", where=name, fix="name one file of them")
+        raise AlignError(
+            f"files of several kinds in one folder: {kinds}", where=name, fix="name one file of them"
+        )
     unit = "rows" if files[0].suffix == ".parquet" else "MB"
     return Source(files, "", layout, split, sum(map(_size, files)), unit)
 

@@ -26,7 +26,9 @@ def _any(published: Published) -> list[Row]:
 
 def _contents(row: dict[str, Any]) -> list[Any]:
     turns = row.get("messages")
-    return [turn.get("content") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    return (
+        [turn.get("content") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    )
 
 
 def _parts(row: dict[str, Any]) -> list[dict[str, Any]]:

@@ -51,7 +51,9 @@ def _internvl_items(source: Path, options: Options) -> Iterator[Item]:
         if isinstance(times, bool) or not isinstance(times, int | float) or not 0 < times < 1000:
             raise AlignError(f"the entry {name!r} has repeat_time {str(times)[:40]!r}", where=str(source))
         if times > 1 and times != int(times):
-            raise AlignError(f"the entry {name!r} has repeat_time {times}", where=str(source), fix="a whole number")
+            raise AlignError(
+                f"the entry {name!r} has repeat_time {times}", where=str(source), fix="a whole number"
+            )
         file = _beside(source, annotation)
         rows = open_source(str(file))
         count = None if times >= 1 else int(sum(1 for _ in rows.items()) * times)
@@ -63,7 +65,9 @@ def _internvl_items(source: Path, options: Options) -> Iterator[Item]:
 def _beside(source: Path, name: str) -> Path:
     """A file by its path, or beside the file that names it."""
     path = Path(name)
-    found = next((one for one in (source.parent / path, path, source.parent / path.name) if one.exists()), None)
+    found = next(
+        (one for one in (source.parent / path, path, source.parent / path.name) if one.exists()), None
+    )
     if found is None:
         raise AlignError(f"no such file: {name}", where=str(source), fix="put it beside this file")
     return found
@@ -76,7 +80,9 @@ def _rooted(value: Any, root: Any, name: str) -> Any:
     for key in IMAGES:
         if isinstance(root, str) and root and row.get(key):
             found = row[key] if isinstance(row[key], list) else [row[key]]
-            paths = [os.path.join(root, one) if isinstance(one, str) and "://" not in one else one for one in found]
+            paths = [
+                os.path.join(root, one) if isinstance(one, str) and "://" not in one else one for one in found
+            ]
             row[key] = paths if isinstance(row[key], list) else paths[0]
     return row
 
@@ -86,13 +92,18 @@ def _factory_items(source: Path, options: Options) -> Iterator[Item]:
     named = _entries(source, options)
     if len(named) != 1:
         known = ", ".join(name for name, _ in named[:20])
-        raise AlignError(f"{len(named)} data sets in this file: {known}", where=str(source), fix="name one with --entry")
+        raise AlignError(
+            f"{len(named)} data sets in this file: {known}", where=str(source), fix="name one with --entry"
+        )
     name, entry = named[0]
     place = entry.get("file_name")
     hub = next((entry[key] for key in ("hf_hub_url", "ms_hub_url") if isinstance(entry.get(key), str)), None)
     if not isinstance(place, str) and hub is None:
         raise AlignError(f"the entry {name!r} names no file and no hub id", where=str(source))
-    found = open_source(str(_beside(source, place)) if isinstance(place, str) else str(hub), split=str(entry.get("split", "train")))
+    found = open_source(
+        str(_beside(source, place)) if isinstance(place, str) else str(hub),
+        split=str(entry.get("split", "train")),
+    )
     limit = entry.get("num_samples")
     for item in islice(found.items(), limit if isinstance(limit, int) and limit > 0 else None):
         yield Item(item.where, _named(item.value, entry), item.done)

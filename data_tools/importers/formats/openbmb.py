@@ -43,7 +43,13 @@ def _pair(published: Published, texts: dict[str, Any]) -> Row:
     images = published.pictures.of(published.get("image") or published.get("image_path"))
     if not images:
         raise Unusable("no image")
-    return published.pair(images, question_turn(question, len(images), marked=False), chosen, rejected, published.origin(*_ORIGIN))
+    return published.pair(
+        images,
+        question_turn(question, len(images), marked=False),
+        chosen,
+        rejected,
+        published.origin(*_ORIGIN),
+    )
 
 
 FORMATS = (

@@ -71,7 +71,9 @@ def _scored(answer: Any) -> tuple[float, str, str]:
 
 def _is_scored(row: dict[str, Any]) -> bool:
     answers = row.get("completions")
-    return isinstance(answers, list) and bool(answers) and isinstance(answers[0], dict) and "score" in answers[0]
+    return (
+        isinstance(answers, list) and bool(answers) and isinstance(answers[0], dict) and "score" in answers[0]
+    )
 
 
 FORMATS = (

@@ -95,3 +95,32 @@ def test_paths_stay_inside_the_root(tmp_path: Path) -> None:
 def test_mime_type_by_content() -> None:
     assert mime_type(_png(Image.new("L", (1, 1)))) == "image/png"
     assert mime_type(b"\xff\xd8\xff\xe0") == "image/jpeg"
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "fits"),
+    [
+        ("I;16", (0, 4095), False),
+        ("I;16", (0, 255), True),
+        ("I", (0, 65535), False),
+        ("F", (0.0, 1.0), False),
+        ("F", (0.0, 254.5), True),
+        ("F", (-1.0, 20.0), False),
+        ("F", (float("nan"), 20.0), False),
+    ],
+)
+def test_grey_values_that_8_bits_do_not_hold_are_refused(
+    mode: str, values: tuple[float, float], fits: bool
+) -> None:
+    """Pillow would give white for all that lies above 255, and black for a picture from 0 to 1."""
+    image = Image.new(mode, (2, 1))
+    for place, value in enumerate(values):
+        image.putpixel((place, 0), value)
+    buffer = io.BytesIO()
+    image.save(buffer, "TIFF")
+    if fits:
+        assert image_size(buffer.getvalue()) == (1, 2) and open_image(buffer.getvalue()).size == (2, 1)
+        return
+    for read in (image_size, open_image):
+        with pytest.raises(AlignError, match="8 bits do not hold"):
+            read(buffer.getvalue())

@@ -29,6 +29,7 @@ from data_tools.importers.convert import Job, import_rows
 from data_tools.importers.formats import FORMATS
 from data_tools.importers.pictures import Pictures
 from data_tools.importers.published import Options
+from tests.data_tools.importers.meanings import MEANING
 from tests.data_tools.importers.shapes import BLUE, RED, Shape
 from tests.data_tools.importers.tool_shapes import ALL
 
@@ -41,6 +42,8 @@ FUZZ = settings(
     suppress_health_check=(HealthCheck.function_scoped_fixture, HealthCheck.too_slow),
 )
 CPU_SECONDS = 5.0
+META = {"internvl_meta": "source.json", "dataset_info": "source.json"}
+"""Formats whose file names other files, and what their errors name."""
 
 NASTY = st.sampled_from(
     [
@@ -55,6 +58,14 @@ NASTY = st.sampled_from(
         "sub/../a.png",
         "a\0.png",
         "\ud800",
+        "<video>",
+        "<audio>",
+        "<img>a.png</img>",
+        "<ImageHere>",
+        "data:image/png;base64,AAAA",
+        "https://example.org/a.png",
+        "file:///etc/passwd",
+        "[1, 2",
         "\u2028",
         "USER: x ASSISTANT:",
         "x" * 300,
@@ -65,6 +76,7 @@ NASTY = st.sampled_from(
 )
 TEXTS = NASTY | st.text(max_size=12)
 SCALARS = TEXTS | st.none() | st.booleans() | st.integers() | st.floats()
+KEYS = [key for keys in MEANING.values() for key in keys]
 VALUES = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
@@ -105,11 +117,13 @@ def spoilt(draw: st.DrawFn, shape: Shape) -> Any:
         parent: Any = content
         for key in way:
             parent = parent[key]
-        change = draw(st.sampled_from(["replace", "remove", "repeat"]))
+        change = draw(st.sampled_from(["replace", "remove", "repeat", "add"]))
         if change == "replace":
             parent[last] = draw(VALUES)
         elif change == "remove":
             del parent[last]
+        elif change == "add" and isinstance(parent, dict):
+            parent[draw(st.sampled_from(KEYS))] = draw(VALUES)
         elif isinstance(parent, list):
             parent.append(copy.deepcopy(parent[last]))
         if not places(content):
@@ -131,7 +145,7 @@ def number_of_rows(shape: Shape, content: Any) -> int | None:
     if FORMATS[shape.format].join:
         section = content.get({"vqav2": "questions"}.get(shape.format, "annotations"))
         return len(section) if isinstance(section, list) else None
-    if shape.format in ("internvl_meta", "dataset_info"):
+    if shape.format in META:
         return None  # the rows are those of other files
     if isinstance(content, list) and content and isinstance(content[0], list):
         return None  # written as lines, the first of them is a whole JSON list
@@ -152,7 +166,13 @@ def test_every_row_is_kept_or_has_a_reason(
     Shape.write(Shape(shape.format, "unused.json", [], [], None, [], others=shape.others), root)
     source = folder / "source.json"
     lines = isinstance(content, list) and data.draw(st.booleans())
-    source.write_text("\n".join(map(json.dumps, content)) if lines else json.dumps(content))
+    written = "\n".join(map(json.dumps, content)) if lines else json.dumps(content)
+    indent = draw_from(data, [None, None, None, 1])
+    if indent and not lines:
+        written = json.dumps(content, indent=indent)
+    source.write_bytes(
+        written.encode(draw_from(data, ["utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le"]))
+    )
     options = Options(max_pairs=2, annotations=root / "answers.json")
     out = folder / data.draw(st.sampled_from(["out.jsonl", "out.parquet"]))
     job = Job(FORMATS[shape.format], str(source), out, Pictures(root), options)
@@ -162,8 +182,9 @@ def test_every_row_is_kept_or_has_a_reason(
     try:
         tally = import_rows(job).tally
     except AlignError as error:
-        # NaN and infinities are no JSON for a strict parser; a file without usable rows is an error too
-        assert error.what.startswith(("no row could be used", "not whole JSON", "nothing in a list"))
+        # a file without usable rows is an error too; a meta file must name files that are there
+        told = ("no row could be used", "not whole JSON", "nothing in a list", "no text in utf-16")
+        assert error.what.startswith(told) or META.get(shape.format, "-") in str(error)
         if error.what.startswith("no row") and expected:
             assert job.quarantine_path.read_text().count("\n") == expected
     else:
@@ -173,6 +194,11 @@ def test_every_row_is_kept_or_has_a_reason(
         _check_output(out, root)
     assert time.process_time() - started < CPU_SECONDS
     assert not [path for path in watched if path.endswith(("secret.png", "link.png", "passwd"))]
+
+
+def draw_from(data: st.DataObject, options: list[Any]) -> Any:
+    """One of these."""
+    return data.draw(st.sampled_from(options))
 
 
 def _fresh(tmp_path: Path) -> Path:

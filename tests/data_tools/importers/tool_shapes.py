@@ -47,7 +47,11 @@ TOOL_SHAPES = [
                 "rejected_messages": [user("<image>Q"), assistant("B")],
                 "rejected_images": ["b.png"],
             },
-            {"messages": [user("<image>Q"), assistant("A")], "images": ["a.png"], "rejected_images": ["b.png"]},
+            {
+                "messages": [user("<image>Q"), assistant("A")],
+                "images": ["a.png"],
+                "rejected_images": ["b.png"],
+            },
             {
                 "messages": [user("Q"), assistant("A")],
                 "rejected_messages": [user("Another"), assistant("B")],
@@ -168,7 +172,11 @@ TOOL_SHAPES = [
         "trl_pairs",
         "trl.jsonl",
         [
-            {"image": "a.png", "chosen": [user("Q"), assistant("A")], "rejected": [user("Q"), assistant("B")]},
+            {
+                "image": "a.png",
+                "chosen": [user("Q"), assistant("A")],
+                "rejected": [user("Q"), assistant("B")],
+            },
             {
                 "images": ["a.png"],
                 "prompt": [user([text("Q"), {"type": "image"}])],
@@ -202,7 +210,11 @@ TOOL_SHAPES = [
                 "texts": [{"user": "Q", "assistant": "A"}, {"user": "R", "assistant": "B"}],
                 "source": "vqa",
             },
-            {"images": [{"bytes": RED, "path": None}], "texts": [{"user": "", "assistant": "A"}], "source": "x"},
+            {
+                "images": [{"bytes": RED, "path": None}],
+                "texts": [{"user": "", "assistant": "A"}],
+                "source": "x",
+            },
         ],
         [said("Q", "A", "R", "B")],
         None,
@@ -252,8 +264,19 @@ TOOL_SHAPES = [
         "query_response",
         "query.jsonl",
         [
-            {"query": "<image>Q", "response": "A", "rejected_response": "B", "images": ["a.png"], "system": "S"},
-            {"query": "<image>Q", "response": "A", "rejected_response": "B", "objects": {"bbox": [[1, 2, 3, 4]]}}
+            {
+                "query": "<image>Q",
+                "response": "A",
+                "rejected_response": "B",
+                "images": ["a.png"],
+                "system": "S",
+            },
+            {
+                "query": "<image>Q",
+                "response": "A",
+                "rejected_response": "B",
+                "objects": {"bbox": [[1, 2, 3, 4]]},
+            }
             | {"images": ["a.png"]},
         ],
         [[("system", "S"), ("user", "Q")]],
@@ -300,8 +323,22 @@ TOOL_SHAPES = [
         "sentinel",
         "sentinel.jsonl",
         [
-            {"image_id": "1", "image_path": "a.png", "question": "Q", "context": "One.", "y_win": "A.", "y_lose": "B."},
-            {"image_id": "1", "image_path": "a.png", "question": "Q", "context": None, "y_win": "A.", "y_lose": None},
+            {
+                "image_id": "1",
+                "image_path": "a.png",
+                "question": "Q",
+                "context": "One.",
+                "y_win": "A.",
+                "y_lose": "B.",
+            },
+            {
+                "image_id": "1",
+                "image_path": "a.png",
+                "question": "Q",
+                "context": None,
+                "y_win": "A.",
+                "y_lose": None,
+            },
         ],
         [asked("Q")],
         [("One. A.", "One. B.")],
@@ -329,7 +366,12 @@ TOOL_SHAPES = [
         "haloquest",
         "haloquest_train.csv",
         [
-            {"": "0", "image_name": "a.png", "url": "https://x.org/a.png", "hallucination type": "false premises"}
+            {
+                "": "0",
+                "image_name": "a.png",
+                "url": "https://x.org/a.png",
+                "hallucination type": "false premises",
+            }
             | {"question": "Q", "groundtruth responses": "No; There is none"},
             {"": "1", "image_name": "", "url": "https://x.org/b.png", "hallucination type": "false premises"}
             | {"question": "Q", "groundtruth responses": "No"},
@@ -354,7 +396,10 @@ TOOL_SHAPES = [
         others={
             "pictures/c.png": RED,
             "one.jsonl": {"image": "c.png", "conversations": [human("<image>\nQ"), gpt("A")]},
-            "two.json": [{"conversations": [human("R"), gpt("B")]}, {"conversations": [human("S"), gpt("C")]}],
+            "two.json": [
+                {"conversations": [human("R"), gpt("B")]},
+                {"conversations": [human("S"), gpt("C")]},
+            ],
         },
     ),
     Shape(
@@ -375,7 +420,10 @@ TOOL_SHAPES = [
         words=("--entry", "mine"),
         others={
             "mine.json": [
-                {"talk": [{"who": "me", "what": "<image>Q"}, {"who": "it", "what": "A"}], "pictures": ["a.png"]}
+                {
+                    "talk": [{"who": "me", "what": "<image>Q"}, {"who": "it", "what": "A"}],
+                    "pictures": ["a.png"],
+                }
             ]
         },
     ),
