@@ -52,7 +52,7 @@ def resolve_image(root: Path, relative: str) -> Path:
         raise AlignError(
             f"image path leaves the image root: {relative!r}",
             where=str(root),
-            fix="name a folder that holds all pictures (data.image_root, --image_root), or import with --strip",
+            fix="name a folder with all pictures (data.image_root, --image_root), or import with --strip",
         )
     if not os.path.isfile(path):
         raise AlignError(
@@ -69,7 +69,8 @@ def open_image(source: Path | bytes, max_pixels: int = 50_000_000) -> Image.Imag
     The header's size is checked before anything is decoded.
 
     Raises:
-        AlignError: missing, empty, truncated, not an image, more than `max_pixels` pixels, or grey values that
+        AlignError: missing, empty, truncated, not an image, more than `max_pixels` pixels, or grey values
+        that
             8 bits do not hold.
     """
     where = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
@@ -134,7 +135,8 @@ def _open_header(source: Path | bytes, where: str, max_pixels: int) -> Image.Ima
 def _check_range(image: Image.Image, where: str) -> None:
     """Refuse a grey picture of 16 or 32 bits whose values 8 bits do not hold.
 
-    Pillow cuts such values off, here and in the server, which gets the file as it is: all white, or all black.
+    Pillow cuts such values off, here and in the server, which gets the file as it is: all white, or all
+    black.
     """
     low, high = image.getextrema()
     fraction = image.mode == "F" and 0 < high <= 1  # type: ignore[operator]

@@ -178,7 +178,8 @@ def _check_markers(row: SFTRow | PreferenceRow) -> None:
 def _check_root(
     rows: Sequence[SFTRow | PreferenceRow], bad_images: dict[str, str], section: DataSection
 ) -> None:
-    """Refuse an image root below which nearly no row finds its pictures, whatever else there is to train on."""
+    """Refuse an image root below which nearly no row finds its pictures, whatever else there is to train
+    on."""
     seeing = [row for row in rows if _image_names(row)]
     lost = [row for row in seeing if any(bad_images.get(n, "").startswith(_LOST) for n in _image_names(row))]
     if lost and len(lost) >= _NEARLY_ALL * len(seeing):

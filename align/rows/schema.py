@@ -7,7 +7,6 @@ row can never reach outside it. Candidates, verdicts, predictions and scores are
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path

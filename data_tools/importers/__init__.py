@@ -11,11 +11,12 @@ flat_rows.py    a question and its answers as plain texts
 json_stream.py  JSON of any size, value by value
 tables.py       CSV files and WebDataset tars
 items.py        one published row before it is understood
-formats/      one file a format or close group of formats
-published.py  one row as somebody published it, and the ways to make rows of ours from it
-convert.py    all rows of a source
-sources.py    JSON, JSON lines, Parquet, a folder of them, or a hub id
-pictures.py   a row's pictures, found under one root or brought there
-turns.py      conversations as our messages
-unusable.py   why a row cannot become one of ours
+pieces.py       what a turn is made of: texts and places of pictures
+formats/        one file a format or close group of formats
+published.py    one row as somebody published it, and the ways to make rows of ours from it
+convert.py      all rows of a source
+sources.py      JSON, JSON lines, Parquet, a folder of them, or a hub id
+pictures.py     a row's pictures, found under one root or brought there
+turns.py        conversations as our messages
+unusable.py     why a row cannot become one of ours
 """

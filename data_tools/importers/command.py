@@ -1,9 +1,10 @@
 """Import a published dataset as rows: `align import FORMAT SRC OUT`, or `align import auto SRC OUT`.
 
-SRC is a file (JSON, JSON lines, Parquet, CSV, a WebDataset tar), a folder of them, or a hub id (streamed). OUT is
-.jsonl or .parquet: instruction rows or preference pairs, whose image paths are relative to the image root. Rows
-that cannot be used go to OUT.quarantine.jsonl with their reason; what was moved, left out or understood in a way
-worth saying stands in the table. `auto` tells the format from the first rows, and says what it took them for.
+SRC is a file (JSON, JSON lines, Parquet, CSV, a WebDataset tar), a folder of them, or a hub id (streamed).
+OUT is .jsonl or .parquet: instruction rows or preference pairs, whose image paths are relative to the image
+root. Rows that cannot be used go to OUT.quarantine.jsonl with their reason; what was moved, left out or
+understood in a way worth saying stands in the table. `auto` tells the format from the first rows, and says
+what it took them for.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def _import(job: Job, recognised: bool) -> Imported:
 
 
 def _default_root(chosen: Format, source: str, out: Path) -> Path:
-    """A folder beside OUT for pictures that the rows hold or that come from the hub, else the source's own."""
+    """A folder beside OUT for pictures that the rows hold or that come from the hub, else the source's
+    own."""
     path = Path(source)
     if not path.exists() or holds_pictures(chosen, source):
         return out.with_name(out.stem + "_images")

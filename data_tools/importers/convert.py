@@ -14,13 +14,12 @@ from align.progress import Bar, say
 from align.rows.quarantine import Quarantine
 from align.rows.tally import Tally
 from align.rows.writing import RowWriter
+from data_tools.importers.items import Item
 from data_tools.importers.meaning import lone_surrogate
 from data_tools.importers.pictures import NOT_FOUND, Pictures
 from data_tools.importers.published import Fields, Format, Options, Published, Row
-from data_tools.importers.items import Item
 from data_tools.importers.sources import open_source
 from data_tools.importers.unusable import Unusable
-
 
 NOTHING_USABLE = "no row could be used"
 _NEARLY_ALL = 0.9
@@ -61,9 +60,9 @@ class Imported:
         tally: counts published rows.
         num_rows: rows written.
         kind: their class.
-        notes: what was understood in a way worth saying, moved or left out in rows that were kept -> how many.
-        num_with_images: published rows that were kept with pictures.
-        examples: reason or note -> place and content of the first row of it.
+        notes: what was understood in a way worth saying, moved or left out in rows that were kept -> how
+        many. num_with_images: published rows that were kept with pictures. examples: reason or note ->
+        place and content of the first row of it.
     """
 
     tally: Tally

@@ -2,7 +2,8 @@
 
 `messages` or `conversations` alone are an instruction row; with `rejected_response`, `rejected_messages`
 (ms-swift), `chosen` and `rejected` (LLaMA-Factory), or `prompt`, `chosen`, `rejected` (TRL, whose prompt may
-also be told by what both answers begin with) they are a pair; `prompt` and `completion` are an instruction row.
+also be told by what both answers begin with) they are a pair; `prompt` and `completion` are an instruction
+row.
 """
 
 from __future__ import annotations
@@ -27,8 +28,28 @@ from data_tools.importers.turns import (
 from data_tools.importers.unusable import Unusable
 
 TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "texts")
-IMAGES = ("images", "image", "image_path", "image_paths", "img_path", "img", "image_file", "image_base64_str", "image_url", "pictures", "picture")  # fmt: skip
-WORSE = ("rejected_response", "rejected_messages", "rejected_conversations", "rejected_answer", "rejected_completion", "rejected_output", "rejected")  # fmt: skip
+IMAGES = (
+    "images",
+    "image",
+    "image_path",
+    "image_paths",
+    "img_path",
+    "img",
+    "image_file",
+    "image_base64_str",
+    "image_url",
+    "pictures",
+    "picture",
+)
+WORSE = (
+    "rejected_response",
+    "rejected_messages",
+    "rejected_conversations",
+    "rejected_answer",
+    "rejected_completion",
+    "rejected_output",
+    "rejected",
+)
 BETTER = ("chosen", "chosen_response", "chosen_messages", "chosen_answer", "chosen_conversations")
 COMPLETION = ("completion", "response", "answer", "output")
 

@@ -1,8 +1,9 @@
-"""JSON of any size value by value: lists, objects, or values one behind the other, in memory that does not grow.
+"""JSON of any size value by value: lists, objects, or values one behind the other, in memory that does not
+grow.
 
-Python's own parser reads each value, so that what it takes in a line (`NaN`, for one) it also takes in a list. A
-value that it cannot hold (nested too deeply, a number of thousands of digits) costs itself; broken JSON stops,
-since where the next value begins is then not known.
+Python's own parser reads each value, so that what it takes in a line (`NaN`, for one) it also takes in a
+list. A value that it cannot hold (nested too deeply, a number of thousands of digits) costs itself; broken
+JSON stops, since where the next value begins is then not known.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ IMAGE_MARKERS = (
     "<img></img>",
     "[IMG]",
 )
-"""What stands for one picture in a text: LLaVA's and most tools' marker, then InternLM-XComposer's (MMDU), the
-chat templates' own tokens."""
+"""What stands for one picture in a text: LLaVA's and most tools' marker, then InternLM-XComposer's (MMDU),
+the chat templates' own tokens."""
 
 PICTURE_TAG = re.compile(r"<img>\s*(?P<path>[^<>]+?)\s*</img>")
 """Qwen-VL's form: the picture's path inside the text."""
@@ -49,7 +49,7 @@ _FOREIGN: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"<ref-object>|<bbox>|<\|box_start\|>|<\|object_ref_start\|>"), BOXES),
 )
 
-# A key's name -> why a row with it is refused, unless its format reads it. The first line that fits is the one.
+# A key's name -> why a row with it is refused, unless its format reads it; the first line that fits.
 _ORIGIN = re.compile(
     r"_(score|scores|model|models|rating|ratings|type|types|source|id|ids|index|idx|logps?|length|reward|rewards"
     r"|rank|name|tokens|sha256|method|margin|count)$"
@@ -67,10 +67,19 @@ _KEYS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"^chosen|^preferred|^(y_?w|y_win|win|winners?|better|positives?)(_|$)|^output_\d+$|^response_[a-d0-9]+$",
             "a better answer that this format does not read",
         ),
-        (r"^(preference|preferred_.*|kto_tag|desirable|is_(good|preferred|desirable))$", "a preference that this format does not read"),
+        (
+            r"^(preference|preferred_.*|kto_tag|desirable|is_(good|preferred|desirable))$",
+            "a preference that this format does not read",
+        ),
         (r"^labels?$", "answers marked right or wrong, which are no pairs"),
-        (r"^system(_|$)|^(instructions?|developer)$", "a system text or instruction that this format does not read"),
-        (r"^(loss(_.*)?|weights?|train|train_detail|trainable|label_mask|masked)$", "a weight of the loss that rows cannot hold"),
+        (
+            r"^system(_|$)|^(instructions?|developer)$",
+            "a system text or instruction that this format does not read",
+        ),
+        (
+            r"^(loss(_.*)?|weights?|train|train_detail|trainable|label_mask|masked)$",
+            "a weight of the loss that rows cannot hold",
+        ),
         (
             r"^(reasoning(_.*)?|thinking|thoughts?|think|chain_of_thought|cot|rationales?)$",
             "a reasoning that this format does not read",
@@ -85,14 +94,28 @@ _KEYS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "a part of the question that this format does not read",
         ),
         (r"^(completions?|candidates|answers|responses|outputs)$", "answers that this format does not read"),
-        (r"^(images|rejected_images|retrieved_images?|other_images?|image_?\d+|imgs|pictures|photos|depth|mask_image)$", "a picture that this format does not read"),
+        (
+            r"^(images|rejected_images|retrieved_images?|other_images?|image_?\d+|imgs|pictures|photos|depth|mask_image)$",
+            "a picture that this format does not read",
+        ),
     )
-)  # fmt: skip
-_PICTURE = re.compile(r"^(image|img|picture|photo|pixel_values|(image|img|picture|photo)_(path|file|url|bytes|base64|b64|base64_str)|file_name)$")  # fmt: skip
+)
+_PICTURE = re.compile(
+    r"^(image|img|picture|photo|pixel_values|(image|img|picture|photo)_(path|file|url|bytes|base64|b64|base64_str)|file_name)$"
+)
 
 LOSS_KEYS = ("loss", "train", "trainable", "weight")
 """Of a turn: whether it is learnt, by ms-swift's, axolotl's and OpenAI's names."""
-REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "rationale", "cot", "chain_of_thought")  # fmt: skip
+REASONING_KEYS = (
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "thought",
+    "thoughts",
+    "rationale",
+    "cot",
+    "chain_of_thought",
+)
 """Of a turn, or of a row for its last answer: what the assistant thought before it spoke."""
 SYSTEM_KEYS = ("system", "system_prompt", "system_message")
 """Of a row: what stands before its first turn."""
@@ -114,7 +137,8 @@ def present(value: Any) -> bool:
 
 
 def refusal(key: str, value: Any, has_images: bool) -> str:
-    """Why a row may not be used whose format does not read this key; empty where the key only tells its origin.
+    """Why a row may not be used whose format does not read this key; empty where the key only tells its
+    origin.
 
     Args:
         has_images: the row's pictures were found elsewhere, so that a further path says where they came from.
@@ -134,7 +158,8 @@ def refusal(key: str, value: Any, has_images: bool) -> str:
 
 
 def foreign_marker(text: str, has_images: bool) -> tuple[str, str]:
-    """(reason, marker) of the first marker in a question's text that no row can mean; empty where there is none.
+    """(reason, marker) of the first marker in a question's text that no row can mean; empty where there is
+    none.
 
     Args:
         has_images: the row has pictures, and this text does not mark them: `<image>` in it is a word.

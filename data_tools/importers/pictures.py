@@ -74,7 +74,8 @@ class Pictures:
     def of(self, value: Any) -> list[str]:
         """Image paths of a field that holds nothing, one picture or a list of them.
 
-        A picture is a path, bytes, the hub's `{"bytes": ..., "path": ...}`, a data URL, or OpenAI's `{"url": ...}`.
+        A picture is a path, bytes, the hub's `{"bytes": ..., "path": ...}`, a data URL, or OpenAI's
+        `{"url": ...}`.
 
         Raises:
             Unusable: one that is missing, outside the root, damaged, too large, or no picture at all.

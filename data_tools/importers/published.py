@@ -10,9 +10,9 @@ from typing import Any
 
 from align.errors import AlignError
 from align.rows.schema import Message, PreferenceRow, SFTRow, check_row
+from data_tools.importers.items import Item
 from data_tools.importers.meaning import REASONING_KEYS, SYSTEM_KEYS, foreign_marker, present, refusal
 from data_tools.importers.pictures import Pictures
-from data_tools.importers.items import Item
 from data_tools.importers.sources import Layout
 from data_tools.importers.turns import answer_turn, text_of
 from data_tools.importers.unusable import Unusable

@@ -64,7 +64,7 @@ def _holds_bytes(value: Any, depth: int = 0) -> bool:
         return False
     if isinstance(value, dict):
         return any(
-            "base64" in str(key) and part or _holds_bytes(part, depth + 1) for key, part in value.items()
+            ("base64" in str(key) and part) or _holds_bytes(part, depth + 1) for key, part in value.items()
         )
     return isinstance(value, list) and any(_holds_bytes(part, depth + 1) for part in value)
 
@@ -117,10 +117,10 @@ def _by_pair(path: Path) -> Format | None:
 def _nothing_fits(row: dict[str, Any], known: Sequence[Format]) -> str:
     keys = ", ".join(str(key)[:40] for key in islice(row, 20))
     near = sorted(known, key=lambda one: (len(lacking(one, row)) / len(one.needs), len(one.needs)))
-    told = [
-        f"{one.name} (lacks {', '.join(need.replace('|', ' or ') for need in lacking(one, row)) or 'its form'})"
-        for one in near[:3]
-    ]
+    told = []
+    for one in near[:3]:
+        lacks = ", ".join(need.replace("|", " or ") for need in lacking(one, row)) or "its form"
+        told.append(f"{one.name} (lacks {lacks})")
     return f"no known format has rows with the keys {keys}; nearest: {'; '.join(told)}"
 
 

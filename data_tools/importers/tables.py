@@ -61,7 +61,8 @@ def _cell(text: str) -> Any:
 
 
 def tar_rows(path: Path) -> Iterator[Item]:
-    """Samples of a WebDataset shard: neighbouring files of one name, told apart by what follows its first dot.
+    """Samples of a WebDataset shard: neighbouring files of one name, told apart by what follows its first
+    dot.
 
     Pictures become `image` or `images`, a `.json` file's keys the row's, other files text under their suffix.
 

@@ -1,14 +1,13 @@
 """Conversations as datasets publish them, as our messages, every picture where it stands.
 
-Publishers mark an image by a token in the text, `<image>` mostly, or by a part of its own beside parts of text;
-some write the picture itself into that part. Where all pictures stand before the first user turn's text, or
-behind it (which LLaVA reads as before it), our rows are plain texts; otherwise their contents are lists of
-parts. As many markers as pictures, or none at all: anything else is refused.
+Publishers mark an image by a token in the text, `<image>` mostly, or by a part of its own beside parts of
+text; some write the picture itself into that part. Where all pictures stand before the first user turn's
+text, or behind it (which LLaVA reads as before it), our rows are plain texts; otherwise their contents are
+lists of parts. As many markers as pictures, or none at all: anything else is refused.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,17 +15,13 @@ from typing import Any, Literal
 
 from align.rows.messages import ImagePart, Message, TextPart
 from data_tools.importers.meaning import (
-    AUDIO,
     LOSS_KEYS,
-    MARKER,
     NO_PICTURE,
     REASONING_KEYS,
-    TOOLS,
-    VIDEO,
-    lone_surrogate,
     present,
     refusal,
 )
+from data_tools.importers.pieces import Picture, listed, marked, read_parts, text_of
 from data_tools.importers.unusable import Unusable
 
 PLACEHOLDER = "<image>"
@@ -45,22 +40,6 @@ _ROLES: dict[str, Role] = {
     "developer": "system",
 }
 _TURN_KEYS = {"from", "value", "role", "content", "text", "images", "image", *LOSS_KEYS, *REASONING_KEYS}
-_TEXT_PARTS = ("text", "input_text", "output_text")
-_IMAGE_PARTS = ("image", "image_url", "input_image", "img")
-_PICTURE_NAMES = {*_IMAGE_PARTS, "path", "url", "bytes", "base64", "data", "source", "file", "filename"}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A place of a picture in a turn.
-
-    Attributes:
-        value: the picture itself, as its part or tag names it; None for the next of the row's own.
-        number: which of the row's own it is, from 1, where its marker says so; 0: the next.
-    """
-
-    value: Any = None
-    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,39 +86,16 @@ class Dialogue:
     notes: list[str] = field(default_factory=list)
 
 
-def text_of(value: Any, what: str) -> str:
-    """A field that must be text with something in it.
-
-    Raises:
-        Unusable: it is missing, empty, no text, or holds half a character.
-    """
-    if not isinstance(value, str):
-        raise Unusable(f"{what} is no text", type(value).__name__)
-    if not value.strip():
-        raise Unusable(f"{what} is empty")
-    if lone_surrogate(value):
-        raise Unusable("half a character in a text", "a lone surrogate, which no UTF-8 file can hold")
-    return value
-
-
-def listed(value: Any) -> Any:
-    """A list that a CSV file or a text column holds as JSON; anything else as it is."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
-
-
 def read_turns(value: Any, note: Callable[[str], None] = lambda _: None) -> list[Turn]:
-    """Turns of `{"from", "value"}` (LLaVA, ShareGPT), `{"role", "content"}` or `{"human", "assistant"}`, in order.
+    """Turns of `{"from", "value"}` (LLaVA, ShareGPT), `{"role", "content"}` or `{"human", "assistant"}`, in
+    order.
 
     Args:
         note: told of keys of turns that are left out.
 
     Raises:
-        Unusable: not such a list, an unknown role, a turn without text, or a key whose meaning rows cannot hold.
+        Unusable: not such a list, an unknown role, a turn without text, or a key whose meaning rows cannot
+        hold.
     """
     value = listed(value)
     if not isinstance(value, list) or not value:
@@ -174,8 +130,13 @@ def _turn(turn: dict[str, Any], note: Callable[[str], None]) -> Turn:
             note(f"a turn's key {str(key)[:60]!r} left out")
     content = next((turn[key] for key in ("value", "content", "text") if turn.get(key) is not None), None)
     own = turn.get("images") if present(turn.get("images")) else turn.get("image")
-    parts = isinstance(content, list)
-    pieces = _parts(content, note) if isinstance(content, list) else _marked(text_of(content, "a turn"))
+    parts = False
+    if isinstance(content, list):
+        typed = read_parts(content, note)
+        parts = any(isinstance(piece, Picture) for piece in typed)
+        pieces = [one for piece in typed for one in (marked(piece) if isinstance(piece, str) else [piece])]
+    else:
+        pieces = marked(text_of(content, "a turn"))
     if present(own):
         pieces = _with_own(pieces, own if isinstance(own, list) else [own])
     found = Turn(role, tuple(pieces), parts, _learnt(turn, role), _reasoning(turn))
@@ -217,72 +178,6 @@ def _reasoning(turn: dict[str, Any]) -> str:
     if len(said) > 1 and any(one != said[0] for one in said):
         raise Unusable("more than one reasoning in a turn")
     return text_of(said[0], "reasoning") if said else ""
-
-
-def _marked(text: str) -> list[str | Picture]:
-    """A text cut at its markers of pictures."""
-    pieces: list[str | Picture] = []
-    start = 0
-    for found in MARKER.finditer(text):
-        if found.start() > start:
-            pieces.append(text[start : found.start()])
-        pieces.append(Picture(found["path"], int(found["number"] or 0)))
-        start = found.end()
-    return pieces + ([text[start:]] if start < len(text) else [])
-
-
-def _parts(content: list[Any], note: Callable[[str], None]) -> list[str | Picture]:
-    """Typed parts, as TRL, OpenAI, Qwen and Anthropic write them; neighbouring texts become lines of one."""
-    pieces: list[str | Picture] = []
-    for part in content:
-        piece = _part(part, note)
-        if isinstance(piece, str) and pieces and isinstance(pieces[-1], str):
-            pieces[-1] += "\n" + piece
-        elif piece != "" or not pieces:
-            pieces.append(piece)
-    return pieces
-
-
-def _part(part: Any, note: Callable[[str], None]) -> str | Picture:
-    if isinstance(part, str):
-        part = {"type": "text", "text": part}
-    if not isinstance(part, dict):
-        raise Unusable("a message part is neither text nor image", repr(part)[:200])
-    said = {key: value for key, value in part.items() if value is not None}
-    kind = said.pop("type", None) or next((name for name in ("text", *_IMAGE_PARTS) if name in said), None)
-    if not isinstance(kind, str):
-        raise Unusable("a message part is neither text nor image", repr(part)[:200])
-    if kind in _TEXT_PARTS or kind in _IMAGE_PARTS:
-        own = {"text"} if kind in _TEXT_PARTS else _PICTURE_NAMES
-        for key in said.keys() - own:
-            reason = "text in an image part" if key == "text" else refusal(key, said[key], has_images=False)
-            if reason and present(said[key]):
-                raise Unusable(reason, f"the key {str(key)[:100]!r} of a part")
-            if present(said[key]):
-                note(f"a part's key {str(key)[:60]!r} left out")
-        return _part_text(said.get("text")) if kind in _TEXT_PARTS else Picture(_part_picture(said))
-    for word, reason in (("video", VIDEO), ("audio", AUDIO), ("tool", TOOLS), ("function", TOOLS)):
-        if word in kind.lower():
-            raise Unusable(reason, repr(part)[:200])
-    raise Unusable("a message part is neither text nor image", repr(part)[:200])
-
-
-def _part_text(text: Any) -> str:
-    if not isinstance(text, str):
-        raise Unusable("a message part is neither text nor image", type(text).__name__)
-    if lone_surrogate(text):
-        raise Unusable("half a character in a text", "a lone surrogate, which no UTF-8 file can hold")
-    return text
-
-
-def _part_picture(part: dict[str, Any]) -> Any:
-    """The picture inside an image part, or None where the row holds it."""
-    found = {key: value for key, value in part.items() if key in _PICTURE_NAMES and present(value)}
-    if "bytes" in found:
-        return found["bytes"]
-    if len(found) > 1:
-        raise Unusable("more than one picture in an image part", ", ".join(found))
-    return next(iter(found.values()), None)
 
 
 def check_order(turns: Sequence[Turn]) -> list[Turn]:
@@ -449,7 +344,7 @@ def text_turn(role: str, text: str) -> Turn:
     Raises:
         Unusable: nothing but markers.
     """
-    turn = Turn(_ROLES[role], tuple(_marked(text)))
+    turn = Turn(_ROLES[role], tuple(marked(text)))
     if not turn.text.strip():
         raise Unusable("a turn is empty", "nothing but the image's placeholder")
     return turn

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError
-from data_tools.importers.published import Format, Options, Published, Row
 from data_tools.importers.items import Item
+from data_tools.importers.published import Format, Options, Published, Row
 from data_tools.importers.sources import json_section
 from data_tools.importers.turns import answer_turn, question_turn
 from data_tools.importers.unusable import Unusable

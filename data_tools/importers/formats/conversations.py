@@ -1,8 +1,9 @@
 """LLaVA-Instruct and ShareGPT: conversations of `from` and `value`, an image or none.
 
 https://huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K; ShareGPT's form also with LLaMA-Factory's
-`images` list and with OpenAI's `messages`. InternVL's JSON lines, Qwen-VL's `<img>` tags, MMDU's `<ImageHere>`
-and axolotl's per-turn weights are the same form; LLaMA-Factory adds `chosen` and `rejected` turns.
+`images` list and with OpenAI's `messages`. InternVL's JSON lines, Qwen-VL's `<img>` tags, MMDU's
+`<ImageHere>` and axolotl's per-turn weights are the same form; LLaMA-Factory adds `chosen` and `rejected`
+turns.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ FORMATS = (
     Format(
         "llama_factory",
         "LLaMA-Factory's sharegpt form: instruction rows, or pairs where chosen and rejected stand beside",
-        '{"conversations": [{"from", "value"}], "images": [path], "system", "chosen": {"from", "value"}, "rejected"}',
+        '{"conversations": [{"from", "value"}], "images": [path], "system", "chosen": {"from", "value"}, '
+        '"rejected"}',
         convert,
         needs=("conversations", "chosen", "rejected"),
     ),

@@ -23,7 +23,11 @@ FORMATS = (
         "a question and two answers, with or without a picture: pairs",
         '{"image": path or [path, ...], "question" or "prompt", "chosen", "rejected"}',
         convert,
-        needs=("question|instruction|query", "chosen|answer|response|output", "rejected|rejected_response|rejected_answer"),
+        needs=(
+            "question|instruction|query",
+            "chosen|answer|response|output",
+            "rejected|rejected_response|rejected_answer",
+        ),
         tells=lambda row: all(isinstance(row.get(name, ""), str) for name in ("chosen", "rejected")),
     ),
     Format(
@@ -36,8 +40,9 @@ FORMATS = (
     Format(
         "query_response",
         "ms-swift's query and response: instruction rows, or pairs with rejected_response",
-        '{"query", "response", "rejected_response", "system", "history": [[question, answer]], "images": [path]}',
+        '{"query", "response", "rejected_response", "system", "history": [[question, answer]], '
+        '"images": [path]}',
         convert,
         needs=("query", "response"),
     ),
-)  # fmt: skip
+)

@@ -1,7 +1,7 @@
 """HaloQuest: questions with a false premise, too little to see, or hard to see; CSV files.
 
-https://github.com/google/haloquest. `groundtruth responses` holds right answers, parted by semicolons; the first
-one is the row's answer, all of them stand in `meta`.
+https://github.com/google/haloquest. `groundtruth responses` holds right answers, parted by semicolons; the
+first one is the row's answer, all of them stand in `meta`.
 """
 
 from __future__ import annotations

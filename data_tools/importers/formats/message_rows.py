@@ -1,8 +1,8 @@
 """Rows of messages, as TRL reads them: `rlaif-v_formatted`, and anybody's JSON lines, Parquet or hub dataset.
 
-https://huggingface.co/datasets/HuggingFaceH4/rlaif-v_formatted, TRL's "Dataset formats" page, ms-swift's "Custom
-dataset" page and OpenAI's chat form. Contents are texts or lists of typed parts; Arrow gives a part the keys of
-all others, with None in them.
+https://huggingface.co/datasets/HuggingFaceH4/rlaif-v_formatted, TRL's "Dataset formats" page, ms-swift's
+"Custom dataset" page and OpenAI's chat form. Contents are texts or lists of typed parts; Arrow gives a part
+the keys of all others, with None in them.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ FORMATS = (
     Format(
         "openai",
         "OpenAI's chat form, pictures as addresses in their parts: instruction rows",
-        '{"messages": [{"role", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}]}]}',
+        '{"messages": [{"role", "content": [{"type": "image_url", "image_url": {"url": '
+        '"data:image/png;base64,..."}}]}]}',
         convert,
         needs=("messages",),
         tells=_is_openai,

@@ -3,7 +3,8 @@
 https://internvl.readthedocs.io/en/latest/get_started/chat_data_format.html (`root`, `annotation`,
 `repeat_time`: below 1 the first part of the rows, above 1 all of them so many times) and
 https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md (`file_name`, `formatting`, `ranking`,
-`columns`, `tags`). Of a file with several entries, `--entry` names one; InternVL's are read one after the other.
+`columns`, `tags`). Of a file with several entries, `--entry` names one; InternVL's are read one after the
+other.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def _entries(source: Path, options: Options) -> list[tuple[str, dict[str, Any]]]
 
 
 def _internvl_items(source: Path, options: Options) -> Iterator[Item]:
-    """Rows of all annotation files, each picture's path behind its root, as often as they are to be repeated."""
+    """Rows of all annotation files, each picture's path behind its root, as often as they are to be
+    repeated."""
     for name, entry in _entries(source, options):
         annotation, times = entry.get("annotation"), entry.get("repeat_time", 1)
         if not isinstance(annotation, str):
@@ -146,7 +148,7 @@ FORMATS = (
     Format(
         "internvl_meta",
         "InternVL's meta JSON, which names annotation files, their roots and how often: instruction rows",
-        '{"name": {"root": folder, "annotation": "rows.jsonl", "repeat_time": 1, "data_augment", "length"}, ...}',
+        '{"name": {"root": folder, "annotation": "rows.jsonl", "repeat_time": 1, "length"}, ...}',
         convert,
         join=_internvl_items,
         needs=("key", "annotation"),
@@ -154,9 +156,10 @@ FORMATS = (
     Format(
         "dataset_info",
         "LLaMA-Factory's dataset_info.json, the data set that --entry names",
-        '{"name": {"file_name": "rows.json", "formatting": "sharegpt", "columns": {"messages", "images"}, "tags"}, ...}',
+        '{"name": {"file_name": "rows.json", "formatting": "sharegpt", '
+        '"columns": {"messages", "images"}, "tags"}, ...}',
         _factory,
         join=_factory_items,
         needs=("key", "file_name|hf_hub_url|ms_hub_url"),
     ),
-)  # fmt: skip
+)

@@ -1,7 +1,8 @@
 """Answers that somebody compared or scored: LLaVA-RLHF's choices of people, BPO's scored completions.
 
 https://huggingface.co/datasets/zhiqings/LLaVA-Human-Preference-10K (`preference` says which of two outputs is
-the better one) and https://github.com/pipilurj/bootstrapped-preference-optimization-BPO (data_generation/README.md).
+the better one) and https://github.com/pipilurj/bootstrapped-preference-optimization-BPO
+(data_generation/README.md).
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ FORMATS = (
     Format(
         "llava_rlhf",
         "LLaVA-RLHF's human preferences: pairs",
-        '{"id", "image", "conversations": [{"from", "value"}], "output_1": {"value"}, "output_2", "preference": 1 or 2}',
+        '{"id", "image", "conversations": [{"from", "value"}], "output_1": {"value"}, "output_2", '
+        '"preference": 1 or 2}',
         _llava_rlhf,
         needs=("conversations", "output_1", "output_2", "preference"),
     ),
@@ -92,4 +94,4 @@ FORMATS = (
         needs=("prompt", "completions"),
         tells=_is_scored,
     ),
-)  # fmt: skip
+)

@@ -1,8 +1,8 @@
 """SENTINEL: two next sentences of a description, one of which invents an object.
 
-https://huggingface.co/datasets/psp-dada/SENTINEL. `context`, the description so far, begins both answers, with
-a space behind it, as train/models/llava_utils/data.py of https://github.com/pspdada/SENTINEL joins them. In the
-data file of a model the pairs of a picture stand in a list under its id or path.
+https://huggingface.co/datasets/psp-dada/SENTINEL. `context`, the description so far, begins both answers,
+with a space behind it, as train/models/llava_utils/data.py of https://github.com/pspdada/SENTINEL joins
+them. In the data file of a model the pairs of a picture stand in a list under its id or path.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Whatever a file of rows holds, each row comes as a value or as an error in its place; a whole file that is no
-such file says what it is."""
+"""Whatever a file of rows holds, each row comes as a value or as an error in its place; a whole file that
+is no such file says what it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`align sft data.path=theirs.json`: any known format is read by the stage, which says what it took it for."""
+"""`align sft data.path=theirs.json`: any known format is read by the stage, which says what it took it
+for."""
 
 from __future__ import annotations
 

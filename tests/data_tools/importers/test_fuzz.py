@@ -25,10 +25,12 @@ from PIL import Image
 from align.errors import AlignError
 from align.inputs.images import image_size, open_image
 from align.rows.schema import PreferenceRow, SFTRow, check_row
-from data_tools.importers.convert import Job, import_rows
+from data_tools.importers.convert import Job, convert, import_rows
 from data_tools.importers.formats import FORMATS
+from data_tools.importers.items import Item
 from data_tools.importers.pictures import Pictures
 from data_tools.importers.published import Options
+from data_tools.importers.unusable import Unusable
 from tests.data_tools.importers.meanings import MEANING
 from tests.data_tools.importers.shapes import BLUE, RED, Shape
 from tests.data_tools.importers.tool_shapes import ALL
@@ -194,6 +196,48 @@ def test_every_row_is_kept_or_has_a_reason(
         _check_output(out, root)
     assert time.process_time() - started < CPU_SECONDS
     assert not [path for path in watched if path.endswith(("secret.png", "link.png", "passwd"))]
+
+
+def _rows_of(shape: Shape) -> list[Any]:
+    """The shape's rows as their source gives them to a format."""
+    content = jsonable(copy.deepcopy(shape.content))
+    if isinstance(content, list):
+        return content
+    if shape.format in META:
+        return [{"image": "a.png", "conversations": [{"from": "human", "value": "<image>Q"}]}]
+    if FORMATS[shape.format].join:
+        rows = next(part for name, part in content.items() if name in ("annotations", "questions"))
+        return [row | {"file_name": "a.png", "answer": "yes", "data_subtype": "val2014"} for row in rows]
+    return [
+        {"key": key, **value} if isinstance(value, dict) else {"key": key, "items": value}
+        for key, value in content.items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    root = tmp_path_factory.mktemp("pictures")
+    (root / "a.png").write_bytes(RED)
+    (root / "b.png").write_bytes(BLUE)
+    return Pictures(root)
+
+
+@pytest.mark.parametrize("shape", ALL, ids=lambda shape: shape.format)
+@FUZZ
+@given(data=st.data())
+def test_any_row_is_converted_or_refused(shape: Shape, data: st.DataObject, pictures: Pictures) -> None:
+    """The same rows without their files, which is what costs time: `FUZZ_EXAMPLES=10000`."""
+    rows = data.draw(spoilt(Shape(shape.format, "", _rows_of(shape), [], None, [])))
+    job = Job(FORMATS[shape.format], "source", Path("out.jsonl"), pictures, Options(max_pairs=2))
+    for number, row in enumerate(rows):
+        try:
+            made, notes = convert(job, number, Item("source", row))
+        except Unusable as fault:
+            assert fault.reason and len(fault.reason) < 100
+            continue
+        assert made and all(notes)
+        for one in made:
+            check_row(type(one), json.loads(one.model_dump_json()), "output")
 
 
 def draw_from(data: st.DataObject, options: list[Any]) -> Any:

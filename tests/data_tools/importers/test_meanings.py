@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from data_tools.importers.convert import NOTHING_USABLE, Job, import_rows
 from align.errors import AlignError
+from data_tools.importers.convert import NOTHING_USABLE, Job, import_rows
 from data_tools.importers.formats import FORMATS
 from data_tools.importers.pictures import Pictures
 from data_tools.importers.published import Options
@@ -71,11 +71,14 @@ def _run(shape: Shape, content: Any, folder: Path) -> tuple[list[dict[str, Any]]
     return rows, [json.loads(line) for line in bad.read_text().splitlines()] if bad.exists() else []
 
 
+EVERY = [(kind, key, value) for kind, keys in MEANING.items() for key, value in keys.items()]
+
+
 @pytest.mark.parametrize("shape", ONE, ids=lambda shape: shape.format)
 def test_a_key_with_meaning_is_read_or_its_row_refused(shape: Shape, tmp_path: Path) -> None:
     plain, _ = _run(shape, _one_row(shape), _folder(tmp_path, "plain"))
     assert plain
-    for kind, key, value in ((kind, key, value) for kind in MEANING for key, value in MEANING[kind].items()):
+    for kind, key, value in EVERY:
         content = _one_row(shape)
         if key in _first(content):
             continue
@@ -114,7 +117,10 @@ TURN_KEYS: list[tuple[dict[str, Any], str]] = [
     ({"loss": 0.5}, "a weight of the loss that rows cannot hold"),
     ({"loss": "no"}, "a weight of the loss that rows cannot hold"),
     ({"loss": True, "train": False}, "a weight of the loss that rows cannot hold"),
-    ({"train_detail": [{"begin_offset": 0, "end_offset": 1, "train": False}]}, "a weight of the loss that rows cannot hold"),
+    (
+        {"train_detail": [{"begin_offset": 0, "end_offset": 1, "train": False}]},
+        "a weight of the loss that rows cannot hold",
+    ),
     ({"tool_calls": [{"id": "1"}]}, "the row calls tools"),
     ({"function_call": {"name": "f"}}, "the row calls tools"),
     ({"audio": {"id": "1"}}, "the row has sound"),
@@ -126,7 +132,7 @@ TURN_KEYS: list[tuple[dict[str, Any], str]] = [
     ({"weight": 0}, ""),
     ({"reasoning_content": "Hm."}, ""),
     ({"thinking": "Hm."}, ""),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("more", "reason"), TURN_KEYS, ids=str)
@@ -182,19 +188,36 @@ def test_as_many_markers_as_pictures(
         assert rows[0]["images"] == (images or ["a.png"])
 
 
+def test_markers_in_typed_text_are_markers(tmp_path: Path) -> None:
+    """A list of one text part is that text; beside an image part the marker is one too many."""
+    shape = next(shape for shape in ALL if shape.format == "rows")
+    part, image = {"type": "text", "text": "<image>\nQ"}, {"type": "image"}
+    turns = [user([part]), user([image, part])]
+    rows = [{"images": ["a.png"], "messages": [turn, assistant("A")]} for turn in turns]
+    kept, bad = _run(shape, rows, _folder(tmp_path, "one"))
+    assert [row["messages"][0]["content"] for row in kept] == ["Q"]
+    assert [line["reason"] for line in bad] == ["not as many image parts as images"]
+
+
 TEXT, IMAGE = {"type": "text"}, {"type": "image"}
 
 
 @pytest.mark.parametrize(
     ("turns", "contents"),
     [
-        (["Is <image> older than <image>?"], [[TEXT | {"text": "Is "}, IMAGE, TEXT | {"text": " older than "}, IMAGE, TEXT | {"text": "?"}]]),
-        (["<image>\nOne?", "<image>\nTwo?"], [[IMAGE, TEXT | {"text": "One?"}], [IMAGE, TEXT | {"text": "Two?"}]]),
+        (
+            ["Is <image> older than <image>?"],
+            [[TEXT | {"text": "Is "}, IMAGE, TEXT | {"text": " older than "}, IMAGE, TEXT | {"text": "?"}]],
+        ),
+        (
+            ["<image>\nOne?", "<image>\nTwo?"],
+            [[IMAGE, TEXT | {"text": "One?"}], [IMAGE, TEXT | {"text": "Two?"}]],
+        ),
         (["One?", "<image><image>Two?"], ["One?", [IMAGE, IMAGE, TEXT | {"text": "Two?"}]]),
         (["<image>\nOne?\n<image>"], [[IMAGE, TEXT | {"text": "One?\n"}, IMAGE]]),
         (["<image>\n<image>\nOne?"], ["One?"]),
     ],
-)  # fmt: skip
+)
 def test_pictures_stand_where_they_are_marked(turns: list[str], contents: list[Any], tmp_path: Path) -> None:
     shape = next(shape for shape in ALL if shape.format == "sharegpt")
     talk = [turn for words in turns for turn in (human(words), gpt("A"))]
