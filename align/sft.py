@@ -30,6 +30,7 @@ from pydantic import Field
 from align.config.library_sections import STAGE_OWNS, section
 from align.dev_check.recipe import SFT_PASSES
 from align.errors import AlignError
+from align.inputs.checked_rows import images_of
 from align.inputs.training_data import CheckedRows, DataSection, lazy_dataset
 from align.models.loading import ModelSection, load_model
 from align.progress import say
@@ -114,7 +115,7 @@ def _trainer(
         peft_config=plan.config,
         learning_rate_of=learning_rate_lookup(plan.parts, model.config.model_type),
         sharing=sharing_config(recipe.sharing),
-        image_keys=[tuple(row.images) or None for row in checked.rows],
+        image_keys=[images or None for images in images_of(checked.rows)],
     )
     if trainer.shares:
         say(f"  an image is read once for its rows in a batch: {_counted(checked.rows)}")
@@ -125,15 +126,13 @@ def _trainer(
 
 
 def _counted(rows: Sequence[SFTRow]) -> str:
-    return f"{len(rows)} rows, {len({name for row in rows for name in row.images})} images"
+    return f"{len(rows)} rows, {len({name for images in images_of(rows) for name in images})} images"
 
 
 def _check_unlearnt_row(trainer: Any, checked: CheckedRows[SFTRow]) -> None:
     """That the template tells the assistant's turns apart, where one of them is not learnt."""
-    for number, row in enumerate(checked.rows):
-        if not all(turn.loss for turn in row.messages):
-            trainer.data_collator([trainer.train_dataset[number]])
-            return
+    if checked.unlearnt is not None:
+        trainer.data_collator([trainer.train_dataset[checked.unlearnt]])
 
 
 def _check_first_row(

@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -172,8 +172,7 @@ def _drawn(
     heldout = _heldout(checked, sorted(taken), data, groups)
     pictures = len(set(heldout.groups))
     say(f"  {len(taken)} of {len(groups)} rows, of {pictures} pictures, are held out of training")
-    kept = replace(checked, rows=[checked.rows[n] for n in rest], lengths=[checked.lengths[n] for n in rest])
-    return kept, heldout
+    return checked.take(rest), heldout
 
 
 def _heldout(

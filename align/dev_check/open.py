@@ -13,6 +13,7 @@ from align.dev_check.rule import KeepRule
 from align.dev_check.scores import Item, measures_of
 from align.errors import AlignError
 from align.inputs.chat import sees_images
+from align.inputs.checked_rows import images_of
 from align.inputs.images import resolve_image
 
 if TYPE_CHECKING:
@@ -84,5 +85,5 @@ def _check_halves(items: Sequence[Item]) -> None:
 def _pictures(rows: Sequence[Any], root: Path | None) -> set[Path]:
     if root is None:
         return set()
-    names = {name for row in rows for name in row.images}
+    names = {name for images in images_of(rows) for name in images}
     return {resolve_image(root, name) for name in names}

@@ -6,4 +6,11 @@ text_rows.py      rows of a text-only model as token ids
 image_tokens.py   what an image becomes in the text, told from its size alone
 budget.py         what a row costs in tokens, from headers
 training_data.py  rows for training, checked at the border and decoded when needed
+checked_rows.py   rows that have passed their checks, on disk: found once, read by all
+row_checks.py     what can be wrong with a training row
+
+Inside:
+
+checking.py        the checks of a whole file, on all cores
+known_pictures.py  which pictures have been decoded before
 """

@@ -63,6 +63,17 @@ def resolve_image(root: Path, relative: str) -> Path:
     return Path(path)
 
 
+def image_file(root: Path | None, name: str) -> Path:
+    """The file of a row's image.
+
+    Raises:
+        AlignError: no `image_root`, or none of that name in it.
+    """
+    if root is None:
+        raise AlignError(f"no data.image_root for the image {name}")
+    return resolve_image(root, name)
+
+
 def open_image(source: Path | bytes, max_pixels: int = 50_000_000) -> Image.Image:
     """Decode an image to RGB: EXIF orientation applied, transparency over white, first frame only.
 

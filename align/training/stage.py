@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from align.dev_check import hold_out, open_dev_check
+from align.inputs.row_checks import lacks_nothing
 from align.inputs.training_data import CheckedRows, check_rows
 from align.models.loading import load_processor
 from align.progress import quiet_libraries, say
@@ -33,7 +34,7 @@ def run_training(
     title: str,
     passes: float,
     make_trainer: MakeTrainer[R],
-    lacks: Callable[[R], str] = lambda row: "",
+    lacks: Callable[[R], str] = lacks_nothing,
 ) -> RunFolder:
     """Train by a recipe of `align sft` or `align dpo`, and leave a finished stage folder.
 

@@ -150,7 +150,7 @@ def test_bad_rows_are_quarantined_with_reasons(
     metrics = finished.manifest()["metrics"]
     assert metrics["quarantined"] == {"id": 1, "image": 4, "text": 1, "too long": 1}
     assert metrics["rows"] == len(rows)
-    with pytest.raises(AlignError, match=r"bad row: its id is that of line 7(.|\n)*row0"):
+    with pytest.raises(AlignError, match=r"bad row: missing image(.|\n)*line 1 missing"):
         sft.run(load_recipe(sft.Recipe, recipe, ["data.strict=true"]))
 
 
