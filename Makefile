@@ -1,5 +1,5 @@
 # make demo    install into .venv if needed, then the whole road on the embedded model
-# make test    the same set-up, then the tests
+# make test    the same set-up, then the tests, as many at a time as there are cores (WORKERS=0: one after the other)
 # make test-fast ROOM=align/rows   the quick tests of one room and the rules of the tree (no ROOM: of all)
 # make lint    ruff and pyright
 # make graph   circles and arrows between the modules of the tree
@@ -17,6 +17,10 @@ STAMP := .venv/.installed-$(EXTRA)
 BIN := .venv/bin
 PYTHON ?= python3.11 python3.12 python3 python
 PYTEST_ARGS ?= --durations=15
+# Tests at the same time: one a core, at most four (a training takes 2 GB). 0: in one process. Servers would
+# not leave each other a GPU.
+CORES := $(shell nproc 2>/dev/null || echo 1)
+WORKERS ?= $(shell echo $$(( $(if $(filter gpu,$(EXTRA)),1,$(CORES)) < 2 ? 0 : $(CORES) < 4 ? $(CORES) : 4 )))
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -40,10 +44,10 @@ demo: $(STAMP)
 	@$(BIN)/align run recipes/quickstart/pipeline.yaml
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 test-fast: $(STAMP)
-	@$(BIN)/python -m pytest -m "not slow and not vllm" -q $(if $(ROOM),tests/$(ROOM) tests/tree/test_import_graph.py tests/tree/test_dependency_rule.py)
+	@$(BIN)/python -m pytest -m "not slow and not vllm" -q $(if $(ROOM),tests/$(ROOM) tests/tree/test_import_graph.py tests/tree/test_dependency_rule.py,-n $(WORKERS))
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.dpo_vs_trl $(BENCH_ARGS)

@@ -44,6 +44,7 @@ from align.models.adapter_folder import (
 from align.models.checkpoint_weights import open_weights
 from align.progress import say
 from align.run.folder import RunFolder
+from align.run.stage import Done, run_stage
 
 if TYPE_CHECKING:
     import torch
@@ -113,26 +114,25 @@ def run(recipe: Recipe) -> RunFolder:
     """
     inputs: dict[str, str | Path] = {"model": recipe.model}
     inputs |= {f"adapters.{name}": item.path for name, item in recipe.adapters.items()}
-    folder = RunFolder.open(recipe, inputs=inputs)
-    if folder.is_complete:
-        return folder
-    with folder:
-        adapters = {name: read_adapter(item.path) for name, item in recipe.adapters.items()}
-        for adapter in adapters.values():
-            check_plain(adapter, "combining")
-        base = _one_base(recipe, adapters)
-        with open_weights(recipe.model) as weights:
-            layers = put_on(weights, adapters)
-            _add(recipe, layers)
-            distance = _distance_to_sum(recipe, layers)
-            tensors = _tensors(layers)
-        say(f"  {recipe.combination_type} of {len(adapters)} adapters: {distance:.2e} from the sum of w D")
-        out = folder.work / ADAPTER
-        shutil.rmtree(out, ignore_errors=True)
-        _save(out, recipe, adapters, tensors, base)
+    return run_stage(recipe, inputs, lambda folder: _work(recipe, folder))
+
+
+def _work(recipe: Recipe, folder: RunFolder) -> Done:
+    adapters = {name: read_adapter(item.path) for name, item in recipe.adapters.items()}
+    for adapter in adapters.values():
+        check_plain(adapter, "combining")
+    base = _one_base(recipe, adapters)
+    with open_weights(recipe.model) as weights:
+        layers = put_on(weights, adapters)
+        _add(recipe, layers)
+        distance = _distance_to_sum(recipe, layers)
+        tensors = _tensors(layers)
+    say(f"  {recipe.combination_type} of {len(adapters)} adapters: {distance:.2e} from the sum of w D")
+    out = folder.work / ADAPTER
+    shutil.rmtree(out, ignore_errors=True)
+    _save(out, recipe, adapters, tensors, base)
     metrics = {"distance_to_weighted_sum": distance, "tensors": len(tensors), "adapters": len(adapters)}
-    folder.complete(metrics=metrics, next_step=f"align merge (adapter: {folder.final / ADAPTER})")
-    return folder
+    return Done(metrics, f"align merge (adapter: {folder.final / ADAPTER})")
 
 
 def _one_base(recipe: Recipe, adapters: dict[str, Adapter]) -> dict[str, str]:

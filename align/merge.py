@@ -49,6 +49,7 @@ from align.models.loading import (
 )
 from align.progress import quiet_libraries, say
 from align.run.folder import RunFolder
+from align.run.stage import Done, run_stage
 from align.serving.client import ChatRequest, Failure, Reply, Sampling, ask
 from align.serving.server import ServeSettings, serve
 
@@ -129,26 +130,25 @@ def run(recipe: Recipe) -> RunFolder:
     inputs = {"model": recipe.model, "adapter": recipe.adapter}
     if recipe.verify.image_root is not None:
         inputs["images"] = recipe.verify.image_root
-    folder = RunFolder.open(recipe, inputs=inputs)
-    if folder.is_complete:
-        return folder
-    with folder:
-        quiet_libraries()
-        say(f"merging {recipe.adapter} into {recipe.model.path}")
-        shutil.rmtree(folder.work / CHECKPOINT, ignore_errors=True)
-        adapter = read_adapter(recipe.adapter)
-        check_mergeable(adapter)
-        given = json.loads((folder.work / MANIFEST).read_text())["inputs"]["model"]
-        check_base(adapter, given["digest"], where=f"model.path = {recipe.model.path}")
-        target = merge_target(adapter, recipe.merge_into)
-        processor = load_processor(_model_section(recipe))
-        probes = _probes(recipe.verify, processor)
-        merged = _merge(recipe, folder, processor, probes, target)
-        _compare_layers(recipe, folder, adapter)
-        expected = _reload(recipe, folder, merged)
-        metrics = merged.metrics | _serve(recipe, folder, merged, expected)
-    folder.complete(metrics=metrics, next_step=f"align generate (checkpoint: {folder.final / CHECKPOINT})")
-    return folder
+    return run_stage(recipe, inputs, lambda folder: _work(recipe, folder))
+
+
+def _work(recipe: Recipe, folder: RunFolder) -> Done:
+    quiet_libraries()
+    say(f"merging {recipe.adapter} into {recipe.model.path}")
+    shutil.rmtree(folder.work / CHECKPOINT, ignore_errors=True)
+    adapter = read_adapter(recipe.adapter)
+    check_mergeable(adapter)
+    given = json.loads((folder.work / MANIFEST).read_text())["inputs"]["model"]
+    check_base(adapter, given["digest"], where=f"model.path = {recipe.model.path}")
+    target = merge_target(adapter, recipe.merge_into)
+    processor = load_processor(_model_section(recipe))
+    probes = _probes(recipe.verify, processor)
+    merged = _merge(recipe, folder, processor, probes, target)
+    _compare_layers(recipe, folder, adapter)
+    expected = _reload(recipe, folder, merged)
+    metrics = merged.metrics | _serve(recipe, folder, merged, expected)
+    return Done(metrics, f"align generate (checkpoint: {folder.final / CHECKPOINT})")
 
 
 def direct(words: Sequence[str]) -> int | None:

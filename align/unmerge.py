@@ -29,6 +29,7 @@ from align.models.adapter_folder import ADAPTER_CONFIG, Adapter, check_plain, re
 from align.models.checkpoint_weights import CheckpointWeights, open_weights
 from align.progress import say
 from align.run.folder import RunFolder
+from align.run.stage import Done, run_stage
 
 if TYPE_CHECKING:
     import torch
@@ -61,25 +62,24 @@ def run(recipe: Recipe) -> RunFolder:
     inputs: dict[str, str | Path] = {"checkpoint": recipe.checkpoint, "adapter": recipe.adapter}
     if recipe.base is not None:
         inputs["base"] = recipe.base
-    folder = RunFolder.open(recipe, inputs=inputs)
-    if folder.is_complete:
-        return folder
-    with folder:
-        adapter = read_adapter(recipe.adapter)
-        check_plain(adapter, "unmerging")
-        _check_nothing_replaced(adapter)
-        if adapter.quantization != "none":
-            say(f"  the adapter was trained on {adapter.quantization} weights: those are what comes back")
-        path = folder.work / CHECKPOINT
-        shutil.rmtree(path, ignore_errors=True)
-        with open_weights(recipe.checkpoint) as merged:
-            layers = put_on(merged, {"default": adapter})
-            _write(merged, layers, path)
-            with open_weights(path) as found:
-                metrics = _check(recipe, merged, layers, found)
-        say(f"  {metrics['weights']} weights without the adapter")
-    folder.complete(metrics=metrics, next_step=f"align merge (model.path={folder.final / CHECKPOINT})")
-    return folder
+    return run_stage(recipe, inputs, lambda folder: _work(recipe, folder))
+
+
+def _work(recipe: Recipe, folder: RunFolder) -> Done:
+    adapter = read_adapter(recipe.adapter)
+    check_plain(adapter, "unmerging")
+    _check_nothing_replaced(adapter)
+    if adapter.quantization != "none":
+        say(f"  the adapter was trained on {adapter.quantization} weights: those are what comes back")
+    path = folder.work / CHECKPOINT
+    shutil.rmtree(path, ignore_errors=True)
+    with open_weights(recipe.checkpoint) as merged:
+        layers = put_on(merged, {"default": adapter})
+        _write(merged, layers, path)
+        with open_weights(path) as found:
+            metrics = _check(recipe, merged, layers, found)
+    say(f"  {metrics['weights']} weights without the adapter")
+    return Done(metrics, f"align merge (model.path={folder.final / CHECKPOINT})")
 
 
 def _check_nothing_replaced(adapter: Adapter) -> None:

@@ -2,32 +2,34 @@
 
 As in RLHF-V (Yu et al. 2023, arXiv 2312.00849): people mend the wrong parts of an answer and leave the rest,
 and `spans` mark what they mended in both, with a weight that dense DPO reads (objective.token_weights).
-Either of two inputs:
+Either of two sources:
 
-  corrections   JSONL rows {id, images, prompt, answer, edits: [{start, end, text}]}: characters `start` to
+  kind: edits   JSONL rows {id, images, prompt, answer, edits: [{start, end, text}]}: characters `start` to
                 `end` (exclusive) of the answer become `text`
-  pairs         preference rows without spans, such as an imported RLHF-V: the words that differ are marked
+  kind: pairs   preference rows without spans, such as an imported RLHF-V: the words that differ are marked
 
-  align corrections run_dir=runs/my corrections=my/corrections.jsonl
+  align corrections run_dir=runs/my source.kind=edits source.path=my/corrections.jsonl
 
-Writes `pairs.parquet`, `dropped.json` and `quarantine.jsonl`. Next: `align dpo` with objective.token_weights.
+Writes `pairs.parquet`, `dropped.json`, and `quarantine.jsonl` for rows that could not be used. Next: `align
+dpo` with objective.token_weights.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from align.config.recipe import StageRecipe
+from align.config.recipe import StageRecipe, Strict
 from align.errors import AlignError
 from align.progress import say
+from align.rows.quarantine import Quarantine
 from align.rows.schema import BaseRow, Message, PreferenceRow, Span, Spans, read_rows, write_rows
 from align.rows.tally import Tally
 from align.run.folder import RunFolder
+from align.run.stage import Done, open_quarantine, run_stage, write_dropped
 from data_tools.material.edit_spans import DEFAULT_WEIGHT, changed_share, edit_spans
 
 
@@ -59,12 +61,46 @@ class CorrectionRow(BaseRow):
         return self
 
 
+class Edits(Strict):
+    """Answers with their edits."""
+
+    kind: Literal["edits"]
+    path: Path = Field(description="answers with their edits, JSONL")
+
+    def rows(self, weight: float, bad: Quarantine) -> Iterator[PreferenceRow]:
+        """Pairs with spans, which weigh `weight`; a row that cannot be made into one goes to `bad`."""
+        for row in read_rows(CorrectionRow, self.path, bad.refuse):
+            pair = corrected(row, weight)
+            if pair is None:
+                why = "the edits leave the answer as it was, or empty"
+                bad.add(self.path.name, "no correction", why, row_id=row.id)
+            else:
+                yield pair
+
+
+class Pairs(Strict):
+    """Preference rows without spans."""
+
+    kind: Literal["pairs"]
+    path: Path = Field(description="preference rows to mark, .parquet or .jsonl")
+
+    def rows(self, weight: float, bad: Quarantine) -> Iterator[PreferenceRow]:
+        """The rows with spans, which weigh `weight`; what is no such row goes to `bad`."""
+        for row in read_rows(PreferenceRow, self.path, bad.refuse):
+            spans = edit_spans(row.chosen[-1].text, row.rejected[-1].text, weight)
+            yield row.model_copy(update={"spans": spans})
+
+
 class Recipe(StageRecipe):
     """The recipe of `align corrections`."""
 
+    moved_keys: ClassVar[Mapping[str, str]] = {
+        "corrections": "source: {kind: edits, path: ...}",
+        "pairs": "source: {kind: pairs, path: ...}",
+    }
+
     name: str = "corrections"
-    corrections: Path | None = Field(default=None, description="answers with their edits, JSONL")
-    pairs: Path | None = Field(default=None, description="preference rows to mark, .parquet or .jsonl")
+    source: Annotated[Edits | Pairs, Field(discriminator="kind")] = Field(description="what was mended")
     weight: float = Field(default=DEFAULT_WEIGHT, gt=0, description="of what was edited; the rest weighs 1")
     max_changed: float = Field(
         default=0.5,
@@ -73,12 +109,6 @@ class Recipe(StageRecipe):
         description="with a larger share of edited characters it is no correction but another answer",
     )
 
-    @model_validator(mode="after")
-    def _one_input(self) -> Recipe:
-        if (self.corrections is None) == (self.pairs is None):
-            raise ValueError("give `corrections` or `pairs`")
-        return self
-
 
 def run(recipe: Recipe) -> RunFolder:
     """Write the pairs; byte-equal for the same recipe and inputs.
@@ -86,43 +116,36 @@ def run(recipe: Recipe) -> RunFolder:
     Raises:
         AlignError: no input, or no pair left.
     """
-    source = recipe.corrections or recipe.pairs
-    assert source is not None
-    folder = RunFolder.open(recipe, {"corrections" if recipe.corrections else "pairs": source})
-    if folder.is_complete:
-        return folder
-    with folder:
-        tally, rows = Tally("corrections"), []
-        with (folder.work / "quarantine.jsonl").open("w", encoding="utf-8") as out:
+    return run_stage(recipe, {recipe.source.kind: recipe.source.path}, lambda folder: _work(recipe, folder))
 
-            def quarantine(where: str, reason: str, raw: Any) -> None:
-                place = where.removeprefix(str(source)).strip(": ")
-                out.write(json.dumps({"where": place, "reason": reason}) + "\n")
-                tally.drop("bad row", place)
 
-            for row in _read(recipe, quarantine):
-                reason = _refusal(recipe, row)
-                if reason:
-                    tally.drop(reason, row.id)
-                else:
-                    tally.keep()
-                    rows.append(row)
-        tally.show()
-        (folder.work / "dropped.json").write_text(json.dumps({tally.what: tally.to_json()}, indent=1) + "\n")
-        if not rows:
-            raise AlignError("no pairs left", where=str(source), fix="see the table above")
-        write_rows(folder.work / "pairs.parquet", rows)
-        metrics = {
-            "pairs": len(rows),
-            "changed_chosen": _mean_changed(rows, "chosen"),
-            "changed_rejected": _mean_changed(rows, "rejected"),
-        }
-        say(
-            f"  {metrics['changed_rejected']:.1%} of the rejected and {metrics['changed_chosen']:.1%} of the "
-            "chosen characters are marked"
-        )
-        folder.complete(metrics=metrics, next_step="align dpo RECIPE objective.token_weights.gamma=5")
-    return folder
+def _work(recipe: Recipe, folder: RunFolder) -> Done:
+    tally, rows = Tally("corrections"), []
+    with open_quarantine(folder, "bad rows") as bad:
+        for row in recipe.source.rows(recipe.weight, bad):
+            reason = _refusal(recipe, row)
+            if reason:
+                tally.drop(reason, row.id)
+            else:
+                tally.keep()
+                rows.append(row)
+    for reason, count in bad.tally.dropped.items():
+        tally.drop(reason, bad.tally.examples[reason][0], count)
+    tally.show()
+    write_dropped(folder.work, [tally])
+    if not rows:
+        raise AlignError("no pairs left", where=str(recipe.source.path), fix="see the table above")
+    write_rows(folder.work / "pairs.parquet", rows)
+    metrics = {
+        "pairs": len(rows),
+        "changed_chosen": _mean_changed(rows, "chosen"),
+        "changed_rejected": _mean_changed(rows, "rejected"),
+    }
+    say(
+        f"  {metrics['changed_rejected']:.1%} of the rejected and {metrics['changed_chosen']:.1%} of the "
+        "chosen characters are marked"
+    )
+    return Done(metrics, "align dpo RECIPE objective.token_weights.gamma=5")
 
 
 def corrected(row: CorrectionRow, weight: float) -> PreferenceRow | None:
@@ -150,22 +173,6 @@ def corrected(row: CorrectionRow, weight: float) -> PreferenceRow | None:
         spans=spans,
         meta={**row.meta, "edits": len(row.edits)},
     )
-
-
-def _read(recipe: Recipe, quarantine: Any) -> Iterator[PreferenceRow]:
-    """Pairs with spans; a row that cannot be made into one is quarantined."""
-    if recipe.pairs is not None:
-        for row in read_rows(PreferenceRow, recipe.pairs, quarantine):
-            spans = edit_spans(row.chosen[-1].text, row.rejected[-1].text, recipe.weight)
-            yield row.model_copy(update={"spans": spans})
-        return
-    assert recipe.corrections is not None
-    for row in read_rows(CorrectionRow, recipe.corrections, quarantine):
-        pair = corrected(row, recipe.weight)
-        if pair is None:
-            quarantine(f"row {row.id}", "the edits leave the answer as it was, or empty", None)
-        else:
-            yield pair
 
 
 def _refusal(recipe: Recipe, row: PreferenceRow) -> str:

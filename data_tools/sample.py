@@ -30,6 +30,7 @@ from align.progress import say
 from align.rows.messages import said
 from align.rows.schema import Candidate, PromptRow, read_rows, write_rows
 from align.run.folder import RunFolder
+from align.run.stage import Done, run_stage
 from align.serving.answers import AnswerStore, ask_stored
 from align.serving.client import ChatRequest, Decoding, Failure, Reply, Sampling, content_key
 from align.serving.server import HOW_KEYS, Server, ServeSettings, serve
@@ -88,10 +89,8 @@ def run(recipe: Recipe) -> RunFolder:
         AlignError: no prompts, a missing image, a server that dies, or more failed
             requests than `max_failed`.
     """
-    folder = RunFolder.open(recipe, {"model": recipe.model, "prompts": recipe.prompts})
-    if folder.is_complete:
-        return folder
-    with folder:
+
+    def work(folder: RunFolder) -> Done:
         prompts = in_part(read_prompts(recipe.prompts), recipe.part)
         say(f"  {len(prompts)} prompts, {recipe.n} answers each")
         with (
@@ -112,8 +111,9 @@ def run(recipe: Recipe) -> RunFolder:
             f"  {metrics['candidates']} distinct answers of {metrics['answers']}, "
             f"{metrics['truncated']} truncated, {metrics['mean_tokens']:.1f} tokens on average"
         )
-        folder.complete(metrics=metrics, next_step="align judge RECIPE", seeds={"sampling": recipe.seed})
-    return folder
+        return Done(metrics, "align judge RECIPE", seeds={"sampling": recipe.seed})
+
+    return run_stage(recipe, {"model": recipe.model, "prompts": recipe.prompts}, work)
 
 
 def read_prompts(path: Path) -> list[PromptRow]:

@@ -26,6 +26,7 @@ from align.inputs.images import image_sha256, resolve_image
 from align.progress import say
 from align.rows.schema import Prediction, write_rows
 from align.run.folder import RunFolder
+from align.run.stage import Done, run_stage
 from align.run.state import Input
 from align.serving.answers import AnswerStore, Ask, ask_missing
 from align.serving.client import ChatRequest, Decoding, Failure, Reply, Sampling, ask, content_key
@@ -108,28 +109,27 @@ def run(recipe: Recipe) -> RunFolder:
         inputs["adapter"] = recipe.serve.adapters[recipe.adapter]
     for name, task in tasks.items():
         inputs |= {f"{name}.{key}": path for key, path in task.inputs().items()}
-    folder = RunFolder.open(recipe, inputs)
-    if folder.is_complete:
-        return folder
-    with folder:
-        samples = [(name, sample) for name, task in tasks.items() for sample in checked_samples(name, task)]
-        with (
-            engine(recipe, folder.logs) as (digest, ask_all),
-            AnswerStore(folder.scratch / "answers.jsonl") as store,
-        ):
-            asked, requests = build_requests(recipe, digest, samples)
-            say(f"  {len(samples)} samples of {len(tasks)} tasks, {len(requests)} different requests")
-            replies = ask_missing(ask_all, store, requests, "generating")
-        predictions = sorted(
-            (predict(item, replies[item.key]) for item in asked), key=lambda row: (row.task, row.sample_id)
-        )
-        health = {name: task_health(name, predictions) for name in tasks}
-        show_health(health)
-        _check_failed(predictions, recipe.max_failed)
-        write_rows(folder.work / "predictions.jsonl", predictions)
-        metrics = {"samples": len(samples), "requests": len(requests), "health": health}
-        folder.complete(metrics=metrics, next_step="align score RECIPE")
-    return folder
+    return run_stage(recipe, inputs, lambda folder: _work(recipe, tasks, folder))
+
+
+def _work(recipe: Recipe, tasks: Mapping[str, Task], folder: RunFolder) -> Done:
+    samples = [(name, sample) for name, task in tasks.items() for sample in checked_samples(name, task)]
+    with (
+        engine(recipe, folder.logs) as (digest, ask_all),
+        AnswerStore(folder.scratch / "answers.jsonl") as store,
+    ):
+        asked, requests = build_requests(recipe, digest, samples)
+        say(f"  {len(samples)} samples of {len(tasks)} tasks, {len(requests)} different requests")
+        replies = ask_missing(ask_all, store, requests, "generating")
+    predictions = sorted(
+        (predict(item, replies[item.key]) for item in asked), key=lambda row: (row.task, row.sample_id)
+    )
+    health = {name: task_health(name, predictions) for name in tasks}
+    show_health(health)
+    _check_failed(predictions, recipe.max_failed)
+    write_rows(folder.work / "predictions.jsonl", predictions)
+    metrics = {"samples": len(samples), "requests": len(requests), "health": health}
+    return Done(metrics, "align score RECIPE")
 
 
 @contextmanager

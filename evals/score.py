@@ -33,6 +33,7 @@ from align.config.recipe import StageRecipe, nearest, read_yaml
 from align.errors import AlignError, RecipeError
 from align.rows.schema import Prediction, read_rows, write_rows
 from align.run.folder import RunFolder
+from align.run.stage import Done, run_stage
 from evals.comparison.lines import compare_task, correct
 from evals.comparison.metric_line import MetricLine, dump_lines
 from evals.comparison.on_screen import show_metrics
@@ -93,27 +94,26 @@ def run(recipe: Recipe) -> RunFolder:
     inputs |= {f"rounds.{name}": path for name, path in rounds.items()}
     for task in tasks.values():
         inputs |= {f"tasks.{task.name}.{name}": path for name, path in task.inputs().items()}
-    folder = RunFolder.open(recipe, inputs=inputs)
-    if folder.is_complete:
-        return folder
-    with folder:
-        scored = {name: score_folder(tasks, path) for name, path in recipe.checkpoints.items()}
-        write_scores(folder.work, scored)
-        metrics = compare_checkpoints(tasks, scored, recipe.resamples, recipe.seed, recipe.margin_points)
-        _write_json(folder.work / "metrics.json", dump_lines(metrics))
-        write_about(folder.work, tasks, scored)
-        if len(rounds) > 1 and len(recipe.checkpoints) > 1:
-            write_rounds(folder.work, recipe, tasks, scored)
-        if recipe.pairwise is not None:
-            write_preferences(folder, recipe, recipe.pairwise, tasks, scored)
-        show_metrics(metrics, list(recipe.checkpoints))
-        headline = {
-            f"{row.task}/{row.split}/{row.metric}": row.values[list(recipe.checkpoints)[-1]]
-            for row in metrics
-            if row.primary
-        }
-        folder.complete(metrics=headline, next_step="align report, with this folder as its scores")
-    return folder
+    return run_stage(recipe, inputs, lambda folder: _work(recipe, tasks, folder))
+
+
+def _work(recipe: Recipe, tasks: Mapping[str, Task], folder: RunFolder) -> Done:
+    scored = {name: score_folder(tasks, path) for name, path in recipe.checkpoints.items()}
+    write_scores(folder.work, scored)
+    metrics = compare_checkpoints(tasks, scored, recipe.resamples, recipe.seed, recipe.margin_points)
+    _write_json(folder.work / "metrics.json", dump_lines(metrics))
+    write_about(folder.work, tasks, scored)
+    if len(recipe.rounds) > 1 and len(recipe.checkpoints) > 1:
+        write_rounds(folder.work, recipe, tasks, scored)
+    if recipe.pairwise is not None:
+        write_preferences(folder, recipe, recipe.pairwise, tasks, scored)
+    show_metrics(metrics, list(recipe.checkpoints))
+    headline = {
+        f"{row.task}/{row.split}/{row.metric}": row.values[list(recipe.checkpoints)[-1]]
+        for row in metrics
+        if row.primary
+    }
+    return Done(headline, "align report, with this folder as its scores")
 
 
 def direct(words: Sequence[str]) -> int | None:

@@ -9,8 +9,23 @@ import pytest
 from tests.repository import REPO
 from tests.twins import Twins, build_twin
 from tests.vllm_fixtures import served_base
+from tests.workers import built_once, limit_threads, long_first, scheduler
 
 __all__ = ["served_base"]
+
+limit_threads()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where workers share the tests, long ones come first."""
+    if hasattr(config, "workerinput"):
+        long_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Who gets which."""
+    return scheduler(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -25,12 +40,7 @@ def base_checkpoint() -> Path:
 @pytest.fixture(scope="session")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Twins:
     """`twins("qwen2_vl")` is the folder of that family's tiny random checkpoint, built once a session."""
-    root = tmp_path_factory.mktemp("twins")
-
-    def twin(name: str) -> Path:
-        return root / name if (root / name).is_dir() else build_twin(name, root / name)
-
-    return twin
+    return lambda name: built_once(tmp_path_factory, f"twins/{name}", lambda folder: build_twin(name, folder))
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +48,9 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images/, annotations: 24 train, 8 dev, 8 test, 4 test_unseen_style scenes."""
     from data_tools.scenes.coco_files import write_world
 
-    root = tmp_path_factory.mktemp("world") / "scenes"
-    write_world(root, train=24, dev=8, test=8, unseen=4, seed=3)
-    return root
+    return built_once(
+        tmp_path_factory, "scenes", lambda root: write_world(root, train=24, dev=8, test=8, unseen=4, seed=3)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -50,5 +60,8 @@ def sft_run(base_checkpoint: Path, tiny_world: Path, tmp_path_factory: pytest.Te
     from align.config.recipe import load_recipe
     from tests.training_recipes import sft_recipe
 
-    run_dir = tmp_path_factory.mktemp("sft")
-    return sft.run(load_recipe(sft.Recipe, sft_recipe(run_dir, base_checkpoint, tiny_world))).final
+    def train(run_dir: Path) -> None:
+        run_dir.mkdir()
+        sft.run(load_recipe(sft.Recipe, sft_recipe(run_dir, base_checkpoint, tiny_world)))
+
+    return built_once(tmp_path_factory, "sft_run", train) / "sft"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from align.claims.surroundings import colour_after, place_after, place_before, relation_between
@@ -112,6 +113,12 @@ def read_text(text: str) -> list[Said]:
     >>> [(said.count, said.category) for said in read_text("Two red cars, some dogs and the cat.")]
     [(2, 'car'), (None, 'dog'), (1, 'cat')]
     """
+    return list(_said_in(text))
+
+
+# One text is read for several measures in a row.
+@lru_cache(maxsize=64)
+def _said_in(text: str) -> tuple[Said, ...]:
     phrases, sentence_starts = _phrases(text)
     found: list[Said] = []
     bound = 0  # where the words of the phrase before end
@@ -149,7 +156,7 @@ def read_text(text: str) -> list[Said]:
             )
         )
         bound = end
-    return found
+    return tuple(found)
 
 
 def _is_listed(text: str, bound: int, start: int) -> bool:

@@ -7,7 +7,6 @@ machine keeps measuring on the same ones.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -47,7 +46,7 @@ class ImagesSection(Strict):
         return self.path if self.path.is_dir() else self.image_root or self.path.parent
 
     def inputs(self) -> dict[str, Path]:
-        """For `RunFolder.open(inputs=...)`."""
+        """For `run_stage(inputs=...)`."""
         return {"data": self.path} if self.path.is_dir() else {"data": self.path, "images": self.root}
 
 
@@ -71,10 +70,6 @@ class LabelledImages:
     held_out: list[LabelledImage]
     labels: list[str]
     bad: dict[str, str]
-
-    def quarantine(self) -> str:
-        """The lines of `quarantine.jsonl`."""
-        return "".join(json.dumps({"where": name, "reason": why}) + "\n" for name, why in self.bad.items())
 
 
 def read_images(section: ImagesSection) -> LabelledImages:

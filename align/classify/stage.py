@@ -28,11 +28,11 @@ from align.config.model_ref import ModelRef
 from align.config.recipe import StageRecipe
 from align.errors import AlignError
 from align.inputs.images import open_image, resolve_image
-from align.inputs.training_data import QUARANTINE
 from align.models.loading import check_folder, first_line
 from align.progress import quiet_libraries, say
 from align.run.folder import RunFolder
 from align.run.processes import wait_for_main
+from align.run.stage import Done, open_quarantine, run_stage
 from align.training.loop import (
     build,
     manifest_metrics,
@@ -81,33 +81,31 @@ def run(recipe: Recipe) -> RunFolder:
             checkpoint with other logits.
     """
     inputs = {"model": recipe.model, **recipe.data.inputs()}
-    folder = RunFolder.open(recipe, inputs=inputs)
-    if folder.is_complete:
-        return folder
-    with folder:
-        quiet_libraries()
-        wait_for_main()
-        images = read_images(recipe.data)
-        if folder.is_main:
-            (folder.work / QUARANTINE).write_text(images.quarantine(), encoding="utf-8")
-        counts = f"{len(images.train)} images to train on, {len(images.held_out)} held out"
-        say(f"{len(images.labels)} classes, {counts}, {len(images.bad)} quarantined")
-        processor = _load_processor(recipe.model)
-        trainer = _trainer(recipe, folder, processor, images)
-        where = placement(trainer.model)
-        where.show()
-        results = train(trainer, folder, "classification")
-        save_adapter(trainer, recipe.model, folder)
-        metrics = manifest_metrics(results, where, len(images.train), {"image": len(images.bad)})
-        if folder.is_main:
-            model = trainer.accelerator.unwrap_model(trainer.model).eval()
-            metrics |= _measure(
-                model, _Pictures(images.held_out, images.labels, recipe.data, processor), folder
-            )
-            probes = _Pictures(images.held_out[:_PROBES], images.labels, recipe.data, processor)
-            metrics["merged_logit_difference"] = _merge(model, processor, probes, folder)
-    folder.complete(metrics=metrics, next_step=f"use {folder.final / CHECKPOINT}")
-    return folder
+    return run_stage(recipe, inputs, lambda folder: _work(recipe, folder))
+
+
+def _work(recipe: Recipe, folder: RunFolder) -> Done:
+    quiet_libraries()
+    wait_for_main()
+    images = read_images(recipe.data)
+    with open_quarantine(folder, "images") as bad:
+        for name, why in images.bad.items():
+            bad.add(name, "image", why)
+    counts = f"{len(images.train)} images to train on, {len(images.held_out)} held out"
+    say(f"{len(images.labels)} classes, {counts}, {len(images.bad)} quarantined")
+    processor = _load_processor(recipe.model)
+    trainer = _trainer(recipe, folder, processor, images)
+    where = placement(trainer.model)
+    where.show()
+    results = train(trainer, folder, "classification")
+    save_adapter(trainer, recipe.model, folder)
+    metrics = manifest_metrics(results, where, len(images.train), {"image": len(images.bad)})
+    if folder.is_main:
+        model = trainer.accelerator.unwrap_model(trainer.model).eval()
+        metrics |= _measure(model, _Pictures(images.held_out, images.labels, recipe.data, processor), folder)
+        probes = _Pictures(images.held_out[:_PROBES], images.labels, recipe.data, processor)
+        metrics["merged_logit_difference"] = _merge(model, processor, probes, folder)
+    return Done(metrics, f"use {folder.final / CHECKPOINT}")
 
 
 class _Pictures:

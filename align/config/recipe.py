@@ -11,7 +11,8 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast, get_args
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -40,11 +41,13 @@ class StageRecipe(Strict):
             whatever they are.
         shown_keys: dotted keys that name folders of other stages only to show what they left; `align run`
             leaves them out, and says so, where those stages are not selected and have never run.
+        moved_keys: a key that the recipe had once -> where what it said stands now.
     """
 
     how_keys: ClassVar[frozenset[str]] = frozenset()
     limit_keys: ClassVar[frozenset[str]] = frozenset()
     shown_keys: ClassVar[frozenset[str]] = frozenset()
+    moved_keys: ClassVar[Mapping[str, str]] = {}
 
     stage: str | None = Field(
         default=None,
@@ -164,43 +167,67 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _fault(cls: type[BaseModel], values: Any, item: Any) -> str:
-    location = [part for part in item["loc"] if not str(part).startswith("function-")]
-    dotted = ".".join(str(part) for part in location)
+    path, owner = _place(cls, [part for part in item["loc"] if not str(part).startswith("function-")])
+    dotted = ".".join(path)
     if item["type"] == "extra_forbidden":
-        fields = _fields_at(cls, location[:-1])
-        return f"unknown key {dotted!r} = {item['input']!r}{nearest(str(location[-1]), fields)}"
+        if where := getattr(cls, "moved_keys", {}).get(dotted):
+            return f"{dotted!r} is no key any more: it is now {where}"
+        fields = [field.alias or name for name, field in owner.model_fields.items()]
+        return f"unknown key {dotted!r} = {item['input']!r}{nearest(path[-1], fields)}"
     if item["type"] == "missing":
-        return f"missing key {dotted!r}: {_describe(cls, location)}"
+        field = owner.model_fields.get(path[-1])
+        return f"missing key {dotted!r}: {(field.description if field else None) or 'required'}"
+    if item["type"] == "union_tag_invalid":  # a section of no kind that there is
+        kind, known = item["ctx"]["tag"], item["ctx"]["expected_tags"].replace("'", "").split(", ")
+        return f"{dotted}.{_discriminator(item)} = {kind!r}: no such kind{nearest(kind, known)}"
+    if item["type"] == "union_tag_not_found":
+        return f"missing key '{dotted}.{_discriminator(item)}': which kind it is"
     words = item["msg"].removeprefix("Value error, ")
     if isinstance(item["input"], Mapping):  # a rule between the keys of a section
         return f"{dotted}: {words}" if dotted else words
     return f"{dotted} = {item['input']!r}: {words}"
 
 
-def _fields_at(cls: type[BaseModel], location: Sequence[Any]) -> list[str]:
-    """Field names of the section that `location` points to."""
-    current = cls
-    for part in location:
-        field = current.model_fields.get(str(part))
-        if field is None:
+def _discriminator(item: Any) -> str:
+    return item["ctx"]["discriminator"].strip("'")
+
+
+def _place(cls: type[BaseModel], location: Sequence[Any]) -> tuple[list[str], type[BaseModel]]:
+    """The keys as a recipe has them, and the section of the last one.
+
+    Where a section may be one of several, pydantic's location also has which one it took, by its tag or its
+    class; a recipe doesn't.
+    """
+    path: list[str] = []
+    owner, kinds = cls, _kinds(cls)
+    for part in map(str, location):
+        inside = [get_args(kind)[-1] for kind in kinds if get_origin(kind) in (dict, list)]
+        if inside:  # part is a name of a mapping, or a place in a list
+            path.append(part)
+            kinds = _kinds(inside[0])
             continue
-        for option in _options(field.annotation):
-            if isinstance(option, type) and issubclass(option, BaseModel):
-                current = option
-                break
-    return [field.alias or name for name, field in current.model_fields.items()]
+        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        taken = [kind for kind in sections if part == kind.__name__ or part in _tags(kind)]
+        if len(kinds) > 1 and taken:
+            kinds = taken
+            continue
+        path.append(part)
+        owner = sections[0] if sections else owner
+        named = [field for name, field in owner.model_fields.items() if part in (name, field.alias)]
+        kinds = _kinds(named[0].annotation) if named else []
+    return path, owner
 
 
-def _options(annotation: Any) -> list[Any]:
-    """The types that an annotation is made of, itself included."""
-    return [annotation, *(option for inner in get_args(annotation) for option in _options(inner))]
+def _kinds(annotation: Any) -> list[Any]:
+    """What a value may be by its annotation: the members of a union, None left out."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for member in get_args(annotation) for kind in _kinds(member)]
+    return [] if annotation is type(None) else [annotation]
 
 
-def _describe(cls: type[BaseModel], location: Sequence[Any]) -> str:
-    current: type[BaseModel] = cls
-    for part in location[:-1]:
-        field = current.model_fields.get(str(part))
-        if field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            current = field.annotation
-    field = current.model_fields.get(str(location[-1]))
-    return (field.description if field else None) or "required"
+def _tags(section: type[BaseModel]) -> list[str]:
+    """The words that one of the section's keys is tied to, such as a kind."""
+    fields = [field.annotation for field in section.model_fields.values()]
+    return [str(word) for kind in fields if get_origin(kind) is Literal for word in get_args(kind)]

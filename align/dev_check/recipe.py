@@ -160,7 +160,7 @@ class DevSection(Strict):
         return bool(self.prompts or self.instances or self.questions or self.own)
 
     def inputs(self) -> dict[str, Path]:
-        """For `RunFolder.open(inputs=...)`."""
+        """For `run_stage(inputs=...)`."""
         found = {
             "dev_prompts": self.prompts,
             "dev_images": self.image_root,

@@ -29,13 +29,13 @@ from align.inputs.text_rows import text_dataset
 from align.progress import say
 from align.rows.schema import PreferenceRow, SFTRow, raw_rows
 from align.run.folder import RunFolder
+from align.run.stage import QUARANTINE, open_quarantine
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 T = TypeVar("T", SFTRow, PreferenceRow)
 
-QUARANTINE = "quarantine.jsonl"
 CHECKED, PICTURES = "checked_rows", "pictures.db"
 """In a run's folder: what has been checked, for all stages and runs there."""
 _NEARLY_ALL = 0.9
@@ -52,7 +52,7 @@ class DataSection(Strict):
     max_pixels: int = Field(default=50_000_000, gt=0, description="images larger than this are bad rows")
 
     def inputs(self) -> dict[str, Path]:
-        """For `RunFolder.open(inputs=...)`."""
+        """For `run_stage(inputs=...)`."""
         return {"data": self.path} | ({} if self.image_root is None else {"images": self.image_root})
 
 
@@ -79,26 +79,6 @@ class CheckedRows(Generic[T]):
         lengths = [self.lengths[place] for place in places] if self.lengths else []
         unlearnt = next((n for n, place in enumerate(places) if place == self.unlearnt), None)
         return replace(self, rows=taken(self.rows, places), lengths=lengths, unlearnt=unlearnt)
-
-
-class _Quarantine:
-    """Collects bad rows; in strict mode the first one is an error."""
-
-    def __init__(self, strict: bool) -> None:
-        self.strict = strict
-        self.lines: list[dict[str, str]] = []
-        self.counts: Counter[str] = Counter()
-
-    def add(self, where: str, row_id: str, kind: str, reason: str) -> None:
-        if self.strict:
-            place = f"{where} {row_id}".strip()
-            what = reason if reason.startswith("bad ") else f"bad row: {reason}"
-            raise AlignError(what, where=place, fix="mend it, or data.strict: false")
-        self.lines.append({"where": where, "id": row_id, "reason": reason})
-        self.counts[kind] += 1
-
-    def write(self, path: Path) -> None:
-        path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
 
 
 def check_rows(
@@ -140,18 +120,17 @@ def check_rows(
     elif folder.is_main:
         make_checks(checker, section.path, found)
     found.wait()
-    quarantine = _Quarantine(section.strict)
-    for line in found.bad():
-        quarantine.add(**line)
+    refused = "mend it, or data.strict: false" if section.strict else ""
+    with open_quarantine(folder, "rows", refused, quarantine_name) as quarantine:
+        for line in found.bad():
+            quarantine.add(line["where"], line["kind"], line["reason"], row_id=line["row_id"])
     summary = found.summary()
     rows = found.rows(cls) if summary.rows else []
     lengths = rows.dataset["length"][:] if isinstance(rows, StoredRows) and summary.counted else []
-    first = next((f"{line['where']}: {line['reason']}" for line in quarantine.lines), "")
-    checked: CheckedRows[T] = CheckedRows(rows, lengths, quarantine.counts, first, summary.unlearnt)
+    tally = quarantine.tally
+    checked: CheckedRows[T] = CheckedRows(rows, lengths, tally.dropped, quarantine.first, summary.unlearnt)
     if summary.placed and not keeps_places(processor):
         say("  this model's chat template writes a turn's pictures before its text, wherever the rows say")
-    if folder.is_main:
-        quarantine.write(folder.work / quarantine_name)
     _report(checked, section.path, folder, quarantine_name)
     _check_root(summary, section)
     return checked

@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Literal, NamedTuple
 
@@ -91,8 +91,14 @@ def find_objects(text: str, mode: Mode = "official", singulariser: Singulariser 
     >>> [mention.category for mention in find_objects("A bus, a hot dog and two people", "strict")]
     ['bus', 'hot dog', 'person']
     """
+    return list(_found(text, mode, singulariser))
+
+
+# One text is read for several measures in a row.
+@lru_cache(maxsize=256)
+def _found(text: str, mode: Mode, singulariser: Singulariser) -> tuple[Mention, ...]:
     words = _official(text, singulariser) if mode == "official" else _strict(text)
-    return [Mention(start, end, text[start:end], category) for start, end, category in words]
+    return tuple(Mention(start, end, text[start:end], category) for start, end, category in words)
 
 
 @cache

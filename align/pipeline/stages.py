@@ -1,8 +1,8 @@
 """The stages by name: align's own, and those that packages register (entry-point group `align.stages`).
 
-A stage is a module with a docstring, a class `Recipe(StageRecipe)` and `run(recipe) -> RunFolder`. It may
-also have `direct(words) -> int | None`: a form of its command without a recipe, which returns the exit code,
-or None where the words name a recipe after all.
+A stage is a module with a docstring, a class `Recipe(StageRecipe)` and `run(recipe) -> RunFolder`, which does
+its work inside `align.run.stage.run_stage`. It may also have `direct(words) -> int | None`: a form of its
+command without a recipe, which returns the exit code, or None where the words name a recipe after all.
 
 What has no recipe and no run folder is a command (entry-point group `align.commands`): a module with a
 docstring and `main(words) -> int`. Both registries keep `align` free of imports from the packages that build

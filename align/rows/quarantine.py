@@ -1,4 +1,8 @@
-"""Rows that could not be used: each with its place, reason and content in a file, and counted in a table."""
+"""Rows that could not be used: each with its place and reason in a file, and counted in a table.
+
+A line is {"where": place, "id"?: of the row, "reason": one of few kinds, "detail"?: in words, "row"?: its
+content}; what is not known is left out.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from align.errors import AlignError
 from align.rows.tally import Tally
 
 _LONGEST_TEXT = 2000
@@ -14,28 +19,59 @@ _DEEPEST = 20
 
 
 class Quarantine:
-    """Writes bad rows to a JSONL file as they come; the file is removed again when there were none."""
+    """Writes bad rows to a JSONL file as they come; the file is removed again when there were none.
 
-    def __init__(self, path: Path, what: str) -> None:
-        self.path, self.tally = path, Tally(what)
+    Attributes:
+        tally: the bad rows by reason.
+        first: place and detail of the first of them; empty while there is none.
+    """
+
+    def __init__(self, path: Path | None, what: str, refused: str = "") -> None:
+        """Without a path (a process beside the main one) rows are counted only.
+
+        Args:
+            refused: what to do about a bad row; given, the first one is an error that says so.
+        """
+        self.path, self.tally, self.refused, self.first = path, Tally(what), refused, ""
         self._lines: IO[str] | None = None
 
     def __enter__(self) -> Quarantine:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lines = self.path.open("w", encoding="utf-8")
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lines = self.path.open("w", encoding="utf-8")
         return self
 
-    def add(self, where: str, reason: str, detail: str, row: Any) -> None:
-        """Record one row; `reason` is one of few kinds, which the table counts by."""
-        assert self._lines is not None
-        self.tally.drop(reason, where)
-        record = {"where": where, "reason": reason, "detail": detail, "row": _plain(row)}
-        self._lines.write(json.dumps(record) + "\n")
+    def add(self, where: str, reason: str, detail: str = "", row: Any = None, row_id: str = "") -> None:
+        """Record one row.
+
+        Args:
+            where: file and line, or what else finds it.
+            reason: one of few kinds, which the table counts by.
+
+        Raises:
+            AlignError: with `refused`.
+        """
+        said = detail or reason
+        if self.refused:
+            what = said if said.startswith("bad ") else f"bad row: {said}"
+            raise AlignError(what, where=f"{where} {row_id}".strip(), fix=self.refused)
+        self.first = self.first or f"{where}: {said}"
+        self.tally.drop(reason, row_id or where)
+        record = {"where": where, "id": row_id, "reason": reason, "detail": detail, "row": _plain(row)}
+        if self._lines is not None:
+            told = {key: value for key, value in record.items() if value not in ("", None)}
+            self._lines.write(json.dumps(told) + "\n")
+
+    def refuse(self, where: str, detail: str, raw: Any) -> None:
+        """For `read_rows(..., quarantine.refuse)`: what is no row of the wanted kind."""
+        row_id = raw.get("id") if isinstance(raw, dict) else None
+        self.add(Path(where).name, "schema", detail, raw, row_id if isinstance(row_id, str) else "")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._lines is not None
+        if self._lines is None or self.path is None:
+            return
         self._lines.close()
         if not self.tally.dropped:
             self.path.unlink()

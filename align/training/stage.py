@@ -13,6 +13,7 @@ from align.progress import quiet_libraries, say
 from align.rows.schema import PreferenceRow, SFTRow
 from align.run.folder import RunFolder
 from align.run.processes import wait_for_main
+from align.run.stage import Done, run_stage
 from align.training.efficiency import Efficiency
 from align.training.foreign_rows import readable
 from align.training.loop import manifest_metrics, train
@@ -48,11 +49,8 @@ def run_training(
     Raises:
         AlignError: no usable row, a checkpoint that cannot be trained, a loss that is not a number.
     """
-    inputs = {"model": recipe.model, **recipe.data.inputs()}
-    folder = RunFolder.open(recipe, inputs=inputs | ({} if recipe.dev is None else recipe.dev.inputs()))
-    if folder.is_complete:
-        return folder
-    with folder:
+
+    def work(folder: RunFolder) -> Done:
         quiet_libraries()
         wait_for_main()
         say(f"{title} of {recipe.model.path} on {recipe.data.path}")
@@ -82,9 +80,11 @@ def run_training(
         results = train(trainer, folder, title, dev)
         following = save_trained(trainer, plan, recipe.model, folder, processor)
         efficiency.write(folder, where)
-    metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
-    metrics |= {} if dev is None else dev.metrics()
-    if hasattr(trainer, "store_counts"):
-        metrics["stores"] = trainer.store_counts()
-    folder.complete(metrics=metrics, next_step=following)
-    return folder
+        metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
+        metrics |= {} if dev is None else dev.metrics()
+        if hasattr(trainer, "store_counts"):
+            metrics["stores"] = trainer.store_counts()
+        return Done(metrics, following)
+
+    inputs = {"model": recipe.model, **recipe.data.inputs()}
+    return run_stage(recipe, inputs | ({} if recipe.dev is None else recipe.dev.inputs()), work)

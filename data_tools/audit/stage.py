@@ -30,6 +30,7 @@ from align.objects.mentions import Mode
 from align.progress import say
 from align.rows.schema import PreferenceRow, read_rows
 from align.run.folder import RunFolder
+from align.run.stage import Done, run_stage
 from align.run.state import Input
 from data_tools.audit.count_checks import check_counts
 from data_tools.audit.findings import Finding
@@ -102,36 +103,33 @@ def run(recipe: Recipe) -> RunFolder:
         inputs["judge"] = recipe.judge
     if recipe.model is not None:
         inputs["model"] = recipe.model
-    folder = RunFolder.open(recipe, inputs)
-    if folder.is_complete:
-        return folder
-    with folder:
-        rows = list(read_rows(PreferenceRow, recipe.pairs))
-        if not rows:
-            raise AlignError("no pairs", where=str(recipe.pairs))
-        findings = check_all(recipe, rows)
-        show(findings)
-        record = {
-            "pairs": len(rows),
-            "findings": {
-                item.key: {
-                    key: value
-                    for key, value in asdict(item).items()
-                    if key in ("state", "said", "advice", "numbers", "rows")
-                }
-                for item in findings
-            },
-        }
-        (folder.work / "audit.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-        by_id = {row.id: row for row in rows}
-        page = render_page(
-            f"Audit of {recipe.pairs.name}", findings, by_id, recipe.image_root, recipe.examples
-        )
-        (folder.work / "audit.html").write_text(page, encoding="utf-8")
-        states = {item.key: item.state for item in findings}
-        say(f"  page: {folder.final / 'audit.html'}")
-        folder.complete(metrics={"pairs": len(rows), "states": states}, next_step="align dpo RECIPE")
-    return folder
+    return run_stage(recipe, inputs, lambda folder: _work(recipe, folder))
+
+
+def _work(recipe: Recipe, folder: RunFolder) -> Done:
+    rows = list(read_rows(PreferenceRow, recipe.pairs))
+    if not rows:
+        raise AlignError("no pairs", where=str(recipe.pairs))
+    findings = check_all(recipe, rows)
+    show(findings)
+    record = {
+        "pairs": len(rows),
+        "findings": {
+            item.key: {
+                key: value
+                for key, value in asdict(item).items()
+                if key in ("state", "said", "advice", "numbers", "rows")
+            }
+            for item in findings
+        },
+    }
+    (folder.work / "audit.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    by_id = {row.id: row for row in rows}
+    page = render_page(f"Audit of {recipe.pairs.name}", findings, by_id, recipe.image_root, recipe.examples)
+    (folder.work / "audit.html").write_text(page, encoding="utf-8")
+    states = {item.key: item.state for item in findings}
+    say(f"  page: {folder.final / 'audit.html'}")
+    return Done({"pairs": len(rows), "states": states}, "align dpo RECIPE")
 
 
 def check_all(recipe: Recipe, rows: Sequence[PreferenceRow]) -> list[Finding]:

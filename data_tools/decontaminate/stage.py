@@ -34,6 +34,7 @@ from align.rows.schema import BaseRow, PreferenceRow, PromptRow, SFTRow, read_ro
 from align.rows.tally import Tally
 from align.rows.writing import RowWriter
 from align.run.folder import RunFolder
+from align.run.stage import Done, run_stage, write_dropped
 from data_tools.decontaminate.hash_list import HashList, image_records, load_reference
 from data_tools.decontaminate.matches import MAX_BITS, ImageIndex, ImageMatch
 from data_tools.decontaminate.shingles import TextIndex, shingle_hashes, words_of
@@ -116,26 +117,27 @@ def run(recipe: Recipe) -> RunFolder:
     inputs: dict[str, str | Path] = {f"against_{n}": path for n, path in enumerate(recipe.against)}
     if recipe.data is not None:
         inputs["data"] = recipe.data
-    folder = RunFolder.open(recipe, inputs)
-    if not folder.is_complete:
-        with folder:
-            reference = HashList()
-            for path in recipe.against:
-                part = load_reference(path, recipe.text_fields)
-                say(f"  {path}: {len(part.images)} pictures, {len(part.texts)} texts")
-                reference.images += part.images
-                reference.texts += part.texts
-            metrics: dict[str, Any] = {"pictures": len(reference.images), "texts": len(reference.texts)}
-            if recipe.write_hashes is not None:
-                reference.write(folder.work / HASHES)
-            if recipe.data is not None:
-                metrics |= clean(recipe, recipe.data, reference, folder.work)
-            folder.complete(metrics=metrics, next_step=_next_step(recipe))
+    folder = run_stage(recipe, inputs, lambda folder: _work(recipe, folder.work))
     if recipe.write_hashes is not None:
         recipe.write_hashes.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder.final / HASHES, recipe.write_hashes)
         say(f"  hash list: {recipe.write_hashes}")
     return folder
+
+
+def _work(recipe: Recipe, out: Path) -> Done:
+    reference = HashList()
+    for path in recipe.against:
+        part = load_reference(path, recipe.text_fields)
+        say(f"  {path}: {len(part.images)} pictures, {len(part.texts)} texts")
+        reference.images += part.images
+        reference.texts += part.texts
+    metrics: dict[str, Any] = {"pictures": len(reference.images), "texts": len(reference.texts)}
+    if recipe.write_hashes is not None:
+        reference.write(out / HASHES)
+    if recipe.data is not None:
+        metrics |= clean(recipe, recipe.data, reference, out)
+    return Done(metrics, _next_step(recipe))
 
 
 def _next_step(recipe: Recipe) -> str:
@@ -171,7 +173,7 @@ def clean(recipe: Recipe, data: Path, reference: HashList, out: Path) -> dict[st
                 kept.write(row)
     tally.show()
     texts.show()
-    (out / "dropped.json").write_text(json.dumps({tally.what: tally.to_json()}, indent=1) + "\n")
+    write_dropped(out, [tally])
     if not tally.kept:
         raise AlignError("no row left", where=str(data), fix="is the benchmark itself the training data?")
     rows = tally.kept + tally.dropped.total()

@@ -4,7 +4,7 @@ Inside:
 
 stage.py          `align instructions`
 recipe.py         which sources, in which shares
-sources.py        every kind of rows by its section
+sources.py        the rows of every source
 vqa.py            VQAv2-format questions, COCO captions
 gqa.py            GQA's questions as dialogues
 templates.py      COCO instances through templates

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -17,6 +18,7 @@ from align.config.recipe import Strict
 from align.inputs.images import image_sha256, resolve_image
 from align.judging.endpoint import Endpoint, connect
 from align.judging.wording import fill, places
+from align.rows.quarantine import Quarantine
 from align.rows.schema import Message, SFTRow
 from align.serving.answers import AnswerStore, ask_stored
 from align.serving.client import ChatRequest, Reply, Sampling, content_key
@@ -38,6 +40,8 @@ _LINE = re.compile(r"^\s*(?:\*\*)?([QA])(?:\*\*)?\s*\d*\s*[:.]\s*(?:\*\*)?\s*", 
 class Conversations(Strict):
     """Dialogues written by a model from captions."""
 
+    kind: Literal["conversations"]
+    share: float = Field(default=0.3, ge=0, description="of the rows, against the other sources' shares")
     captions: Path = Field(description="COCO captions file of the train pictures; true ones")
     writer: Endpoint = Field(description="the server of the model that writes")
     prompt: str = Field(default=PROMPT, description="has {captions} and {turns}")
@@ -55,6 +59,10 @@ class Conversations(Strict):
         if missing := {"captions", "turns"} - places(prompt):
             raise ValueError(f"must contain {{{min(missing)}}}")
         return prompt
+
+    def inputs(self) -> dict[str, Path]:
+        """For `run_stage`."""
+        return {"captions": self.captions}
 
 
 def read_conversation(reply: str) -> list[tuple[str, str]] | None:
@@ -82,16 +90,18 @@ def write_conversations(
     root: Path,
     store: Path,
     seed: int,
-) -> tuple[list[SFTRow], list[dict[str, str | int]]]:
-    """Conversations about the images of `captions`, and what could not be read (image id, reason, reply).
+    unread: Quarantine,
+) -> list[SFTRow]:
+    """Conversations about the images of `captions`.
 
     Args:
+        unread: where replies go that are none.
         store: file of the replies; a stopped run asks nothing twice.
 
     Raises:
         AlignError: no server, a server that stops answering, or more failures than `max_failed`.
     """
-    server = connect(section.writer, "conversations.writer.endpoint")
+    server = connect(section.writer, "writer.endpoint")
     keys: dict[int, str] = {}
     requests: dict[str, ChatRequest] = {}
     for image_id, texts in sorted(captions.items()):
@@ -105,14 +115,14 @@ def write_conversations(
     with AnswerStore(store) as answers:
         replies = ask_stored(server, answers, requests, "writing", section.concurrency)
     check_failures(replies, section.max_failed)
-    rows, unread = [], []
+    rows = []
     for image_id, key in keys.items():
         reply = replies[key]
         text = reply.choices[0].text if isinstance(reply, Reply) else ""
         turns = read_conversation(text)
         if turns is None:
             reason = "not lines of Q: and A:" if isinstance(reply, Reply) else "request failed"
-            unread.append({"image_id": image_id, "reason": reason, "reply": text})
+            unread.add(f"image {image_id}", reason, row={"reply": text})
             continue
         messages = [
             Message(role=role, content=part)
@@ -122,4 +132,4 @@ def write_conversations(
         meta = {"kind": "conversations", "image_id": image_id, "writer": server.model}
         row_id = f"conversation-{image_id}"
         rows.append(SFTRow(id=row_id, images=[paths[image_id]], messages=messages, meta=meta))
-    return rows, unread
+    return rows

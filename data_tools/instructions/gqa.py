@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ from align.rows.schema import Message, SFTRow
 class Gqa(Strict):
     """Dialogues from GQA."""
 
+    kind: Literal["gqa"]
+    share: float = Field(default=0.5, ge=0, description="of the rows, against the other sources' shares")
     questions: Path = Field(description="GQA questions file")
     prefix: str = Field(default="", description="put before `<image id>.jpg` to get a path under image_root")
     suffix_of_files: str = Field(default=".jpg", description="how image files end")
@@ -39,6 +41,10 @@ class Gqa(Strict):
     suffix: str = Field(
         default="\nAnswer the question using a single word or phrase.", description="asks for a short answer"
     )
+
+    def inputs(self) -> dict[str, Path]:
+        """For `run_stage`."""
+        return {"questions": self.questions}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -21,14 +23,8 @@ class Images(Strict):
     prefix: str = Field(default="", description="put before each file_name to get a path under image_root")
 
 
-class Mixture(Strict):
-    """Shares of the kinds of rows; they need not sum to one, and a kind without its section has none."""
-
-    questions: float = Field(default=0.7, ge=0)
-    captions: float = Field(default=0.3, ge=0)
-    gqa: float = Field(default=0.5, ge=0)
-    templates: float = Field(default=0.2, ge=0)
-    conversations: float = Field(default=0.3, ge=0)
+Source = Questions | Captions | Gqa | Templates | Conversations
+_KINDS = ("questions", "captions", "gqa", "templates", "conversations")
 
 
 class Holdout(Strict):
@@ -49,17 +45,18 @@ class Prompts(Strict):
 class Recipe(StageRecipe):
     """The recipe of `align instructions`."""
 
+    moved_keys: ClassVar[Mapping[str, str]] = {
+        **{kind: f"sources.NAME, with kind: {kind}" for kind in _KINDS},
+        "mixture": "the key share of each of the sources",
+    }
+
     name: str = "instructions"
     image_root: Path = Field(description="folder that all image paths are relative to")
     images: Images = Field(description="the train pictures")
-    questions: Questions | None = Field(default=None, description="short-answer dialogues, VQAv2 format")
-    captions: Captions | None = Field(default=None, description="descriptions, COCO format")
-    gqa: Gqa | None = Field(default=None, description="dialogues from GQA")
-    templates: Templates | None = Field(default=None, description="dialogues made of COCO instances")
-    conversations: Conversations | None = Field(
-        default=None, description="dialogues that a model writes from captions"
+    sources: dict[str, Annotated[Source, Field(discriminator="kind")] | None] = Field(
+        description="name -> where rows come from, by its `kind`, and their share (shares need not sum to "
+        "one); null leaves out what a base recipe has"
     )
-    mixture: Mixture = Mixture()
     caps: Caps = Caps()
     holdout: Holdout | None = Field(default=None, description="hold images out, for a loss or a judge")
     num_rows: int | None = Field(default=None, ge=1, description="rows to write; null: all that fit")
@@ -70,11 +67,10 @@ class Recipe(StageRecipe):
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Recipe:
-        if not self.kinds():
-            raise ValueError("give one of questions, captions, gqa, templates, conversations")
+        if not self.given():
+            raise ValueError(f"sources: give one of kind {', '.join(_KINDS[:-1])} or {_KINDS[-1]}")
         return self
 
-    def kinds(self) -> list[str]:
-        """The kinds of rows that have a section."""
-        names = ("questions", "captions", "gqa", "templates", "conversations")
-        return [name for name in names if getattr(self, name) is not None]
+    def given(self) -> dict[str, Source]:
+        """The sources that are not left out."""
+        return {name: source for name, source in self.sources.items() if source is not None}

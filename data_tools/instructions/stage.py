@@ -1,25 +1,25 @@
 """Build instruction rows and description prompts from annotations, and from captions through a model.
 
-  questions      dialogues of short answers, VQAv2 format
-  captions       a description a row, COCO format
-  gqa            dialogues from GQA, short answers and full sentences
-  templates      dialogues made of COCO instances: is it there, how many, what is there
-  conversations  dialogues that a model behind an OpenAI-compatible server writes from captions
+  kind: questions      dialogues of short answers, VQAv2 format
+  kind: captions       a description a row, COCO format
+  kind: gqa            dialogues from GQA, short answers and full sentences
+  kind: templates      dialogues made of COCO instances: is it there, how many, what is there
+  kind: conversations  dialogues that a model behind an OpenAI-compatible server writes from captions
 
-Rows are mixed by the recipe's weights; `caps` limit how often one image or one task occurs, `holdout` keeps
-images out with all their rows. Images that occur in the `exclude` files (evaluation data) never enter.
+Each of the recipe's `sources` has a kind and a share of the rows; `caps` limit how often one image or one
+task occurs, `holdout` keeps images out with all their rows. Images that occur in the `exclude` files
+(evaluation data) never enter.
 
 Writes `instructions.parquet`, `prompts.parquet` (description prompts for train and dev images, to sample
 answers to), `holdout.parquet`, and `dropped.json` (what was left out, by reason).
 
-  align instructions recipes/quickstart/instructions.yaml mixture.captions=0.5
+  align instructions recipes/data/instructions.yaml sources.captions.share=0.5
 
 Next: `align sft`.
 """
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from pathlib import Path
@@ -31,6 +31,7 @@ from align.progress import say
 from align.rows.schema import Message, PromptRow, SFTRow, write_rows
 from align.rows.tally import Tally
 from align.run.folder import RunFolder
+from align.run.stage import Done, run_stage, write_dropped
 from data_tools.instructions.caps import Caps, within_caps
 from data_tools.instructions.recipe import Images, Recipe
 from data_tools.instructions.sources import Pools, collect
@@ -44,52 +45,42 @@ def run(recipe: Recipe) -> RunFolder:
     Raises:
         AlignError: a malformed or empty input file, or nothing left to write.
     """
-    folder = RunFolder.open(recipe, _inputs(recipe))
-    if folder.is_complete:
-        return folder
-    with folder:
-        excluded = {image_id for path in recipe.exclude for image_id in load_images(path)}
-        train = _pictures(recipe, recipe.images, excluded, "train images")
-        dev = None
-        if recipe.prompts is not None:
-            dev = _pictures(recipe, recipe.prompts.dev_images, excluded, "dev images")
-            _check_disjoint(train, dev)
-        pools, tallies = collect(recipe, train, folder)
-        held = _held_out(recipe, pools, folder)
-        if recipe.caps != Caps():
-            tallies.append(Tally("capped rows"))
-            _cap(recipe, pools, tallies[-1])
-        rows = _mix(recipe, pools)
-        prompts = [] if dev is None else _prompt_rows(recipe, train, dev, held)
-        tallies = [train.tally, *([dev.tally] if dev else []), *tallies]
-        for tally in tallies:
-            tally.show()
-        write_rows(folder.work / "instructions.parquet", rows)
-        if recipe.prompts is not None:
-            write_rows(folder.work / "prompts.parquet", prompts)
-        dropped = {tally.what: tally.to_json() for tally in tallies}
-        (folder.work / "dropped.json").write_text(json.dumps(dropped, indent=1, sort_keys=True) + "\n")
-        metrics = _metrics(recipe, rows, prompts)
-        kinds = ", ".join(f"{metrics[kind]} {kind}" for kind in recipe.kinds())
-        say(f"  {len(rows)} rows ({kinds})")
-        if recipe.prompts is not None:
-            say(f"  {metrics['prompts_train']} train and {metrics['prompts_dev']} dev prompts")
-        folder.complete(metrics=metrics, next_step="align sft RECIPE")
-    return folder
+    return run_stage(recipe, _inputs(recipe), lambda folder: _work(recipe, folder))
+
+
+def _work(recipe: Recipe, folder: RunFolder) -> Done:
+    excluded = {image_id for path in recipe.exclude for image_id in load_images(path)}
+    train = _pictures(recipe, recipe.images, excluded, "train images")
+    dev = None
+    if recipe.prompts is not None:
+        dev = _pictures(recipe, recipe.prompts.dev_images, excluded, "dev images")
+        _check_disjoint(train, dev)
+    pools, tallies = collect(recipe, train, folder)
+    held = _held_out(recipe, pools, folder)
+    if recipe.caps != Caps():
+        tallies.append(Tally("capped rows"))
+        _cap(recipe, pools, tallies[-1])
+    rows = _mix(recipe, pools)
+    prompts = [] if dev is None else _prompt_rows(recipe, train, dev, held)
+    tallies = [train.tally, *([dev.tally] if dev else []), *tallies]
+    for tally in tallies:
+        tally.show()
+    write_rows(folder.work / "instructions.parquet", rows)
+    if recipe.prompts is not None:
+        write_rows(folder.work / "prompts.parquet", prompts)
+    write_dropped(folder.work, tallies)
+    metrics = _metrics(pools, rows, prompts)
+    kinds = ", ".join(f"{metrics[name]} {name}" for name in pools)
+    say(f"  {len(rows)} rows ({kinds})")
+    if recipe.prompts is not None:
+        say(f"  {metrics['prompts_train']} train and {metrics['prompts_dev']} dev prompts")
+    return Done(metrics, "align sft RECIPE")
 
 
 def _inputs(recipe: Recipe) -> dict[str, str | Path]:
     inputs: dict[str, str | Path] = {"images": recipe.images.annotations}
-    if recipe.questions is not None:
-        inputs |= {"questions": recipe.questions.questions, "annotations": recipe.questions.annotations}
-    if recipe.captions is not None:
-        inputs["captions"] = recipe.captions.annotations
-    if recipe.gqa is not None:
-        inputs["gqa"] = recipe.gqa.questions
-    if recipe.templates is not None:
-        inputs["instances"] = recipe.templates.instances
-    if recipe.conversations is not None:
-        inputs["conversations"] = recipe.conversations.captions
+    for name, source in recipe.given().items():
+        inputs |= {f"sources.{name}.{key}": path for key, path in source.inputs().items()}
     if recipe.prompts is not None:
         inputs["dev_images"] = recipe.prompts.dev_images.annotations
     return inputs | {f"exclude_{number}": path for number, path in enumerate(recipe.exclude)}
@@ -121,8 +112,9 @@ def _held_out(recipe: Recipe, pools: Pools, folder: RunFolder) -> set[str]:
 def _cap(recipe: Recipe, pools: Pools, tally: Tally) -> None:
     everything = [row for rows in pools.values() for row in rows]
     kept = within_caps(recipe.caps, everything, lambda row: seeded_place(recipe.seed + 2, row.id), tally)
-    for kind in pools:
-        pools[kind] = [row for row in kept if row.meta["kind"] == kind]
+    named = {row.id: name for name, rows in pools.items() for row in rows}
+    for name in pools:
+        pools[name] = [row for row in kept if named[row.id] == name]
 
 
 def _pictures(recipe: Recipe, images: Images, excluded: set[int], what: str) -> Pictures:
@@ -148,24 +140,25 @@ def _check_disjoint(train: Pictures, dev: Pictures) -> None:
 
 
 def _mix(recipe: Recipe, pools: Pools) -> list[SFTRow]:
-    """Rows in the mixture's shares, as many as `num_rows` and the scarcest kind allow, shuffled.
+    """Rows in the sources' shares, as many as `num_rows` and the scarcest source allow, shuffled.
 
     Raises:
-        AlignError: a kind with a weight above zero has no rows.
+        AlignError: a source with a share above zero has no rows.
     """
-    weights: dict[str, float] = {kind: getattr(recipe.mixture, kind) for kind in recipe.kinds()}
-    total = sum(weights.values())
+    shares = {name: source.share for name, source in recipe.given().items()}
+    total = sum(shares.values())
     if total == 0:
-        raise AlignError("all mixture weights are 0", where="mixture")
+        raise AlignError("the shares of all sources are 0", where="sources", fix="raise one of them")
     limits = [float(recipe.num_rows or "inf")]
-    for kind, weight in weights.items():
-        if weight and not pools[kind]:
-            raise AlignError(f"no rows of kind {kind}", where=f"mixture.{kind}", fix="see the dropped table")
-        limits += [len(pools[kind]) * total / weight] if weight else []
+    for name, share in shares.items():
+        if share and not pools[name]:
+            what, fix = f"no rows of the source {name!r}", "see the dropped table"
+            raise AlignError(what, where=f"sources.{name}", fix=fix)
+        limits += [len(pools[name]) * total / share] if share else []
     rows = []
-    for kind, weight in weights.items():
-        pool = sorted(pools[kind], key=lambda row: seeded_place(recipe.seed, row.id))
-        rows += pool[: round(min(limits) * weight / total)]
+    for name, share in shares.items():
+        pool = sorted(pools[name], key=lambda row: seeded_place(recipe.seed, row.id))
+        rows += pool[: round(min(limits) * share / total)]
     return sorted(rows, key=lambda row: seeded_place(recipe.seed + 1, row.id))
 
 
@@ -190,11 +183,12 @@ def _prompt_rows(recipe: Recipe, train: Pictures, dev: Pictures, held: set[str])
     return sorted(rows, key=lambda row: row.id)
 
 
-def _metrics(recipe: Recipe, rows: list[SFTRow], prompts: list[PromptRow]) -> dict[str, int]:
-    kinds = Counter(row.meta["kind"] for row in rows)
+def _metrics(pools: Pools, rows: list[SFTRow], prompts: list[PromptRow]) -> dict[str, int]:
+    named = {row.id: name for name, pool in pools.items() for row in pool}
+    counts = Counter(named[row.id] for row in rows)
     return {
         "rows": len(rows),
-        **{kind: kinds[kind] for kind in recipe.kinds()},
+        **{name: counts[name] for name in pools},
         "images": len({image for row in rows for image in row.images}),
         "prompts_train": sum(row.meta["split"] == "train" for row in prompts),
         "prompts_dev": sum(row.meta["split"] == "dev" for row in prompts),

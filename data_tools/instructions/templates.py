@@ -55,6 +55,8 @@ _LIST_ANSWER = ("{names}.", "I can see {names}.", "The picture shows {names}.", 
 class Templates(Strict):
     """Dialogues made of COCO instances."""
 
+    kind: Literal["templates"]
+    share: float = Field(default=0.2, ge=0, description="of the rows, against the other sources' shares")
     instances: Path = Field(description="COCO instances file of the train pictures")
     tasks: list[Task] = Field(
         default=["exists", "count", "list"], min_length=1, description="kinds of questions"
@@ -62,6 +64,10 @@ class Templates(Strict):
     turns: int = Field(default=4, ge=1, description="most questions in one dialogue")
     max_per_task: int = Field(default=2, ge=1, description="most questions of one kind on one image")
     most_counted: int = Field(default=6, ge=2, description="more than so many are not asked to be counted")
+
+    def inputs(self) -> dict[str, Path]:
+        """For `run_stage`."""
+        return {"instances": self.instances}
 
 
 def load_counts(path: Path) -> dict[int, Counter[str]]:

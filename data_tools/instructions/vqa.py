@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -27,6 +28,8 @@ DESCRIBE_PROMPTS = [
 class Questions(Strict):
     """Dialogues of short-answer questions (VQAv2 format)."""
 
+    kind: Literal["questions"]
+    share: float = Field(default=0.7, ge=0, description="of the rows, against the other sources' shares")
     questions: Path = Field(description="VQAv2 questions file")
     annotations: Path = Field(description="VQAv2 annotations file")
     turns: int = Field(default=4, ge=1, description="most questions in one dialogue, all on one image")
@@ -40,13 +43,23 @@ class Questions(Strict):
         default=0.3, ge=0, le=1, description="share of annotators who must have given the answer"
     )
 
+    def inputs(self) -> dict[str, Path]:
+        """For `run_stage`."""
+        return {"questions": self.questions, "annotations": self.annotations}
+
 
 class Captions(Strict):
     """Rows that ask for a description."""
 
+    kind: Literal["captions"]
+    share: float = Field(default=0.3, ge=0, description="of the rows, against the other sources' shares")
     annotations: Path = Field(description="COCO captions file to learn from; may be noisy web captions")
     prompts: list[str] = Field(default=DESCRIBE_PROMPTS, min_length=1, description="one is drawn a row")
     max_per_image: int = Field(default=1, ge=1, description="most caption rows of one image")
+
+    def inputs(self) -> dict[str, Path]:
+        """For `run_stage`."""
+        return {"captions": self.annotations}
 
 
 def vqa_dialogues(section: Questions, train: Pictures, tally: Tally, seed: int) -> list[SFTRow]:

@@ -6,7 +6,6 @@ answer unscored. Of instruction rows, those rated `keep_at_least` or better are 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from align.judging.wording import fill, spoken, wording_digest
 from align.rows.schema import BaseRow, Candidate, Message, SFTRow, Verdict, read_rows, write_rows
 from align.rows.tally import Tally
 from align.run.folder import RunFolder
+from align.run.stage import open_quarantine, write_dropped
 from align.serving.client import Failure, Reply
 from data_tools.judge.asking import Judged, Question, ask_all, no_verdict, raw, read_candidates
 from data_tools.judge.calibration import RatingLabel, calibrate_ratings, invented, read_labels
@@ -87,13 +87,8 @@ def _read_rows(recipe: Recipe, folder: RunFolder) -> Sequence[Candidate | SFTRow
     if recipe.candidates is not None:
         return read_candidates(recipe.candidates)
     assert recipe.rows is not None
-    bad: list[dict[str, str]] = []
-
-    def quarantine(where: str, reason: str, raw_row: Any) -> None:
-        bad.append({"where": where.rsplit("/", 1)[-1], "reason": reason})
-
-    rows = {row.id: row for row in read_rows(SFTRow, recipe.rows, quarantine)}
-    (folder.work / "quarantine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in bad))
+    with open_quarantine(folder, "instruction rows") as bad:
+        rows = {row.id: row for row in read_rows(SFTRow, recipe.rows, bad.refuse)}
     if not rows:
         raise AlignError("no instruction rows", where=str(recipe.rows), fix="see quarantine.jsonl")
     return list(rows.values())
@@ -146,8 +141,7 @@ def _keep(recipe: Recipe, folder: RunFolder, rows: Sequence[SFTRow], verdicts: S
             rating = {"judge": verdict.judge, "score": verdict.score, **(verdict.meta["ratings"] or {})}
             kept.append(row.model_copy(update={"meta": {**row.meta, "rating": rating}}))
     tally.show()
-    dropped = json.dumps({tally.what: tally.to_json()}, indent=1, sort_keys=True)
-    (folder.work / "dropped.json").write_text(dropped + "\n")
+    write_dropped(folder.work, [tally])
     if not kept:
         raise AlignError(
             "the judge lets no row pass",

@@ -31,6 +31,7 @@ import json
 from align.progress import say
 from align.rows.schema import write_rows
 from align.run.folder import RunFolder
+from align.run.stage import Done, run_stage
 from align.run.state import Input
 from data_tools.judge.agreement import show_agreement, show_decisions
 from data_tools.judge.claims import judge_claims
@@ -57,25 +58,24 @@ def run(recipe: Recipe) -> RunFolder:
         AlignError: nothing to judge, a missing image, a server that dies, too many failed requests, or
             annotations, labels or verdicts that do not belong to what is judged.
     """
-    folder = RunFolder.open(recipe, _inputs(recipe))
-    if folder.is_complete:
-        return folder
-    with folder:
-        judged = _KINDS[recipe.kind](recipe, folder)
-        write_rows(folder.work / "verdicts.jsonl", judged.verdicts)
-        agreement = json.dumps(judged.agreement, indent=1, sort_keys=True)
-        (folder.work / "agreement.json").write_text(agreement + "\n")
-        for line in judged.lines:
-            say(line)
-        if "undecided" in judged.agreement:
-            show_decisions(judged.agreement, "couples of answers")
-        elif recipe.kind == "rating":
-            show_decisions(judged.agreement, "answers")
-        else:
-            show_agreement(judged.agreement)
-        next_step = "align pairs RECIPE" if recipe.rows is None else "align sft RECIPE"
-        folder.complete(metrics=judged.metrics | {"agreement": judged.agreement}, next_step=next_step)
-    return folder
+    return run_stage(recipe, _inputs(recipe), lambda folder: _work(recipe, folder))
+
+
+def _work(recipe: Recipe, folder: RunFolder) -> Done:
+    judged = _KINDS[recipe.kind](recipe, folder)
+    write_rows(folder.work / "verdicts.jsonl", judged.verdicts)
+    agreement = json.dumps(judged.agreement, indent=1, sort_keys=True)
+    (folder.work / "agreement.json").write_text(agreement + "\n")
+    for line in judged.lines:
+        say(line)
+    if "undecided" in judged.agreement:
+        show_decisions(judged.agreement, "couples of answers")
+    elif recipe.kind == "rating":
+        show_decisions(judged.agreement, "answers")
+    else:
+        show_agreement(judged.agreement)
+    next_step = "align pairs RECIPE" if recipe.rows is None else "align sft RECIPE"
+    return Done(judged.metrics | {"agreement": judged.agreement}, next_step)
 
 
 def _inputs(recipe: Recipe) -> dict[str, Input]:

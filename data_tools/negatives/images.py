@@ -9,55 +9,29 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
 
-from align.config.recipe import Strict
 from align.digest import digest_json
 from align.errors import AlignError
 from align.inputs.images import open_image, resolve_image
 from align.models.loading import ModelSection
 from align.progress import track
 from align.rows.schema import PreferenceRow
-from align.trainers.objectives.recipe import Conditional, CroppedImage, MaskedImage, NoisyImage
+from align.trainers.objectives.recipe import Conditional
 from data_tools.decontaminate.perceptual import image_hash
 from data_tools.negatives.similar import colour_layout, describe_all, image_features, neighbours
 
-MADE = ("noisy", "cropped", "masked")
 _FOLDER = "worse"
 _NEIGHBOURS = 20
 """How many of the nearest are looked at until one is no near-duplicate."""
 
 
-class ImageSettings(Strict):
-    """How worse pictures are made."""
-
-    step: int = Field(default=500, ge=1, le=999, description="kind noisy: diffusion step, of 1000")
-    max_area: float = Field(
-        default=0.2, gt=0.01, le=1, description="kind cropped: largest share of the picture that is kept"
-    )
-    share: float = Field(default=0.3, gt=0, le=1, description="kind masked: share of the pixels")
-    duplicate_bits: int = Field(
-        default=60,
-        ge=0,
-        le=256,
-        description="kind retrieved: pictures whose hashes differ in so many of 256 bits are the same one",
-    )
-
-    def conditional(self, kind: str) -> Conditional:
-        """The settings as the objective that makes such pictures while training has them."""
-        if kind == "noisy":
-            return NoisyImage(image="noisy", step=self.step)
-        if kind == "cropped":
-            return CroppedImage(image="cropped", max_area=self.max_area)
-        return MaskedImage(image="masked", share=self.share)
-
-
 def made_images(
-    rows: Sequence[PreferenceRow], root: Path, out: Path, kind: str, settings: ImageSettings, seed: int
+    rows: Sequence[PreferenceRow], root: Path, out: Path, conditional: Conditional, seed: int
 ) -> dict[str, list[str]]:
     """Write a worse picture for each picture of each row, and link the originals beside them.
 
     Args:
+        conditional: which, as the objective that makes such pictures while training.
         out: becomes the image root: originals under their own paths, the others below `worse/`.
 
     Returns:
@@ -77,7 +51,7 @@ def made_images(
                     f"{name} would mix with the made pictures", where=row.id, fix="rename the folder"
                 )
             path = resolve_image(root, name)
-            worse = image_negative(settings.conditional(kind), open_image(path), seed, row.id, index)
+            worse = image_negative(conditional, open_image(path), seed, row.id, index)
             relative = f"{_FOLDER}/{digest_json([row.id, index])[:24]}.png"
             worse.save(out / relative)
             _link(path, out / name)

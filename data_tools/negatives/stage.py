@@ -12,83 +12,31 @@ Noisy, cropped and masked pictures are the ones that `align dpo` makes by itself
 write them out here to look at them, to sample rejected answers from them, or for another trainer. They are
 put into `images/` with hard links to the originals: name that folder as data.image_root.
 
-  align negatives run_dir=runs/my kind=retrieved pairs=my/pairs.parquet image_root=my/images
+  align negatives run_dir=runs/my image_root=my/images negatives.kind=noisy negatives.pairs=my/pairs.parquet
 
-Writes `pairs.parquet` and `dropped.json`. Next: `align dpo`.
+`kind` and its keys stand in the section `negatives`. Writes `pairs.parquet` and `dropped.json`. Next: `align
+dpo`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from align.config.recipe import StageRecipe, Strict
 from align.errors import AlignError
-from align.models.loading import ModelSection
-from align.objects.mentions import Mode
 from align.rows.schema import Message, PreferenceRow, SFTRow, Spans, read_rows, write_rows
 from align.rows.tally import Tally
 from align.run.folder import RunFolder
-from align.run.state import Input
+from align.run.stage import Done, run_stage, write_dropped
 from data_tools.material.claims import split_objects
 from data_tools.material.co_occurrence import CoOccurrence
-from data_tools.material.edit_spans import DEFAULT_WEIGHT
 from data_tools.material.pair_cap import PairCap
-from data_tools.material.truth import Annotations, load_truth, truth_inputs
-from data_tools.negatives.images import MADE, ImageSettings, made_images, retrieved_images
+from data_tools.material.truth import load_truth
+from data_tools.negatives.images import made_images, retrieved_images
+from data_tools.negatives.recipe import Made, Recipe, Retrieved, Swap
 from data_tools.negatives.swaps import swap_objects
-
-Kind = Literal["swap", "noisy", "cropped", "masked", "retrieved"]
-
-
-class Swap(Strict):
-    """Kind swap."""
-
-    num_swaps: int = Field(default=1, ge=1, description="objects swapped in one answer")
-    among: int = Field(default=3, ge=1, description="drawn from so many of the likeliest absent objects")
-    span_weight: float = Field(
-        default=DEFAULT_WEIGHT, gt=0, description="weight of swapped words, for dense DPO"
-    )
-
-
-class Recipe(StageRecipe):
-    """The recipe of `align negatives`."""
-
-    name: str = "negatives"
-    kind: Kind = Field(description="which negatives, see above")
-    rows: Path | None = Field(default=None, description="instruction rows (kind swap)")
-    pairs: Path | None = Field(default=None, description="preference rows (the image kinds)")
-    image_root: Path = Field(description="folder that image paths are relative to")
-    truth: list[Annotations] = Field(default=[], description="annotations of the pictures (kind swap)")
-    objects_mode: Mode = Field(default="strict", description="how objects are found in texts (kind swap)")
-    swap: Swap = Swap()
-    image: ImageSettings = ImageSettings()
-    rejected: Literal["own", "retrieved"] = Field(
-        default="own",
-        description="kind retrieved: own: the pair's rejected answer; retrieved: the answer that was chosen "
-        "for the retrieved picture, to the same prompt",
-    )
-    max_pairs: int | None = Field(
-        default=None, ge=1, description="most pairs in all, drawn by the seed; null: any number"
-    )
-    model: ModelSection | None = Field(
-        default=None, description="kind retrieved: compare pictures by this checkpoint's image features"
-    )
-
-    @model_validator(mode="after")
-    def _complete(self) -> Recipe:
-        if self.kind == "swap" and (self.rows is None or not self.truth):
-            raise ValueError("kind swap needs `rows` and `truth`")
-        if self.rejected == "retrieved" and self.kind != "retrieved":
-            raise ValueError("rejected: retrieved goes with kind retrieved")
-        if self.kind != "swap" and self.pairs is None:
-            raise ValueError(f"kind {self.kind} needs `pairs`")
-        return self
 
 
 def run(recipe: Recipe) -> RunFolder:
@@ -97,46 +45,41 @@ def run(recipe: Recipe) -> RunFolder:
     Raises:
         AlignError: bad rows, a missing image, or no pair left.
     """
-    source = recipe.rows if recipe.kind == "swap" else recipe.pairs
-    assert source is not None
-    inputs: dict[str, Input] = {"rows": source, **truth_inputs(recipe.truth)}
-    if recipe.model is not None:
-        inputs["model"] = recipe.model
-    folder = RunFolder.open(recipe, inputs)
-    if folder.is_complete:
-        return folder
-    with folder:
-        tally = Tally("pairs")
-        if recipe.kind == "swap":
-            rows = list(_swapped(recipe, source, tally))
-        else:
-            rows = _with_images(recipe, folder, source, tally)
-            rows = _rejecting_retrieved(rows, tally) if recipe.rejected == "retrieved" else rows
-        tally.show()
-        rows = [row for _, row in PairCap(recipe.max_pairs, recipe.seed).drawn((row.id, row) for row in rows)]
-        (folder.work / "dropped.json").write_text(json.dumps({tally.what: tally.to_json()}, indent=1) + "\n")
-        if not rows:
-            raise AlignError("no pairs left", where=str(source), fix="see the table above")
-        write_rows(folder.work / "pairs.parquet", rows)
-        words = f" data.image_root={folder.final / 'images'}" if recipe.kind in MADE else ""
-        folder.complete(metrics={"pairs": len(rows)}, next_step=f"align dpo RECIPE{words}")
-    return folder
+    return run_stage(recipe, recipe.negatives.inputs(), lambda folder: _work(recipe, folder))
 
 
-def _swapped(recipe: Recipe, source: Path, tally: Tally) -> Iterator[PreferenceRow]:
+def _work(recipe: Recipe, folder: RunFolder) -> Done:
+    settings, tally = recipe.negatives, Tally("pairs")
+    if isinstance(settings, Swap):
+        rows = list(_swapped(settings, recipe.seed, tally))
+    else:
+        rows = _with_images(recipe, settings, folder.work / "images", tally)
+        if isinstance(settings, Retrieved) and settings.rejected == "retrieved":
+            rows = _rejecting_retrieved(rows, tally)
+    tally.show()
+    rows = [row for _, row in PairCap(recipe.max_pairs, recipe.seed).drawn((row.id, row) for row in rows)]
+    write_dropped(folder.work, [tally])
+    if not rows:
+        raise AlignError("no pairs left", where=str(settings.source), fix="see the table above")
+    write_rows(folder.work / "pairs.parquet", rows)
+    words = f" data.image_root={folder.final / 'images'}" if isinstance(settings, Made) else ""
+    return Done({"pairs": len(rows)}, f"align dpo RECIPE{words}")
+
+
+def _swapped(settings: Swap, seed: int, tally: Tally) -> Iterator[PreferenceRow]:
     """Pairs of true answers and the same with swapped objects."""
-    truth = load_truth(recipe.truth, recipe.objects_mode)
+    truth = load_truth(settings.truth, settings.objects_mode)
     table = CoOccurrence.of(truth)
-    for row in read_rows(SFTRow, source):
+    for row in read_rows(SFTRow, settings.rows):
         image_id, text = row.meta.get("image_id"), row.messages[-1].text
         if sum(message.role == "assistant" for message in row.messages) != 1:
             tally.drop("more than one answer", row.id)
         elif not isinstance(image_id, int) or image_id not in truth:
             tally.drop("no annotations of its image (meta.image_id)", row.id)
-        elif set(split_objects(text, recipe.objects_mode)) - truth[image_id]:
+        elif set(split_objects(text, settings.objects_mode)) - truth[image_id]:
             tally.drop("names objects that are not there", row.id)
         else:
-            pair = _swapped_pair(recipe, row, truth[image_id], table)
+            pair = _swapped_pair(settings, seed, row, truth[image_id], table)
             if pair is None:
                 tally.drop("nothing to swap", row.id)
                 continue
@@ -145,18 +88,17 @@ def _swapped(recipe: Recipe, source: Path, tally: Tally) -> Iterator[PreferenceR
 
 
 def _swapped_pair(
-    recipe: Recipe, row: SFTRow, present: set[str], table: CoOccurrence
+    settings: Swap, seed: int, row: SFTRow, present: set[str], table: CoOccurrence
 ) -> PreferenceRow | None:
-    settings, text = recipe.swap, row.messages[-1].text
     found = swap_objects(
-        text,
+        row.messages[-1].text,
         present,
         table,
         settings.num_swaps,
         settings.among,
         settings.span_weight,
-        Random(f"{recipe.seed} swap {row.id}"),
-        recipe.objects_mode,
+        Random(f"{seed} swap {row.id}"),
+        settings.objects_mode,
     )
     if found is None:
         return None
@@ -171,27 +113,27 @@ def _swapped_pair(
     )
 
 
-def _with_images(recipe: Recipe, folder: RunFolder, source: Path, tally: Tally) -> list[PreferenceRow]:
+def _with_images(
+    recipe: Recipe, settings: Made | Retrieved, images: Path, tally: Tally
+) -> list[PreferenceRow]:
     rows = []
-    for row in read_rows(PreferenceRow, source):
+    for row in read_rows(PreferenceRow, settings.pairs):
         if row.images:
             rows.append(row)
         else:
             tally.drop("no image", row.id)
     worse: Mapping[str, Sequence[str]]
-    if recipe.kind == "retrieved":
-        worse = retrieved_images(rows, recipe.image_root, recipe.model, recipe.image.duplicate_bits)
+    if isinstance(settings, Retrieved):
+        worse = retrieved_images(rows, recipe.image_root, settings.model, settings.duplicate_bits)
     else:
-        worse = made_images(
-            rows, recipe.image_root, folder.work / "images", recipe.kind, recipe.image, recipe.seed
-        )
+        worse = made_images(rows, recipe.image_root, images, settings.conditional, recipe.seed)
     kept = []
     for row in rows:
         if row.id not in worse:
             tally.drop("no other picture that is not a near-duplicate", row.id)
             continue
         tally.keep()
-        update = {"rejected_images": list(worse[row.id]), "meta": {**row.meta, "negative": recipe.kind}}
+        update = {"rejected_images": list(worse[row.id]), "meta": {**row.meta, "negative": settings.kind}}
         kept.append(row.model_copy(update=update))
     return kept
 

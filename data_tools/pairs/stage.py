@@ -34,6 +34,7 @@ from align.rows.schema import Message, PreferenceRow
 from align.rows.tally import Tally
 from align.rows.writing import RowWriter
 from align.run.folder import RunFolder
+from align.run.stage import Done, run_stage, write_dropped
 from data_tools.material.answer_counts import FEATURES
 from data_tools.material.claims import split_objects
 from data_tools.material.pair_cap import PairCap
@@ -68,68 +69,66 @@ def run(recipe: Recipe) -> RunFolder:
         AlignError: verdicts that do not belong to the candidates, or an agreement that cannot be read.
     """
     inputs = {"candidates": recipe.candidates, "verdicts": recipe.verdicts, "agreement": recipe.agreement}
-    folder = RunFolder.open(
-        recipe, {**inputs, **truth_inputs(recipe.truth), **earlier_inputs(recipe.earlier)}
+    return run_stage(
+        recipe,
+        {**inputs, **truth_inputs(recipe.truth), **earlier_inputs(recipe.earlier)},
+        lambda folder: _work(recipe, folder),
     )
-    if folder.is_complete:
-        return folder
-    with folder:
-        check_judge(recipe)
-        splits = ("train", "dev")
-        tallies = {split: (Tally(f"{split} answers"), Tally(f"{split} pairs")) for split in splits}
-        answers = JudgedAnswers.open(recipe.candidates, recipe.verdicts)
-        if recipe.strategy in _BY_PROMPT:
-            selected, rows = None, _by_prompt(recipe, answers, tallies)
-        else:
-            balanced = _balanced(recipe, answers, tallies)
-            selected = balanced["train"]
-            rows = selected_rows(
-                recipe, balanced, answers, {split: both[1] for split, both in tallies.items()}
-            )
-        sums, dev, altered = PairSums(), DevCheck(recipe), Counter[str]()
-        cap = PairCap(recipe.max_pairs, recipe.seed)
-        with (
-            RowWriter(PreferenceRow, folder.work / "pairs.parquet") as out,
-            ChosenRows(folder.work / "chosen.parquet" if recipe.write_chosen else None) as chosen,
-        ):
-            for prompt_id, row in cap.drawn(dev.set_apart(rows)):
-                out.write(row)
-                chosen.write(row)
-                sums.add(prompt_id, row)
-                for beside in altered_rows(row, recipe.altered, recipe.seed, recipe.objects_mode):
-                    out.write(beside)
-                    altered[str(beside.meta["edit"])] += 1
-            mixed_in = 0
-            for row in earlier_rows(recipe.earlier, recipe.earlier_share, sums.pairs, recipe.seed):
-                out.write(row)
-                mixed_in += 1
-        for tally in tallies["train"]:
-            tally.show()
-        if selected is not None:
-            _show_balance(recipe, selected)
-        if sums.pairs < recipe.min_pairs:
-            raise TooFewPairs(
-                f"{sums.pairs} train pairs, at least {recipe.min_pairs} are wanted",
-                where=str(recipe.verdicts),
-                fix="sample more prompts or more answers each, or at a higher temperature",
-            )
-        check = dev.result()
-        dropped = {tally.what: tally.to_json() for split in tallies.values() for tally in split}
-        (folder.work / "dropped.json").write_text(json.dumps(dropped, indent=1, sort_keys=True) + "\n")
-        metrics = sums.metrics() | {"dev_check": check}
-        for kind in recipe.altered:
-            say(f"  {altered[kind]} pairs beside them differ in one phrase alone: {kind}")
-            metrics[f"{kind}_pairs"] = altered[kind]
-        if recipe.max_pairs is not None:
-            say(f"  {sums.pairs} of {cap.seen} train pairs drawn (max_pairs)")
-            metrics["pairs_before_cap"] = cap.seen
-        if recipe.earlier:
-            say(f"  {mixed_in} pairs of earlier rounds mixed in")
-            metrics["earlier_pairs"] = mixed_in
-        if selected is not None:
-            metrics |= _balance_metrics(selected)
-        folder.complete(metrics=metrics, next_step="align dpo RECIPE")
-    return folder
+
+
+def _work(recipe: Recipe, folder: RunFolder) -> Done:
+    check_judge(recipe)
+    splits = ("train", "dev")
+    tallies = {split: (Tally(f"{split} answers"), Tally(f"{split} pairs")) for split in splits}
+    answers = JudgedAnswers.open(recipe.candidates, recipe.verdicts)
+    if recipe.strategy in _BY_PROMPT:
+        selected, rows = None, _by_prompt(recipe, answers, tallies)
+    else:
+        balanced = _balanced(recipe, answers, tallies)
+        selected = balanced["train"]
+        rows = selected_rows(recipe, balanced, answers, {split: both[1] for split, both in tallies.items()})
+    sums, dev, altered = PairSums(), DevCheck(recipe), Counter[str]()
+    cap = PairCap(recipe.max_pairs, recipe.seed)
+    with (
+        RowWriter(PreferenceRow, folder.work / "pairs.parquet") as out,
+        ChosenRows(folder.work / "chosen.parquet" if recipe.write_chosen else None) as chosen,
+    ):
+        for prompt_id, row in cap.drawn(dev.set_apart(rows)):
+            out.write(row)
+            chosen.write(row)
+            sums.add(prompt_id, row)
+            for beside in altered_rows(row, recipe.altered, recipe.seed, recipe.objects_mode):
+                out.write(beside)
+                altered[str(beside.meta["edit"])] += 1
+        mixed_in = 0
+        for row in earlier_rows(recipe.earlier, recipe.earlier_share, sums.pairs, recipe.seed):
+            out.write(row)
+            mixed_in += 1
+    for tally in tallies["train"]:
+        tally.show()
+    write_dropped(folder.work, (tally for split in tallies.values() for tally in split))
+    if selected is not None:
+        _show_balance(recipe, selected)
+    if sums.pairs < recipe.min_pairs:
+        raise TooFewPairs(
+            f"{sums.pairs} train pairs, at least {recipe.min_pairs} are wanted",
+            where=str(recipe.verdicts),
+            fix="sample more prompts or more answers each, or at a higher temperature",
+        )
+    check = dev.result()
+    metrics = sums.metrics() | {"dev_check": check}
+    for kind in recipe.altered:
+        say(f"  {altered[kind]} pairs beside them differ in one phrase alone: {kind}")
+        metrics[f"{kind}_pairs"] = altered[kind]
+    if recipe.max_pairs is not None:
+        say(f"  {sums.pairs} of {cap.seen} train pairs drawn (max_pairs)")
+        metrics["pairs_before_cap"] = cap.seen
+    if recipe.earlier:
+        say(f"  {mixed_in} pairs of earlier rounds mixed in")
+        metrics["earlier_pairs"] = mixed_in
+    if selected is not None:
+        metrics |= _balance_metrics(selected)
+    return Done(metrics, "align dpo RECIPE")
 
 
 def check_judge(recipe: Recipe) -> None:

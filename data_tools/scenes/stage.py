@@ -13,6 +13,7 @@ from pydantic import Field
 from align.config.recipe import StageRecipe
 from align.progress import Bar
 from align.run.folder import RunFolder
+from align.run.stage import Done, run_stage
 
 
 class Recipe(StageRecipe):
@@ -33,13 +34,14 @@ def run(recipe: Recipe) -> RunFolder:
     Raises:
         AlignError: the disk is full.
     """
-    folder = RunFolder.open(recipe, {})
-    if folder.is_complete:
-        return folder
+    return run_stage(recipe, {}, lambda folder: _work(recipe, folder))
+
+
+def _work(recipe: Recipe, folder: RunFolder) -> Done:
     from data_tools.scenes.coco_files import PARTS, write_world
 
     total = recipe.train + recipe.dev + recipe.test + recipe.unseen
-    with folder, Bar("scenes", total, "images") as bar:
+    with Bar("scenes", total, "images") as bar:
         for part in PARTS:  # of a killed attempt: drawing takes seconds, so it is drawn anew
             shutil.rmtree(folder.work / part, ignore_errors=True)
         write_world(
@@ -51,5 +53,4 @@ def run(recipe: Recipe) -> RunFolder:
             seed=recipe.seed,
             progress=lambda done, _total: bar.step(done - bar.done),
         )
-        folder.complete(metrics={"images": total}, next_step="align instructions RECIPE")
-    return folder
+    return Done({"images": total}, "align instructions RECIPE")

@@ -27,6 +27,7 @@ from align.models.loading import ModelSection
 from align.progress import say
 from align.rows.schema import Candidate, write_rows
 from align.run.folder import RunFolder
+from align.run.stage import Done, run_stage
 from align.run.state import Input
 from evals.best.curve import Point, best_of, draw_curve
 from evals.best.plot import plot_curve
@@ -74,27 +75,26 @@ def run(recipe: Recipe) -> RunFolder:
     Raises:
         AlignError: no candidates, candidates without verdict, annotations that name none of the pictures.
     """
-    folder = RunFolder.open(recipe, _inputs(recipe))
-    if folder.is_complete:
-        return folder
-    with folder:
-        groups = read_groups(recipe.candidates)
-        say(f"  {sum(map(len, groups))} answers to {len(groups)} prompts")
-        ranked = _rank(recipe, groups, folder)
-        truths = _truths(recipe, groups)
-        points = draw_curve(ranked, recipe.n, truths, recipe.seed)
-        best = [best_of(group, max(recipe.n)) for group in ranked]
-        write_rows(folder.work / "best.jsonl", [item.row for item in best])
-        with (folder.work / "scores.jsonl").open("w", encoding="utf-8") as out:
-            for item in (item for group in ranked for item in group):
-                out.write(json.dumps({"candidate_id": item.row.id, "score": item.score}) + "\n")
-        curve = {"ranked_by": _ranked_by(recipe), "points": [point.to_json() for point in points]}
-        (folder.work / "curve.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
-        (folder.work / "curve.svg").write_text(plot_curve(points, _SHOWN), encoding="utf-8")
-        _show(points)
-        metrics = {"prompts": len(groups), "with_truth": len(truths), "last": points[-1].to_json()}
-        folder.complete(metrics=metrics, next_step="read curve.json, curve.svg and best.jsonl")
-    return folder
+    return run_stage(recipe, _inputs(recipe), lambda folder: _work(recipe, folder))
+
+
+def _work(recipe: Recipe, folder: RunFolder) -> Done:
+    groups = read_groups(recipe.candidates)
+    say(f"  {sum(map(len, groups))} answers to {len(groups)} prompts")
+    ranked = _rank(recipe, groups, folder)
+    truths = _truths(recipe, groups)
+    points = draw_curve(ranked, recipe.n, truths, recipe.seed)
+    best = [best_of(group, max(recipe.n)) for group in ranked]
+    write_rows(folder.work / "best.jsonl", [item.row for item in best])
+    with (folder.work / "scores.jsonl").open("w", encoding="utf-8") as out:
+        for item in (item for group in ranked for item in group):
+            out.write(json.dumps({"candidate_id": item.row.id, "score": item.score}) + "\n")
+    curve = {"ranked_by": _ranked_by(recipe), "points": [point.to_json() for point in points]}
+    (folder.work / "curve.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
+    (folder.work / "curve.svg").write_text(plot_curve(points, _SHOWN), encoding="utf-8")
+    _show(points)
+    metrics = {"prompts": len(groups), "with_truth": len(truths), "last": points[-1].to_json()}
+    return Done(metrics, "read curve.json, curve.svg and best.jsonl")
 
 
 def _inputs(recipe: Recipe) -> dict[str, Input]:

@@ -130,13 +130,17 @@ def _words(text: str, invented: Sequence[tuple[int, int]]) -> list[_Word | None]
     """Words in order, None for one of an invented object."""
     found: list[_Word | None] = []
     sentence, at = 0, 0
+    # Words come in order: of the spans that begin before a word's end, the furthest end decides.
+    spans, reach = iter(sorted(invented)), 0
+    following = next(spans, None)
     for match in _WORD.finditer(text):
         if len(found) == _MAX_WORDS:
             break
         sentence += _BREAK.search(text, at, match.start()) is not None
         at = match.end()
-        is_invented = any(match.start() < end and start < match.end() for start, end in invented)
-        found.append(None if is_invented else _Word(match.group().lower(), *match.span(), sentence))
+        while following is not None and following[0] < match.end():
+            reach, following = max(reach, following[1]), next(spans, None)
+        found.append(None if match.start() < reach else _Word(match.group().lower(), *match.span(), sentence))
     return found
 
 

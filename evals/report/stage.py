@@ -18,6 +18,7 @@ from pathlib import Path
 
 from align.progress import say
 from align.run.folder import RunFolder
+from align.run.stage import Done, run_stage
 from evals.report.recipe import Recipe
 
 
@@ -27,27 +28,24 @@ def run(recipe: Recipe) -> RunFolder:
     Raises:
         AlignError: a folder is missing or unfinished.
     """
-    folder = RunFolder.open(recipe, inputs=_inputs(recipe))
-    if folder.is_complete:
-        return folder
-    with folder:
-        from evals.report.build import build_report
+    return run_stage(recipe, _inputs(recipe), lambda folder: _work(recipe, folder))
 
-        report = build_report(recipe)
-        for name, text in report.files.items():
-            # Lone surrogates cannot be written; the page's own texts are clean, paths and ids may not be.
-            (folder.work / name).write_bytes(text.encode("utf-8", "replace"))
-        say(f"  {report.verdict.headline}\n  {report.verdict.summary}")
-        page = recipe.stage_dir / "report.html"
-        folder.complete(
-            metrics={
-                "status": report.verdict.status,
-                "gates": dict(report.verdict.gates),
-                "num_examples": report.num_examples,
-            },
-            next_step=f"open {page} in a browser",
-        )
-    return folder
+
+def _work(recipe: Recipe, folder: RunFolder) -> Done:
+    from evals.report.build import build_report
+
+    report = build_report(recipe)
+    for name, text in report.files.items():
+        # Lone surrogates cannot be written; the page's own texts are clean, paths and ids may not be.
+        (folder.work / name).write_bytes(text.encode("utf-8", "replace"))
+    say(f"  {report.verdict.headline}\n  {report.verdict.summary}")
+    page = recipe.stage_dir / "report.html"
+    metrics = {
+        "status": report.verdict.status,
+        "gates": dict(report.verdict.gates),
+        "num_examples": report.num_examples,
+    }
+    return Done(metrics, f"open {page} in a browser")
 
 
 def direct(words: Sequence[str]) -> int | None:

@@ -135,7 +135,7 @@ def test_bad_rows_are_quarantined_with_reasons(
     )
     finished = sft.run(load_recipe(sft.Recipe, recipe))
     lines = [json.loads(line) for line in (finished.final / "quarantine.jsonl").read_text().splitlines()]
-    reasons = {line["id"]: line["reason"] for line in lines}
+    reasons = {line["id"]: line["detail"] for line in lines}
     assert {line["id"]: line["where"] for line in lines} == {
         **{row.id: f"line {number}" for number, row in enumerate(bad, 1)},
         rows[0].id: f"line {len(bad) + len(rows) + 1}",

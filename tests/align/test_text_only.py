@@ -121,7 +121,8 @@ def test_what_a_text_only_model_cannot_do_is_said(twins: Twins, tiny_world: Path
     pictured = instructions()[0].model_copy(update={"id": "seen", "images": ["train/0.png"]})
     finished = _train(sft, tmp_path, "sft", base, [pictured, *instructions()])
     [line] = [json.loads(line) for line in (finished / "quarantine.jsonl").read_text().splitlines()]
-    assert (line["id"], line["reason"]) == ("seen", "the row has images, and the model reads text only")
+    why = "the row has images, and the model reads text only"
+    assert (line["id"], line["reason"], line["detail"]) == ("seen", "image", why)
     with pytest.raises(AlignError, match="reads text only"):
         verify = {"image_root": tiny_world / "images"}
         _merge(tmp_path, "merged", base, finished / "adapter", verify=verify)

@@ -82,6 +82,13 @@ def test_trainers_open_no_files() -> None:
     assert {path: names for path, names in found.items() if names} == {}
 
 
+def test_only_run_stage_opens_a_run_folder() -> None:
+    opening = [
+        path for package in PACKAGES for path in sources(package) if "RunFolder.open(" in path.read_text()
+    ]
+    assert [str(path.relative_to(REPO)) for path in opening] == ["align/run/stage.py"]
+
+
 def test_every_registered_stage_is_in_the_tree() -> None:
     missing = [m for m in STAGES.values() if not (REPO / (m.replace(".", "/") + ".py")).is_file()]
     assert missing == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from pydantic import Field
@@ -48,6 +49,50 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert "missing key 'run_dir'" in text
     assert "missing key 'trainer.learning_rate': peak learning rate" in text
     assert "trainer.steps = 'many'" in text
+
+
+class Near(Strict):
+    kind: Literal["near"]
+    distance: float = Field(description="how near")
+
+
+class Far(Strict):
+    kind: Literal["far", "near by"]
+    light_years: int = 1
+
+
+class ByKind(StageRecipe):
+    moved_keys: ClassVar[dict[str, str]] = {"distance": "places.NAME.distance"}
+
+    name: str = "by_kind"
+    places: dict[str, Annotated[Near | Far, Field(discriminator="kind")] | None]
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (
+            {"kind": "far", "light_year": 2},
+            "unknown key 'places.far.light_year' = 2 (did you mean 'light_years'?)",
+        ),
+        ({"kind": "near"}, "missing key 'places.far.distance': how near"),
+        ({"kind": "far", "light_years": "two"}, "places.far.light_years = 'two': "),
+        ({"kind": "fra"}, "places.far.kind = 'fra': no such kind (did you mean 'far'?)"),
+        ({}, "missing key 'places.far.kind': which kind it is"),
+    ],
+)
+def test_a_fault_in_a_section_of_a_kind_is_named_as_the_recipe_has_it(
+    place: dict[str, object], said: str
+) -> None:
+    """The mapping's name is that of a kind here, which must not be taken for it."""
+    with pytest.raises(RecipeError) as error:
+        validate(ByKind, {"run_dir": "r", "places": {"far": place}}, "t")
+    assert said in str(error.value)
+
+
+def test_a_key_that_moved_says_where_it_is_now() -> None:
+    with pytest.raises(RecipeError, match=r"'distance' is no key any more: it is now places\.NAME\.distance"):
+        validate(ByKind, {"run_dir": "r", "places": {}, "distance": 3}, "t")
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", ".", "''", "a b"])

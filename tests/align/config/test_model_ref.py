@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "merge": {"adapter": "a"},
     "classify": {"data": {"path": "d"}},
     "audit": {"pairs": "p", "image_root": "i"},
-    "negatives": {"kind": "retrieved", "pairs": "p", "image_root": "i"},
+    "negatives": {"negatives": {"kind": "retrieved", "pairs": "p"}, "image_root": "i"},
     "sample": {"prompts": "p"},
     "judge": {"kind": "claims", "candidates": "c", "image_root": "i"},
     "generate": {"tasks": {"pope": {"type": "pope", "files": {"random": "q"}, "image_root": "i"}}},
@@ -38,7 +39,13 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 
 def recipe_of(stage: str, model: Any, run_dir: Path) -> Any:
-    return validate(load_stage(stage).recipe, {"run_dir": run_dir, "model": model, **NEEDED[stage]}, stage)
+    values = {"run_dir": run_dir, **deepcopy(NEEDED[stage])}
+    values.get("negatives", values)["model"] = model
+    return validate(load_stage(stage).recipe, values, stage)
+
+
+def model_of(recipe: Any) -> Any:
+    return getattr(recipe, "negatives", recipe).model
 
 
 class Recipe(StageRecipe):
@@ -48,14 +55,14 @@ class Recipe(StageRecipe):
 @pytest.mark.parametrize("stage", NEEDED)
 def test_every_stage_takes_a_hub_id_with_its_revision(stage: str, tmp_path: Path) -> None:
     recipe = recipe_of(stage, HUB, tmp_path)
-    record = input_record("model", recipe.model)
+    record = input_record("model", model_of(recipe))
     assert record == {
         "path": f"some-owner/some-model@{COMMIT}",
         "digest": f"id:some-owner/some-model@{COMMIT}",
     }
-    assert recipe_of(stage, "some-owner/some-model", tmp_path).model.path == "some-owner/some-model"
+    assert model_of(recipe_of(stage, "some-owner/some-model", tmp_path)).path == "some-owner/some-model"
     again = validate(type(recipe), recipe.model_dump(mode="json"), "its own recipe.yaml")
-    assert again.model == recipe.model
+    assert model_of(again) == model_of(recipe)
 
 
 def test_a_revision_is_part_of_what_a_run_was_made_from(tmp_path: Path) -> None:

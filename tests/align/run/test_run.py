@@ -10,7 +10,9 @@ import pytest
 from align.config.model_ref import ModelRef
 from align.config.recipe import StageRecipe, Strict
 from align.errors import AlignError
+from align.rows.tally import Tally
 from align.run.folder import RunFolder, read_manifest
+from align.run.stage import Done, open_quarantine, run_stage, write_dropped
 
 
 class Inner(Strict):
@@ -31,18 +33,17 @@ class Recipe(StageRecipe):
 
 def work(tmp_path: Path, text: str = "out", size: int = 1, fail: BaseException | None = None) -> RunFolder:
     """A stage that writes one file from one input; `fail` is raised half-way."""
-    folder = RunFolder.open(Recipe(run_dir=tmp_path / "run", size=size), {"data": tmp_path / "in.txt"})
-    if folder.is_complete:
-        return folder
-    with folder:
+
+    def write(folder: RunFolder) -> Done:
         with (folder.scratch / "store").open("a") as store:
             store.write("x")
         if fail:
             raise fail
         (folder.work / "out.txt").write_text(text)
         (folder.logs / "time.log").write_text("noise")
-        folder.complete(metrics={"store": (folder.scratch / "store").read_text()}, next_step="align next")
-    return folder
+        return Done({"store": (folder.scratch / "store").read_text()}, "align next")
+
+    return run_stage(Recipe(run_dir=tmp_path / "run", size=size), {"data": tmp_path / "in.txt"}, write)
 
 
 @pytest.fixture
@@ -138,3 +139,31 @@ def test_missing_input_is_told_and_a_hub_id_is_not_a_path(tmp_path: Path) -> Non
     with pytest.raises(AlignError, match="missing input data"):
         RunFolder.open(Recipe(run_dir=tmp_path), {"data": tmp_path / "none.parquet"})
     RunFolder.open(Recipe(run_dir=tmp_path), {"model": ModelRef(path="Qwen/Qwen2.5-VL-7B-Instruct")})
+
+
+def test_what_is_left_out_has_one_shape(tmp_path: Path) -> None:
+    def leave_out(folder: RunFolder) -> Done:
+        tally = Tally("rows")
+        tally.keep(2)
+        with open_quarantine(folder, "rows") as bad:
+            bad.add("rows.jsonl:3", "image", "missing image: a.png", row_id="x")
+        tally.drop("image", "x")
+        write_dropped(folder.work, [tally, Tally("pairs")])
+        return Done({})
+
+    folder = run_stage(Recipe(run_dir=tmp_path), {}, leave_out)
+    line = {"where": "rows.jsonl:3", "id": "x", "reason": "image", "detail": "missing image: a.png"}
+    assert json.loads((folder.final / "quarantine.jsonl").read_text()) == line
+    dropped = {"image": {"count": 1, "examples": ["x"]}}
+    expected = {"rows": {"kept": 2, "dropped": dropped}, "pairs": {"kept": 0, "dropped": {}}}
+    assert json.loads((folder.final / "dropped.json").read_text()) == expected
+    assert folder.manifest()["seeds"] == {"seed": 0} and folder.manifest()["next"] == ""
+
+
+def test_a_second_process_quarantines_nothing_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with open_quarantine(RunFolder(Recipe(run_dir=tmp_path), {}), "rows") as bad:
+        bad.add("rows.jsonl:3", "image")
+    assert bad.tally.dropped == {"image": 1} and not list(tmp_path.iterdir())

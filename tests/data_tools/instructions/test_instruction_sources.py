@@ -54,9 +54,14 @@ def test_gqa_in_short_and_in_full(tiny_world: Path, tmp_path: Path) -> None:
     }
     typed = {key: row | {"types": types} for key, row in questions.items()}
     (tmp_path / "gqa.json").write_text(json.dumps(typed))
-    section = {"questions": tmp_path / "gqa.json", "suffix_of_files": ".png", "suffix": " Briefly."}
+    section = {
+        "kind": "gqa",
+        "questions": tmp_path / "gqa.json",
+        "suffix_of_files": ".png",
+        "suffix": " Briefly.",
+    }
     fields = base(tiny_world, tmp_path / "run") | {"image_root": tmp_path}
-    short, folder = rows_of(fields | {"gqa": section | {"full_share": 0}})
+    short, folder = rows_of(fields | {"sources": {"gqa": section | {"full_share": 0}}})
     assert len(short) == 1 and len(short[0].messages) == 4 and short[0].images == ["n1.png"]
     assert short[0].messages[0].content.endswith("? Briefly.")
     assert {turn.content for turn in short[0].messages[1::2]} <= {"Yes", "No"}
@@ -65,15 +70,16 @@ def test_gqa_in_short_and_in_full(tiny_world: Path, tmp_path: Path) -> None:
         "image cannot be used": 1,
         "more than max_per_task": 1,
     }
-    full, _ = rows_of(fields | {"name": "full", "gqa": section | {"full_share": 1, "max_per_task": None}})
+    section = section | {"full_share": 1, "max_per_task": None}
+    full, _ = rows_of(fields | {"name": "full", "sources": {"gqa": section}})
     assert {turn.content for turn in full[0].messages[1::2]} == {"Yes, it is.", "No.", "no"}
     (tmp_path / "gqa.json").write_text(json.dumps({"1": {"question": "?"}}))
     with pytest.raises(AlignError, match="missing field 'imageId'"):
-        rows_of(fields | {"name": "bad", "gqa": section})
+        rows_of(fields | {"name": "bad", "sources": {"gqa": section}})
 
 
 def test_gqa_caps_by_task_before_image() -> None:
-    section = Gqa(questions=Path("q"), max_per_task=1, max_per_image=2)
+    section = Gqa(kind="gqa", questions=Path("q"), max_per_task=1, max_per_image=2)
     made = [GqaQuestion(str(n), "1", "?", "a", "a", task) for n, task in enumerate("aabbb")]
     kept, reasons = capped(section, made, seed=0)
     assert sorted(item.task for item in kept) == ["a", "b"]
@@ -82,7 +88,8 @@ def test_gqa_caps_by_task_before_image() -> None:
 
 def test_templates_say_what_the_annotations_say(tiny_world: Path, tmp_path: Path) -> None:
     notes = tiny_world / "annotations" / "instances_train.json"
-    rows, _ = rows_of(base(tiny_world, tmp_path) | {"templates": {"instances": notes, "turns": 6}})
+    source = {"kind": "templates", "instances": notes, "turns": 6}
+    rows, _ = rows_of(base(tiny_world, tmp_path) | {"sources": {"templates": source}})
     counts = load_counts(notes)
     assert len(rows) == 24 and len({row.messages[0].content.split()[0] for row in rows}) > 3
     right = Counter[str]()
@@ -141,8 +148,9 @@ def test_conversations_are_written_by_a_model(tiny_world: Path, tmp_path: Path) 
         return "Q: What?\nA: One.\nQ: Who?\nA: Me." if "picture 1" in question else "I can't see it."
 
     with ChatServer(say) as server:
-        section = {"captions": tmp_path / "captions.json", "writer": {"endpoint": server.url}, "turns": 2}
-        fields = base(tiny_world, tmp_path / "run") | {"conversations": section}
+        writer = {"writer": {"endpoint": server.url}, "turns": 2}
+        section = {"kind": "conversations", "captions": tmp_path / "captions.json", **writer}
+        fields = base(tiny_world, tmp_path / "run") | {"sources": {"written": section}}
         fields["images"] = {"annotations": tmp_path / "images.json", "prefix": "train/"}
         rows, folder = rows_of(fields)
     assert [(row.id, [turn.content for turn in row.messages]) for row in rows] == [
@@ -150,10 +158,12 @@ def test_conversations_are_written_by_a_model(tiny_world: Path, tmp_path: Path) 
     ]
     assert rows[0].meta["writer"] == "no model"
     assert json.loads((folder / "quarantine.jsonl").read_text()) == {
-        "image_id": 2,
+        "where": "image 2",
         "reason": "not lines of Q: and A:",
-        "reply": "I can't see it.",
+        "row": {"reply": "I can't see it."},
     }
+    dropped = json.loads((folder / "dropped.json").read_text())["written"]["dropped"]
+    assert dropped == {"not lines of Q: and A:": {"count": 1, "examples": ["image 2"]}}
 
 
 def row(row_id: str, image: str, *tasks: str) -> SFTRow:
@@ -179,8 +189,10 @@ def test_caps_count_images_and_tasks_in_the_given_order() -> None:
 def test_held_out_images_are_in_no_other_file(tiny_world: Path, tmp_path: Path) -> None:
     notes = tiny_world / "annotations"
     fields = base(tiny_world, tmp_path) | {
-        "captions": {"annotations": notes / "captions_train.json"},
-        "templates": {"instances": notes / "instances_train.json"},
+        "sources": {
+            "captions": {"kind": "captions", "annotations": notes / "captions_train.json"},
+            "templates": {"kind": "templates", "instances": notes / "instances_train.json"},
+        },
         "holdout": {"share": 0.3},
         "caps": {"per_image": 2},
         "prompts": {
@@ -199,5 +211,24 @@ def test_held_out_images_are_in_no_other_file(tiny_world: Path, tmp_path: Path) 
 
 
 def test_a_recipe_without_a_source_is_wrong(tiny_world: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="give one of questions"):
-        validate(Recipe, base(tiny_world, tmp_path), "test")
+    with pytest.raises(RecipeError, match="give one of kind questions"):
+        validate(Recipe, base(tiny_world, tmp_path) | {"sources": {"captions": None}}, "test")
+
+
+def test_a_key_that_moved_says_where(tiny_world: Path, tmp_path: Path) -> None:
+    fields = base(tiny_world, tmp_path) | {"captions": {"annotations": "c.json"}, "mixture": {"captions": 1}}
+    with pytest.raises(RecipeError) as raised:
+        validate(Recipe, fields, "test")
+    said = str(raised.value)
+    assert "'captions' is no key any more: it is now sources.NAME, with kind: captions" in said
+    assert "'mixture' is no key any more: it is now the key share of each of the sources" in said
+
+
+def test_the_rows_of_two_sources_of_a_kind_stay_apart(tiny_world: Path, tmp_path: Path) -> None:
+    captions = tiny_world / "annotations" / "captions_train.json"
+    source = {"kind": "captions", "annotations": captions, "share": 1}
+    rows, folder = rows_of(base(tiny_world, tmp_path) | {"sources": {"one": source, "two": source}})
+    assert len(rows) == 48 and len({item.id for item in rows}) == 48
+    assert sum(item.id.startswith("two-") for item in rows) == 24
+    metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
+    assert (metrics["one"], metrics["two"]) == (24, 24)

@@ -21,8 +21,14 @@ def values(world: Path, run_dir: Path) -> dict[str, Any]:
         "run_dir": run_dir,
         "image_root": world / "images",
         "images": {"annotations": notes / "instances_train.json", "prefix": "train/"},
-        "questions": {"questions": notes / "questions_train.json", "annotations": notes / "vqa_train.json"},
-        "captions": {"annotations": notes / "captions_web_train.json"},
+        "sources": {
+            "questions": {
+                "kind": "questions",
+                "questions": notes / "questions_train.json",
+                "annotations": notes / "vqa_train.json",
+            },
+            "captions": {"kind": "captions", "annotations": notes / "captions_web_train.json"},
+        },
         "prompts": {
             "train": 10,
             "dev": 5,
@@ -72,7 +78,8 @@ def test_the_same_recipe_writes_the_same_bytes_and_another_seed_other_rows(
 
 
 def test_the_mixture_is_cut_to_the_scarcer_kind(tiny_world: Path, tmp_path: Path) -> None:
-    fields = values(tiny_world, tmp_path) | {"mixture": {"questions": 1, "captions": 3}}
+    fields = values(tiny_world, tmp_path)
+    fields["sources"]["questions"]["share"], fields["sources"]["captions"]["share"] = 1, 3
     rows = rows_of(stage(fields))
     # 24 images with one caption each: 24 captions are three quarters of 32 rows.
     assert (len(rows), sum(row.meta["kind"] == "captions" for row in rows)) == (32, 24)
@@ -130,9 +137,15 @@ def broken_world(tmp_path: Path, tiny_world: Path) -> dict[str, Any]:
         "run_dir": tmp_path / "run",
         "image_root": images,
         "images": {"annotations": tmp_path / "images.json"},
-        "questions": {"questions": tmp_path / "questions.json", "annotations": tmp_path / "answers.json"},
-        "captions": {"annotations": tmp_path / "captions.json"},
-        "mixture": {"questions": 1, "captions": 1},
+        "sources": {
+            "questions": {
+                "kind": "questions",
+                "share": 1,
+                "questions": tmp_path / "questions.json",
+                "annotations": tmp_path / "answers.json",
+            },
+            "captions": {"kind": "captions", "share": 1, "annotations": tmp_path / "captions.json"},
+        },
         "prompts": {"train": 3, "dev": 1, "dev_images": {"annotations": tmp_path / "dev.json"}},
     }
 
@@ -160,7 +173,7 @@ def test_bad_pictures_and_questions_are_dropped_with_a_reason(tiny_world: Path, 
         ),
         ("images", {"images": [{"id": 1, "file_name": "1.png"}] * 2}, "duplicate image id 1"),
         ("images", {"pictures": []}, "no list 'images'"),
-        ("captions", {"annotations": []}, "no rows of kind captions"),
+        ("captions", {"annotations": []}, "no rows of the source 'captions'"),
     ],
 )
 def test_a_malformed_file_is_one_clear_error(

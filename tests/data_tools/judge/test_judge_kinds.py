@@ -162,9 +162,8 @@ def test_the_shipped_recipe_keeps_rows_rated_4_or_5(tmp_path: Path) -> None:
         "unscored: the judge's reply is none of the verdicts": ["vague"],
     }
     bad = [json.loads(line) for line in (folder.final / "quarantine.jsonl").read_text().splitlines()]
-    assert [line["where"] for line in bad] == ["rows.jsonl:5", "rows.jsonl:6"] and "not JSON" in bad[1][
-        "reason"
-    ]
+    assert [line["where"] for line in bad] == ["rows.jsonl:5", "rows.jsonl:6"]
+    assert [line["reason"] for line in bad] == ["schema", "schema"] and "not JSON" in bad[1]["detail"]
     # should be kept: five (is kept). Should not: four (is kept) and three (is not).
     agreement = json.loads((folder.final / "agreement.json").read_text())
     assert agreement["confusion"] == {

@@ -17,14 +17,13 @@ from align.models.loading import ModelSection
 from align.objects.plurals import plural
 from align.rows.schema import Message, PreferenceRow, SFTRow, read_rows, write_rows
 from align.trainers.image_negatives import image_negative
-from align.trainers.objectives.recipe import TokenWeights
+from align.trainers.objectives.recipe import NoisyImage, TokenWeights
 from align.trainers.objectives.token_weights import span_weights
 from data_tools import corrections
 from data_tools.corrections import CorrectionRow, Edit, corrected
 from data_tools.material.co_occurrence import CoOccurrence
 from data_tools.material.edit_spans import edit_spans
 from data_tools.negatives import stage as negatives
-from data_tools.negatives.images import ImageSettings
 from data_tools.negatives.similar import colour_layout, describe_all, image_features, neighbours
 from data_tools.negatives.swaps import swap_objects
 from data_tools.pairs.balance import Limits
@@ -113,25 +112,35 @@ def test_corrections_from_edits_and_from_pairs(tmp_path: Path) -> None:
     lines = [good, good | {"id": "b", "edits": [{"start": 2, "end": 9, "text": "x"}]}]
     lines += [good | {"id": "c", "edits": [{"start": 0, "end": 6, "text": "Something else."}]}]
     (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    stage = validate(corrections.Recipe, {"run_dir": tmp_path, "corrections": tmp_path / "c.jsonl"}, "t")
+    stage = validate(
+        corrections.Recipe,
+        {"run_dir": tmp_path, "source": {"kind": "edits", "path": tmp_path / "c.jsonl"}},
+        "t",
+    )
     folder = corrections.run(stage)
     assert [row.id for row in read_rows(PreferenceRow, folder.final / "pairs.parquet")] == ["a"]
     dropped = json.loads((folder.final / "dropped.json").read_text())["corrections"]["dropped"]
     assert {reason: item["count"] for reason, item in dropped.items()} == {
-        "bad row": 1,
+        "schema": 1,
         "another answer, not a correction (more than max_changed)": 1,
     }
     bad = json.loads((folder.final / "quarantine.jsonl").read_text())
-    assert bad["where"] == "2" and "inside the answer" in bad["reason"]
+    assert (bad["where"], bad["id"], bad["reason"], bad["row"]["id"]) == ("c.jsonl:2", "b", "schema", "b")
+    assert "inside the answer" in bad["detail"]
     stage = validate(
         corrections.Recipe,
-        {"run_dir": tmp_path, "name": "again", "pairs": folder.final / "pairs.parquet", "weight": 2.0},
+        {
+            "run_dir": tmp_path,
+            "name": "again",
+            "source": {"kind": "pairs", "path": folder.final / "pairs.parquet"},
+            "weight": 2.0,
+        },
         "t",
     )
     row = next(iter(read_rows(PreferenceRow, corrections.run(stage).final / "pairs.parquet")))
     assert [(s.start, s.end, s.weight) for s in row.spans.chosen] == [(2, 5, 2.0)]
-    with pytest.raises(RecipeError, match="`corrections` or `pairs`"):
-        validate(corrections.Recipe, {"run_dir": tmp_path}, "t")
+    with pytest.raises(RecipeError, match=r"'corrections' is no key any more: it is now source:"):
+        validate(corrections.Recipe, {"run_dir": tmp_path, "corrections": "c.jsonl"}, "t")
 
 
 def styles(texts: list[tuple[str, str]]) -> list[Styles]:
@@ -207,18 +216,16 @@ def pairs_file(tmp_path: Path, names: list[str]) -> Path:
 
 
 def negative_rows(tmp_path: Path, kind: str, **fields: Any) -> tuple[list[PreferenceRow], Path]:
-    values = {"run_dir": tmp_path / "run", "kind": kind, "image_root": tmp_path}
-    folder = negatives.run(validate(negatives.Recipe, values | fields, "t"))
+    values = {"run_dir": tmp_path / "run", "image_root": tmp_path, "negatives": {"kind": kind, **fields}}
+    folder = negatives.run(validate(negatives.Recipe, values, "t"))
     return list(read_rows(PreferenceRow, folder.final / "pairs.parquet")), folder.final
 
 
 def test_made_pictures_are_those_of_training(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", (200, 30, 30), 1)
-    rows, folder = negative_rows(
-        tmp_path, "noisy", pairs=pairs_file(tmp_path, ["a.png"]), image={"step": 300}
-    )
+    rows, folder = negative_rows(tmp_path, "noisy", pairs=pairs_file(tmp_path, ["a.png"]), step=300)
     (worse,) = rows[0].rejected_images
-    conditional = ImageSettings(step=300).conditional("noisy")
+    conditional = NoisyImage(image="noisy", step=300)
     expected = image_negative(conditional, Image.open(tmp_path / "a.png"), 0, "a.png", 0)
     assert np.array_equal(np.asarray(Image.open(folder / "images" / worse)), np.asarray(expected))
     assert (folder / "images" / "a.png").read_bytes() == (tmp_path / "a.png").read_bytes()
@@ -259,7 +266,7 @@ def test_what_was_chosen_for_the_retrieved_picture_is_rejected(tmp_path: Path) -
     }
     dropped = json.loads((folder / "dropped.json").read_text())["pairs"]
     assert dropped["kept"] == 2 and list(dropped["dropped"]) == ["the retrieved picture has the same answer"]
-    with pytest.raises(RecipeError, match="goes with kind retrieved"):
+    with pytest.raises(RecipeError, match=r"unknown key 'negatives\.rejected'"):
         negative_rows(tmp_path, "noisy", pairs=tmp_path / "own.jsonl", rejected="retrieved")
 
 

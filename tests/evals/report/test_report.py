@@ -25,7 +25,7 @@ BETTER = [
 ]
 HOSTILE = {
     0: "<script>document.title='owned'</script><img src=x onerror=alert(1)> a dog.",
-    1: "a dog. " * 150_000,
+    1: "a dog. " * 5_000 + "grass, " * 150_000,
     2: "",
     3: "Yes",
     4: '"><svg onload=alert(1)> \u202e evil \x00 \x1b[31m</mark></style> a cat',
@@ -249,8 +249,8 @@ def test_hostile_texts_are_shown_and_harm_nothing(tmp_path: Path) -> None:
     def change(name: str, sample: Any, text: str) -> str | None:
         number = int(re.sub(r"\D", "", sample.id)[-4:] or 0)
         is_caption = "official" in sample.reference
-        if number % 8 == 1:  # a megabyte once, not in every task
-            return HOSTILE[1] if is_caption and number == 1 else text
+        if number % 8 == 1:  # a megabyte once, not of every checkpoint and in every task
+            return HOSTILE[1] if is_caption and number == 1 and name == "dpo" else text
         return None if number % 8 == 6 else HOSTILE.get(number % 8, text)
 
     scores = write_scores(tmp_path, THREE, num_images=24, change=change)
