@@ -1,13 +1,13 @@
-"""Two checkouts of this repository at the same work: does training or scoring cost more in one than in the other?
+"""Two checkouts of this repository at the same work: does one of them train or score slower?
 
-    git worktree add /tmp/old COMMIT
-    python -m benchmarks.two_trees /tmp/old . --repeats 5
+    git worktree add ../old COMMIT
+    python -m benchmarks.two_trees ../old . --repeats 5
 
-SFT and DPO of the embedded base, and CHAIR's scoring of captions: the same rows, recipes and files for both, one
-thread, each round a process of its own, the trees in turn (A B B A ...), so that a slow minute hits both. What
-is timed is `Trainer.train` and `score_file.main` inside the process, neither imports nor the model's loading. The
-processor's time is what counts on a machine that has other work; the clock's is beside it. Prints a Markdown
-table: medians over the rounds, the ratio second to first, and its lowest and highest over the rounds.
+SFT and DPO of the embedded base, and scoring of answers (CHAIR, VQA): equal rows, recipes and files for both,
+one thread, each round a process of its own, the trees in turn (A B B A ...), so that a slow minute hits both.
+What is timed is `Trainer.train` and `score_file.main` inside the process, neither imports nor the model's
+loading. The processor's time is what counts on a machine that has other work; the clock's is beside it.
+Prints a Markdown table: medians over the rounds, the ratio second to first, and its lowest and highest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from statistics import median
 from align.progress import track
 
 REPO = Path(__file__).resolve().parents[1]
-_JOBS = ("sft", "dpo", "score")
+_JOBS = ("sft", "dpo", "chair", "vqa")
 # Runs in either tree, hence only what both have: the stages by name, and the command that scores a file.
 _CHILD = """
 import json, sys, time
@@ -39,7 +39,7 @@ def timed(function):
         return result
     return call
 
-if job == "score":
+if job in ("chair", "vqa"):
     from evals.score_file import main
     timed(main)(words)
 else:
@@ -73,7 +73,7 @@ def main() -> None:
         ]
         for job, number, place in track(rounds, "rounds", len(rounds)):
             words = work[job]
-            if job != "score":
+            if job in ("sft", "dpo"):
                 words = [
                     *words,
                     f"run_dir={folder}/{job}_{number}_{place}",
@@ -95,20 +95,22 @@ def prepare(folder: Path, num_images: int) -> dict[str, list[str]]:
         "sft": [str(sft_recipe(folder / "sft", base, world, **many))],
         "dpo": [str(dpo_recipe(folder / "dpo", base, world, **many))],
     }
-    notes = folder / "notes"
-    notes.mkdir()
-    for name in ("instances", "captions"):
-        (notes / f"{name}_val2014.json").write_bytes(
-            (world / "annotations" / f"{name}_train.json").read_bytes()
-        )
-    answers = {
-        str(
-            int("".join(c for c in Path(image).stem if c.isdigit()))
-        ): f"{caption} There is a cat and a dog beside it."
+    kinds = {"chair": ("instances", "captions"), "vqa": ("questions", "vqa")}
+    names = {"questions": "questions_val2014", "vqa": "val2014_annotations"}
+    for job, files in kinds.items():
+        (folder / job).mkdir()
+        for name in files:
+            text = (world / "annotations" / f"{name}_train.json").read_text()
+            (folder / job / f"{names.get(name, f'{name}_val2014')}.json").write_text(text)
+    said = {
+        str(int("".join(c for c in Path(image).stem if c.isdigit()))): f"{caption} A dog and a cat are there."
         for image, caption in captions(world)
     }
-    (folder / "answers.json").write_text(json.dumps(answers))
-    found["score"] = ["chair", "--predictions", str(folder / "answers.json"), "--data", str(notes)]
+    asked = json.loads((folder / "vqa" / "questions_val2014.json").read_text())["questions"]
+    answered = [{"question_id": row["question_id"], "answer": "two"} for row in asked]
+    for job, answers in {"chair": said, "vqa": answered}.items():
+        (folder / f"{job}.json").write_text(json.dumps(answers))
+        found[job] = [job, "--predictions", str(folder / f"{job}.json"), "--data", str(folder / job)]
     return found
 
 

@@ -132,7 +132,8 @@ def check_rows(
     if summary.placed and not keeps_places(processor):
         say("  this model's chat template writes a turn's pictures before its text, wherever the rows say")
     _report(checked, section.path, folder, quarantine_name)
-    _check_root(summary, section)
+    if sees_images(processor):
+        _check_root(summary, section)
     return checked
 
 

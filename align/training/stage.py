@@ -55,30 +55,30 @@ def run_training(
         wait_for_main()
         say(f"{title} of {recipe.model.path} on {recipe.data.path}")
         processor = load_processor(recipe.model)
-        recipe = recipe.model_copy(update={"data": readable(recipe.data, row, folder)})
-        max_length = recipe.trainer.given().get("max_length", MAX_LENGTH)
+        read = recipe.model_copy(update={"data": readable(recipe.data, row, folder)})
+        max_length = read.trainer.given().get("max_length", MAX_LENGTH)
         checked, heldout = hold_out(
-            recipe.dev,
-            recipe.data,
-            check_rows(row, recipe.data, processor, max_length, folder, lacks),
+            read.dev,
+            read.data,
+            check_rows(row, read.data, processor, max_length, folder, lacks),
             lambda data, name: check_rows(row, data, processor, max_length, folder, quarantine_name=name),
         )
         dev = open_dev_check(
-            recipe.dev,
-            recipe.keep,
+            read.dev,
+            read.keep,
             folder,
             processor,
-            image_root=recipe.data.image_root,
+            image_root=read.data.image_root,
             rows=checked.rows,
             lengths=checked.lengths,
             passes=passes,
             heldout=heldout,
         )
-        trainer, plan, where = make_trainer(recipe, folder, processor, checked)
+        trainer, plan, where = make_trainer(read, folder, processor, checked)
         where.show(trainer.args.learning_rate)
         efficiency = Efficiency(trainer)
         results = train(trainer, folder, title, dev)
-        following = save_trained(trainer, plan, recipe.model, folder, processor)
+        following = save_trained(trainer, plan, read.model, folder, processor)
         efficiency.write(folder, where)
         metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
         metrics |= {} if dev is None else dev.metrics()

@@ -63,8 +63,8 @@ def test_gqa_in_short_and_in_full(tiny_world: Path, tmp_path: Path) -> None:
     fields = base(tiny_world, tmp_path / "run") | {"image_root": tmp_path}
     short, folder = rows_of(fields | {"sources": {"gqa": section | {"full_share": 0}}})
     assert len(short) == 1 and len(short[0].messages) == 4 and short[0].images == ["n1.png"]
-    assert short[0].messages[0].content.endswith("? Briefly.")
-    assert {turn.content for turn in short[0].messages[1::2]} <= {"Yes", "No"}
+    assert short[0].messages[0].text.endswith("? Briefly.")
+    assert {turn.text for turn in short[0].messages[1::2]} <= {"Yes", "No"}
     dropped = json.loads((folder / "dropped.json").read_text())["gqa"]["dropped"]
     assert {reason: item["count"] for reason, item in dropped.items()} == {
         "image cannot be used": 1,
@@ -72,7 +72,7 @@ def test_gqa_in_short_and_in_full(tiny_world: Path, tmp_path: Path) -> None:
     }
     section = section | {"full_share": 1, "max_per_task": None}
     full, _ = rows_of(fields | {"name": "full", "sources": {"gqa": section}})
-    assert {turn.content for turn in full[0].messages[1::2]} == {"Yes, it is.", "No.", "no"}
+    assert {turn.text for turn in full[0].messages[1::2]} == {"Yes, it is.", "No.", "no"}
     (tmp_path / "gqa.json").write_text(json.dumps({"1": {"question": "?"}}))
     with pytest.raises(AlignError, match="missing field 'imageId'"):
         rows_of(fields | {"name": "bad", "sources": {"gqa": section}})
@@ -91,20 +91,20 @@ def test_templates_say_what_the_annotations_say(tiny_world: Path, tmp_path: Path
     source = {"kind": "templates", "instances": notes, "turns": 6}
     rows, _ = rows_of(base(tiny_world, tmp_path) | {"sources": {"templates": source}})
     counts = load_counts(notes)
-    assert len(rows) == 24 and len({row.messages[0].content.split()[0] for row in rows}) > 3
+    assert len(rows) == 24 and len({row.messages[0].text.split()[0] for row in rows}) > 3
     right = Counter[str]()
     for row in rows:
         there = counts[row.meta["image_id"]]
         turns = zip(row.messages[::2], row.messages[1::2], row.meta["tasks"], strict=True)
         for question, answer, task in turns:
             if task == "count":
-                number = next(int(word) for word in answer.content.rstrip(".").split() if word.isdigit())
+                number = next(int(word) for word in answer.text.rstrip(".").split() if word.isdigit())
                 assert number in there.values()
             if task == "exists":
-                right[answer.content.split()[0].strip(".,")] += 1
-                assert "{" not in question.content + answer.content
+                right[answer.text.split()[0].strip(".,")] += 1
+                assert "{" not in question.text + answer.text
             if task == "list":
-                assert all(name in answer.content.lower() for name in there)
+                assert all(name in answer.text.lower() for name in there)
     assert right["Yes"] and right["No"] and set(right) == {"Yes", "No"}
 
 
@@ -153,7 +153,7 @@ def test_conversations_are_written_by_a_model(tiny_world: Path, tmp_path: Path) 
         fields = base(tiny_world, tmp_path / "run") | {"sources": {"written": section}}
         fields["images"] = {"annotations": tmp_path / "images.json", "prefix": "train/"}
         rows, folder = rows_of(fields)
-    assert [(row.id, [turn.content for turn in row.messages]) for row in rows] == [
+    assert [(row.id, [turn.text for turn in row.messages]) for row in rows] == [
         ("conversation-1", ["What?", "One.", "Who?", "Me."])
     ]
     assert rows[0].meta["writer"] == "no model"

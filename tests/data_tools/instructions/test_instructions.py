@@ -55,8 +55,8 @@ def test_dialogues_captions_and_prompts_of_the_world(tiny_world: Path, tmp_path:
     assert max(len(row.messages) for row in dialogues) == 8  # four turns
     for row in dialogues:
         assert [message.role for message in row.messages[:2]] == ["user", "assistant"]
-        assert row.messages[0].content.endswith(SHORT_ANSWER_SUFFIX)
-    answers = {message.content for row in dialogues for message in row.messages[1::2]}
+        assert row.messages[0].text.endswith(SHORT_ANSWER_SUFFIX)
+    answers = {message.text for row in dialogues for message in row.messages[1::2]}
     assert {"Yes", "No"} <= answers and not {"yes", "no"} & answers
     images = {image for row in rows for image in row.images}
     assert all((tiny_world / "images" / image).is_file() and image.startswith("train/") for image in images)
