@@ -26,11 +26,12 @@ class Quarantine:
         first: place and detail of the first of them; empty while there is none.
     """
 
-    def __init__(self, path: Path | None, what: str, refused: str = "") -> None:
+    def __init__(self, path: Path | None, what: str, refused: AlignError | None = None) -> None:
         """Without a path (a process beside the main one) rows are counted only.
 
         Args:
-            refused: what to do about a bad row; given, the first one is an error that says so.
+            refused: an error with what to do about a bad row; given, the first one raises it, with place and
+                reason.
         """
         self.path, self.tally, self.refused, self.first = path, Tally(what), refused, ""
         self._lines: IO[str] | None = None
@@ -52,9 +53,9 @@ class Quarantine:
             AlignError: with `refused`.
         """
         said = detail or reason
-        if self.refused:
+        if self.refused is not None:
             what = said if said.startswith("bad ") else f"bad row: {said}"
-            raise AlignError(what, where=f"{where} {row_id}".strip(), fix=self.refused)
+            raise AlignError(what, where=f"{where} {row_id}".strip(), fix=self.refused.fix)
         self.first = self.first or f"{where}: {said}"
         self.tally.drop(reason, row_id or where)
         record = {"where": where, "id": row_id, "reason": reason, "detail": detail, "row": _plain(row)}

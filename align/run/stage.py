@@ -14,9 +14,10 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from align.config.recipe import StageRecipe
+from align.errors import AlignError
 from align.rows.quarantine import Quarantine
 from align.rows.tally import Tally
 from align.run.folder import RunFolder
@@ -24,8 +25,6 @@ from align.run.state import Input
 
 DROPPED = "dropped.json"
 QUARANTINE = "quarantine.jsonl"
-
-R = TypeVar("R", bound=StageRecipe)
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,8 @@ def write_dropped(out: Path, tallies: Iterable[Tally]) -> None:
     (out / DROPPED).write_text(text + "\n", encoding="utf-8")
 
 
-def open_quarantine(folder: RunFolder, what: str, refused: str = "", name: str = QUARANTINE) -> Quarantine:
+def open_quarantine(
+    folder: RunFolder, what: str, refused: AlignError | None = None, name: str = QUARANTINE
+) -> Quarantine:
     """The stage's file of rows that could not be used; see `Quarantine` for the rest."""
     return Quarantine(folder.work / name if folder.is_main else None, what, refused)

@@ -41,7 +41,7 @@ def test_rows_that_are_none_are_refused_with_place_and_content(tmp_path: Path) -
 def test_refused_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with (
         pytest.raises(AlignError, match="bad row: too long") as raised,
-        Quarantine(tmp_path / "q", "rows", "mend it") as bad,
+        Quarantine(tmp_path / "q", "rows", AlignError("bad row", fix="mend it")) as bad,
     ):
         bad.add("line 3", "too long", row_id="x")
     assert (raised.value.where, raised.value.fix) == ("line 3 x", "mend it")
