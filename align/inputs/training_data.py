@@ -108,6 +108,18 @@ def check_rows(
         raise AlignError(
             f"no such folder: {section.image_root}", where="data.image_root", fix="check the path"
         )
+    _refuse_other_kind(cls, section.path)
+    store = folder.final.parent / CHECKED
+    pictures = KnownPictures(section.image_root, section.max_pixels, store / PICTURES)
+    checker = RowChecker(cls, processor, max_length, pictures, lacks)
+    if not checker.counts:
+        say("  rows are not counted: it is not known how many tokens an image takes in this processor")
+    found = CheckedFile(store / _key(checker, section, folder))
+    if found.is_whole():
+        say(f"  rows checked before: {found.folder}")
+    elif folder.is_main:
+        make_checks(checker, section.path, found)
+    found.wait()
     refused = AlignError("bad row", fix="mend it, or data.strict: false") if section.strict else None
     with open_quarantine(folder, "rows", refused, quarantine_name) as quarantine:
         for line in found.bad():
