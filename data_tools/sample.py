@@ -29,6 +29,7 @@ from align.inputs.training_data import image_file
 from align.progress import say
 from align.rows.messages import said
 from align.rows.schema import Candidate, PromptRow, read_rows, write_rows
+from align.rows.tally import Tally
 from align.run.folder import RunFolder
 from align.run.stage import Done, run_stage
 from align.serving.answers import AnswerStore, ask_stored
@@ -122,7 +123,11 @@ def read_prompts(path: Path) -> list[PromptRow]:
     Raises:
         AlignError: none, or an id that occurs twice.
     """
-    rows = sorted(read_rows(PromptRow, path), key=lambda row: row.id)
+    tally = Tally("prompts")
+    rows = sorted(read_rows(PromptRow, path, tally.quarantine), key=lambda row: row.id)
+    tally.keep(len(rows))
+    if tally.dropped:
+        tally.show()
     for first, second in pairwise(rows):
         if first.id == second.id:
             raise AlignError(f"duplicate prompt id {first.id!r}", where=str(path))

@@ -52,7 +52,7 @@ def resolve_image(root: Path, relative: str) -> Path:
         raise AlignError(
             f"image path leaves the image root: {relative!r}",
             where=str(root),
-            fix="name a folder with all pictures (data.image_root, --image_root), or import with --strip",
+            fix="name a folder that holds all pictures as the image root, or import with `--strip`",
         )
     if not os.path.isfile(path):
         raise AlignError(

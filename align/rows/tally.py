@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from align.progress import say
 
@@ -32,6 +33,11 @@ class Tally:
         found = self.examples.setdefault(reason, [])
         if example and len(found) < self.max_examples:
             found.append(example)
+
+    def quarantine(self, where: str, reason: str, row: Any) -> None:
+        """Count a bad row, as `read_rows` tells of it; the reason without what is this row's own."""
+        kind = reason.split(": ")[0]
+        self.drop(kind, where if kind == reason else f"{where}: {reason.removeprefix(f'{kind}: ')[:120]}")
 
     def move(self, reason: str, example: str = "") -> None:
         """Drop an item that has been counted as kept."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from align.errors import AlignError
 from align.progress import Bar, say
 from align.rows.quarantine import Quarantine
+from align.rows.schema import SFTRow
 from align.rows.tally import Tally
 from align.rows.writing import RowWriter
 from data_tools.importers.items import Item
@@ -110,13 +111,15 @@ def import_rows(job: Job) -> Imported:
         quarantine = stack.enter_context(Quarantine(job.quarantine_path, "published rows"))
         bar = stack.enter_context(Bar("importing", total, unit))
         out: RowWriter | None = None
+        kind: type[Row] = SFTRow
         for number, item in enumerate(islice(items, job.limit)):
             try:
                 rows, said = convert(job, number, item)
-                kind = type(rows[0])
-                out = out or stack.enter_context(RowWriter(kind, job.out))
-                if out.cls is not kind:
-                    raise Unusable(f"a {kind.__name__} among {out.cls.__name__}s")
+                if out is None:
+                    kind = type(rows[0])
+                    out = stack.enter_context(RowWriter(kind, job.out))
+                if type(rows[0]) is not kind:
+                    raise Unusable(f"a {type(rows[0]).__name__} among {kind.__name__}s")
             except Unusable as fault:
                 raw = None if isinstance(item.value, AlignError) else item.value
                 quarantine.add(item.where, fault.reason, fault.detail, raw)
@@ -136,7 +139,7 @@ def import_rows(job: Job) -> Imported:
                 say(f"    e.g. {reason}: {example}")
             reasons = f"see {job.quarantine_path}" if quarantine.tally.dropped else "the source holds no rows"
             raise AlignError(NOTHING_USABLE, where=job.source, fix=reasons)
-    return Imported(quarantine.tally, out.count, out.cls, notes, num_with_images, examples)
+    return Imported(quarantine.tally, out.count, kind, notes, num_with_images, examples)
 
 
 def convert(job: Job, number: int, item: Item) -> tuple[list[Row], list[str]]:

@@ -100,6 +100,7 @@ _KEYS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
     )
 )
+_EMPTY = ("[]", "{}", "null", "None")
 _PICTURE = re.compile(
     r"^(image|img|picture|photo|pixel_values|(image|img|picture|photo)_(path|file|url|bytes|base64|b64|base64_str)|file_name)$"
 )
@@ -146,7 +147,7 @@ def refusal(key: str, value: Any, has_images: bool) -> str:
     name = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key)).lower()).strip("_")
     if re.fullmatch(r"labels?|kto_tag|desirable|loss|train|trainable", name) and isinstance(value, bool):
         return next(reason for pattern, reason in _KEYS if pattern.search(name))
-    if not present(value):
+    if not present(value) or (isinstance(value, str) and value.strip() in _EMPTY):
         return ""
     if _ORIGIN.search(name) and not any(pattern.search(name) for pattern, _ in _KEYS[:2]):
         return ""

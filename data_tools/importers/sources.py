@@ -21,7 +21,7 @@ from data_tools.importers.items import Item
 from data_tools.importers.json_stream import JsonStream, open_text
 from data_tools.importers.tables import csv_rows, tar_rows
 
-SUFFIXES = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".tar")
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".tar")
 Layout = Literal["rows", "map"]
 _BATCH = 256  # rows of Parquet in memory at once; they may hold pictures
 _MEGABYTE = 1 << 20
@@ -91,7 +91,7 @@ def open_source(name: str, layout: Layout = "rows", split: str = "train") -> Sou
 
 
 def _kind(path: Path) -> str:
-    return ".json" if path.suffix in (".json", ".jsonl") else path.suffix
+    return ".json" if path.suffix in (".json", ".jsonl", ".ndjson") else path.suffix
 
 
 def _size(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import sys
@@ -56,8 +57,16 @@ def _cell(text: str) -> Any:
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            return text
+            return _written_by_python(text)
     return text or None
+
+
+def _written_by_python(text: str) -> Any:
+    """A list or object as pandas writes it into a cell: `['a.png', None]`."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
 
 
 def tar_rows(path: Path) -> Iterator[Item]:

@@ -97,7 +97,7 @@ def read_turns(value: Any, note: Callable[[str], None] = lambda _: None) -> list
         Unusable: not such a list, an unknown role, a turn without text, or a key whose meaning rows cannot
         hold.
     """
-    value = listed(value)
+    value = _rows_of(listed(value))
     if not isinstance(value, list) or not value:
         raise Unusable("no conversation", type(value).__name__)
     turns: list[Turn] = []
@@ -106,6 +106,15 @@ def read_turns(value: Any, note: Callable[[str], None] = lambda _: None) -> list
             raise Unusable("a turn is no object", type(turn).__name__)
         turns += [_turn(one, note) for one in _apart(turn)]
     return turns
+
+
+def _rows_of(value: Any) -> Any:
+    """Turns that `datasets` keeps as one object of lists, as a list of objects."""
+    if not isinstance(value, dict) or not value or not all(isinstance(part, list) for part in value.values()):
+        return value
+    if len({len(part) for part in value.values()}) > 1:
+        raise Unusable("turns in lists of unequal lengths")
+    return [dict(zip(value, parts, strict=True)) for parts in zip(*value.values(), strict=True)]
 
 
 def _apart(turn: dict[str, Any]) -> list[dict[str, Any]]:

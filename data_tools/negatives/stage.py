@@ -70,7 +70,7 @@ def _swapped(settings: Swap, seed: int, tally: Tally) -> Iterator[PreferenceRow]
     """Pairs of true answers and the same with swapped objects."""
     truth = load_truth(settings.truth, settings.objects_mode)
     table = CoOccurrence.of(truth)
-    for row in read_rows(SFTRow, settings.rows):
+    for row in read_rows(SFTRow, settings.rows, tally.quarantine):
         image_id, text = row.meta.get("image_id"), row.messages[-1].text
         if sum(message.role == "assistant" for message in row.messages) != 1:
             tally.drop("more than one answer", row.id)
@@ -117,7 +117,7 @@ def _with_images(
     recipe: Recipe, settings: Made | Retrieved, images: Path, tally: Tally
 ) -> list[PreferenceRow]:
     rows = []
-    for row in read_rows(PreferenceRow, settings.pairs):
+    for row in read_rows(PreferenceRow, settings.pairs, tally.quarantine):
         if row.images:
             rows.append(row)
         else:

@@ -17,7 +17,7 @@ from align.errors import AlignError, RecipeError
 from align.rows.schema import Candidate, Message, PromptRow, read_rows, write_rows
 from align.run.folder import RunFolder
 from align.serving.client import Choice, Reply
-from data_tools.sample import Part, Recipe, distinct, in_part, run
+from data_tools.sample import Part, Recipe, distinct, in_part, read_prompts, run
 from tests.vllm_fixtures import ServedBase, kill_midway
 
 
@@ -163,3 +163,14 @@ def test_a_full_disk_is_one_message_and_freeing_space_resumes(
     filler.unlink()
     assert go(path).manifest()["output_digest"] == undisturbed["output_digest"]
     assert json.loads((small_disk / "sample" / "manifest.json").read_text())["status"] == "complete"
+
+
+def test_a_bad_prompt_is_counted_and_the_others_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = '{"id": "a", "prompt": [{"role": "user", "content": "Q"}]}\n'
+    (tmp_path / "prompts.jsonl").write_text(good + good.replace("Q", "cut \\ud83d"))
+    assert [row.id for row in read_prompts(tmp_path / "prompts.jsonl")] == ["a"]
+    printed = capsys.readouterr().out
+    assert "prompts: kept 1 of 2" in printed
+    assert "half a character" in printed and "prompts.jsonl:2" in printed

@@ -114,7 +114,7 @@ def _factory_items(source: Path, options: Options) -> Iterator[Item]:
 def _named(value: Any, entry: dict[str, Any]) -> Any:
     if not isinstance(value, dict):
         return value
-    columns = entry.get("columns") if isinstance(entry.get("columns"), dict) else {}
+    columns, tags = (_section(entry, name) for name in ("columns", "tags"))
     flat = entry.get("formatting", "alpaca") != "sharegpt"
     row = dict(value)
     for ours, theirs in columns.items():
@@ -122,15 +122,19 @@ def _named(value: Any, entry: dict[str, Any]) -> Any:
         name = _FACTORY_COLUMNS.get(name, name) if flat else name
         if isinstance(theirs, str) and theirs in value and name != theirs:
             row[name] = row.pop(theirs, value[theirs])
-    tags = entry.get("tags") if isinstance(entry.get("tags"), dict) else {}
     return {key: _tagged(part, tags) for key, part in row.items()} if tags and not flat else row
+
+
+def _section(entry: dict[str, Any], name: str) -> dict[str, Any]:
+    found = entry.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _tagged(value: Any, tags: dict[str, Any]) -> Any:
     """Turns under the usual names of role and text."""
     if isinstance(value, list):
         return [_tagged(part, tags) for part in value]
-    role, content = (tags.get(tag, name) for tag, name in _FACTORY_TAGS.items())
+    role, content = (str(tags.get(tag, name)) for tag, name in _FACTORY_TAGS.items())
     if not isinstance(value, dict) or not (role in value and content in value):
         return value
     roles = {tags[tag]: name for tag, name in _FACTORY_ROLES.items() if isinstance(tags.get(tag), str)}

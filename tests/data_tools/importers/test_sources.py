@@ -132,3 +132,132 @@ def test_nothing_usable_is_an_error_that_keeps_the_reasons(
     reasons = [json.loads(line)["reason"] for line in (tmp_path / "out.jsonl.quarantine.jsonl").open()]
     assert reasons == ["no conversation", "the row is no object"]
     assert not out.exists()
+
+
+def test_a_list_with_nan_a_huge_number_and_deep_nesting_costs_those_rows_alone(tmp_path: Path) -> None:
+    deep, huge = "[" * 100_000 + "]" * 100_000, "9" * 5000
+    path = tmp_path / "rows.json"
+    path.write_text(
+        f'[{{"a": NaN}}, {{"a": {deep}}}, {{"a": {huge}}}, {{"a": "x, ]}}\\\\", "b": Infinity}}, 4]'
+    )
+    first, nested, number, text, last = values(path)
+    assert str(first) == "{'a': nan}" and text == {"a": "x, ]}\\", "b": float("inf")} and last == 4
+    assert "nested too deeply" in nested.what and "4300" in number.what
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv"])
+def test_other_encodings_are_read_whole(tmp_path: Path, encoding: str, name: str) -> None:
+    rows = [{"question": "Größe, 大?", "answer": "1"}, {"question": "Q", "answer": "2"}]
+    if name == "rows.json":
+        text = json.dumps(rows, ensure_ascii=False)
+    elif name == "rows.jsonl":
+        text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    else:
+        text = 'question,answer\r\n"Größe, 大?",1\r\nQ,2\r\n'
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    assert values(tmp_path / name) == rows
+
+
+def test_bytes_of_another_encoding_and_two_values_in_a_line_cost_themselves(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": "na\xefve"}\n{"a": 1} {"a": 2}\n{"a": 3}\n')
+    first, latin, two, last = values(path)
+    assert (first, last) == ({"a": 1}, {"a": 3})
+    assert latin.what.startswith("not UTF-8: byte 0xef") and two.what.startswith(
+        "several JSON values in one line"
+    )
+
+
+def test_rows_printed_over_several_lines_are_read(tmp_path: Path) -> None:
+    rows = [{"a": [1, 2]}, {"a": {"b": 3}}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row, indent=2) for row in rows))
+    assert values(path) == rows
+
+
+def test_long_values_go_over_the_ends_of_what_is_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from data_tools.importers import json_stream
+
+    rows = [{"a": "\\" * n + "é" * n, "b": [n, -n / 7, True, None, {"c": "]"}]} for n in range(40)]
+    path = tmp_path / "rows.json"
+    for size in (1, 2, 3, 7, 50, 1000):
+        monkeypatch.setattr(json_stream, "_CHUNK", size)
+        path.write_text(json.dumps(rows))
+        assert values(path) == rows
+        path.write_text(json.dumps({"x": rows, "y": 3, "rows": rows}))
+        assert list(sources.json_section(path, "rows")) == rows
+
+
+def test_a_webdataset_tar_gives_a_row_a_sample(tmp_path: Path) -> None:
+    import io
+    import tarfile
+
+    path = tmp_path / "shard.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, data in (
+            ("x/0.jpg", RED),
+            ("x/0.json", b'{"question": "Q", "answer": "A"}'),
+            ("x/1.0.png", RED),
+            ("x/1.1.png", RED),
+            ("x/1.txt", "Größe".encode()),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    one, two = values(path)
+    assert one == {"question": "Q", "answer": "A", "image": RED, "id": "x/0"}
+    assert two == {"txt": "Größe", "images": [RED, RED], "id": "x/1"}
+    out = tmp_path / "rows.jsonl"
+    assert main(["import", "auto", str(path), str(out), "--limit", "1"]) == 0
+    (row,) = read_rows(SFTRow, out)
+    assert (tmp_path / "rows_images" / row.images[0]).read_bytes() == RED
+
+
+def test_cells_of_a_table_hold_lists(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('images,answer\n"[""a.png""]",x\n"[\'a.png\', None]",\n[half,y\nz\n')
+    *rows, bad = values(path)
+    assert rows == [
+        {"images": ["a.png"], "answer": "x"},
+        {"images": ["a.png", None], "answer": None},
+        {"images": "[half", "answer": "y"},
+    ]
+    assert bad.what.startswith("not as many cells as columns")
+
+
+def test_auto_refuses_what_it_cannot_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"instruction": "I", "outcome": "O"}\n')
+    assert main(["import", "auto", str(path), str(tmp_path / "o.jsonl")]) == 1
+    said = capsys.readouterr().err
+    assert "no known format has rows with the keys instruction, outcome" in said
+    assert "alpaca (lacks output or chosen or response)" in said
+
+
+def test_nearly_no_picture_found_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = {"image": "gone.png", "question": "Q", "answer": "A"}
+    path.write_text(json.dumps({"question": "Q", "answer": "A"}) + "\n" + (json.dumps(row) + "\n") * 3)
+    assert main(["import", "auto", str(path), str(tmp_path / "o.jsonl")]) == 1
+    said = capsys.readouterr().err
+    assert "3 of 3 rows with pictures" in said and "--image_root" in said
+
+
+def test_the_table_says_what_was_moved_and_why_rows_were_dropped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows: list[dict[str, Any]] = [
+        {"question": "Q", "answer": "A", "split": "train"},
+        {"question": "Q", "answer": "A", "video": "v.mp4"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["import", "auto", str(path), str(tmp_path / "o.jsonl")]) == 0
+    said = capsys.readouterr().out
+    assert f"took {path} for flat:" in said
+    assert "in      1 kept rows: in meta: the key 'split'" in said
+    assert "dropped      1  the row is on a video" in said
+    assert f"e.g. the row is on a video: {path}:2: the key 'video'; " in said
