@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import Field
 
-from align.config.recipe import Strict
 from align.digest import MANIFEST, digest_path
 from align.errors import AlignError
 from align.inputs.chat import keeps_places, sees_images
-from align.inputs.checked_rows import CheckedFile, StoredRows, Summary, checks_key, taken
-from align.inputs.checking import make_checks
+from align.inputs.checked_rows import StoredRows, Summary, checks_key, taken
+from align.inputs.data_sets import SeveralSets
 from align.inputs.images import image_file, open_image
-from align.inputs.known_pictures import KnownPictures
 from align.inputs.row_checks import TURNS, RowChecker, lacks_nothing, row_columns, row_texts
 from align.inputs.text_rows import text_dataset
 from align.progress import say
@@ -41,7 +39,7 @@ CHECKED, PICTURES = "checked_rows", "pictures.db"
 _NEARLY_ALL = 0.9
 
 
-class DataSection(Strict):
+class DataSection(SeveralSets):
     """Which rows, and where their images are."""
 
     path: Path = Field(description="rows, .parquet or .jsonl")
@@ -53,7 +51,10 @@ class DataSection(Strict):
 
     def inputs(self) -> dict[str, Path]:
         """For `run_stage(inputs=...)`."""
-        return {"data": self.path} | ({} if self.image_root is None else {"images": self.image_root})
+        roots = [("images", self.image_root)]
+        roots += [(f"images of {n}", one.image_root) for n, one in zip(self.names(), self.sets, strict=True)]
+        files = {f"data of {n}": one.path for n, one in zip(self.names(), self.sets, strict=True)}
+        return (files or {"data": self.path}) | {name: root for name, root in roots if root is not None}
 
 
 @dataclass

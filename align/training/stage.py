@@ -53,15 +53,16 @@ def run_training(
     def work(folder: RunFolder) -> Done:
         quiet_libraries()
         wait_for_main()
-        say(f"{title} of {recipe.model.path} on {recipe.data.path}")
+        say(f"{title} of {recipe.model.path} on {', '.join(map(str, recipe.data.files()))}")
         processor = load_processor(recipe.model)
-        read = recipe.model_copy(update={"data": readable(recipe.data, row, folder)})
+        data = readable(recipe.data, row, folder)
+        read = recipe.model_copy(update={"data": data.section})
         max_length = read.trainer.given().get("max_length", MAX_LENGTH)
         checked, heldout = hold_out(
             read.dev,
             read.data,
             check_rows(row, read.data, processor, max_length, folder, lacks),
-            lambda data, name: check_rows(row, data, processor, max_length, folder, quarantine_name=name),
+            lambda other, name: check_rows(row, other, processor, max_length, folder, quarantine_name=name),
         )
         dev = open_dev_check(
             read.dev,
@@ -82,6 +83,7 @@ def run_training(
         efficiency.write(folder, where)
         metrics = manifest_metrics(results, where, len(checked.rows), checked.dropped)
         metrics |= {} if dev is None else dev.metrics()
+        metrics |= {"sets": data.sets} if data.sets else {}
         if hasattr(trainer, "store_counts"):
             metrics["stores"] = trainer.store_counts()
         return Done(metrics, following)
