@@ -6,9 +6,11 @@ other key is only where a row came from, and is kept in `meta` or left out, and 
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 IMAGE_MARKERS = (
@@ -137,25 +139,50 @@ def present(value: Any) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class _Key:
+    """What a key's name alone tells: film or sound, where a row came from, why it is refused."""
+
+    other_medium: bool
+    origin: bool
+    flag: bool
+    label: bool
+    picture: bool
+    reason: str
+
+
+@lru_cache(maxsize=4096)
+def _key(key: str) -> _Key:
+    name = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower()).strip("_")
+    reason = next((reason for pattern, reason in _KEYS if pattern.search(name)), "")
+    return _Key(
+        other_medium=reason in (VIDEO, AUDIO),
+        origin=bool(_ORIGIN.search(name)),
+        flag=bool(re.fullmatch(r"labels?|kto_tag|desirable|loss|train|trainable", name)),
+        label=name in ("label", "labels"),
+        picture=bool(_PICTURE.search(name)),
+        reason=reason,
+    )
+
+
 def refusal(key: str, value: Any, has_images: bool) -> str:
-    """Why a row may not be used whose format does not read this key; empty where the key only tells its
-    origin.
+    """Why a row with this key may not be used by a format that does not read it; empty for one of its origin.
 
     Args:
         has_images: the row's pictures were found elsewhere, so that a further path says where they came from.
     """
-    name = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key)).lower()).strip("_")
-    if re.fullmatch(r"labels?|kto_tag|desirable|loss|train|trainable", name) and isinstance(value, bool):
-        return next(reason for pattern, reason in _KEYS if pattern.search(name))
+    told = _key(str(key))
+    if told.flag and isinstance(value, bool):
+        return told.reason
     if not present(value) or (isinstance(value, str) and value.strip() in _EMPTY):
         return ""
-    if _ORIGIN.search(name) and not any(pattern.search(name) for pattern, _ in _KEYS[:2]):
+    if told.origin and not told.other_medium:
         return ""
-    if name in ("label", "labels") and isinstance(value, str):
+    if told.label and isinstance(value, str):
         return ""
-    if not has_images and _PICTURE.search(name):
+    if told.picture and not has_images:
         return "a picture that this format does not read"
-    return next((reason for pattern, reason in _KEYS if pattern.search(name)), "")
+    return told.reason
 
 
 def foreign_marker(text: str, has_images: bool) -> tuple[str, str]:
@@ -174,14 +201,18 @@ def foreign_marker(text: str, has_images: bool) -> tuple[str, str]:
     return "", ""
 
 
-def refusals(fields: Mapping[str, Any], unread: Iterable[str], has_images: bool) -> list[tuple[str, str]]:
-    """(key, reason) of the unread keys that carry meaning."""
-    found = ((key, refusal(key, fields[key], has_images)) for key in unread)
-    return [(key, reason) for key, reason in found if reason]
-
-
 def lone_surrogate(value: Any) -> bool:
     """Whether half a character stands anywhere in a JSON value: no UTF-8 file can hold it."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=lambda _: "").encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    except (TypeError, ValueError, RecursionError):
+        return _walked(value)
+    return False
+
+
+def _walked(value: Any) -> bool:
     waiting = [value]
     while waiting:
         one = waiting.pop()

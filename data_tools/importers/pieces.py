@@ -36,9 +36,9 @@ def text_of(value: Any, what: str) -> str:
     """
     if not isinstance(value, str):
         raise Unusable(f"{what} is no text", type(value).__name__)
-    if not value.strip():
+    if not value or value.isspace():
         raise Unusable(f"{what} is empty")
-    if lone_surrogate(value):
+    if not value.isascii() and lone_surrogate(value):
         raise Unusable("half a character in a text", "a lone surrogate, which no UTF-8 file can hold")
     return value
 
@@ -55,6 +55,8 @@ def listed(value: Any) -> Any:
 
 def marked(text: str) -> list[str | Picture]:
     """A text cut at its markers of pictures."""
+    if "<" not in text and "[" not in text:
+        return [text]
     pieces: list[str | Picture] = []
     start = 0
     for found in MARKER.finditer(text):

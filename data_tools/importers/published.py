@@ -115,7 +115,11 @@ class Published:
 
     def first(self, *names: str) -> Any:
         """The first of these fields that says something; the others stay unread."""
-        return next((self.fields.get(name) for name in names if present(dict.get(self.fields, name))), None)
+        own = dict.keys(self.fields)
+        for name in names:
+            if name in own and present(dict.get(self.fields, name)):
+                return self.fields.get(name)
+        return None
 
     def kept(self, has_images: bool) -> dict[str, Any]:
         """`meta`: the origin, and every field without a meaning that nobody has read by now."""

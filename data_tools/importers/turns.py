@@ -39,6 +39,7 @@ _ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
 }
+_PLAIN = ({"from", "value"}, {"role", "content"})
 _TURN_KEYS = {"from", "value", "role", "content", "text", "images", "image", *LOSS_KEYS, *REASONING_KEYS}
 
 
@@ -63,6 +64,11 @@ class Turn:
     def text(self) -> str:
         """What is said, its pictures left out."""
         return "".join(piece for piece in self.pieces if isinstance(piece, str))
+
+    @property
+    def says(self) -> bool:
+        """Whether there are words in it."""
+        return any(isinstance(piece, str) and not piece.isspace() for piece in self.pieces)
 
     @property
     def pictures(self) -> list[Picture]:
@@ -132,6 +138,9 @@ def _turn(turn: dict[str, Any], note: Callable[[str], None]) -> Turn:
     role = _ROLES.get(name.lower()) if isinstance(name, str) else None
     if role is None:
         raise Unusable("unknown role", repr(name)[:100])
+    if turn.keys() in _PLAIN and isinstance(words := turn.get("value", turn.get("content")), str):
+        found = Turn(role, tuple(marked(text_of(words, "a turn"))))
+        return found if found.says else _empty(found)
     for key in turn.keys() - _TURN_KEYS:
         if reason := refusal(key, turn[key], has_images=False):
             raise Unusable(reason, f"the key {str(key)[:100]!r} of a turn")
@@ -149,9 +158,11 @@ def _turn(turn: dict[str, Any], note: Callable[[str], None]) -> Turn:
     if present(own):
         pieces = _with_own(pieces, own if isinstance(own, list) else [own])
     found = Turn(role, tuple(pieces), parts, _learnt(turn, role), _reasoning(turn))
-    if not found.text.strip():
-        raise Unusable("a turn is empty", "nothing but a picture" if found.pictures else "")
-    return found
+    return found if found.says else _empty(found)
+
+
+def _empty(turn: Turn) -> Turn:
+    raise Unusable("a turn is empty", "nothing but a picture" if turn.pictures else "")
 
 
 def _with_own(pieces: list[str | Picture], own: list[Any]) -> list[str | Picture]:
@@ -275,18 +286,14 @@ def _messages(turns: Sequence[Turn], count: int, notes: list[str]) -> list[Messa
     first = next((k for k, turn in enumerate(turns) if turn.role == "user"), 0)
     messages = []
     for place, turn in enumerate(turns):
+        if not count or not (here := len(turn.pictures)):
+            messages.append(Message(role=turn.role, content=turn.text, loss=turn.loss))
+            continue
         pieces: Sequence[str | Picture] = turn.pieces
-        if turn.pictures and not turn.parts:
-            pieces = _tidy(pieces, all_here=place == first and len(turn.pictures) == count, notes=notes)
-        content: Any = (
-            [TextPart(text=p) if isinstance(p, str) else ImagePart() for p in pieces]
-            if turn.pictures
-            else turn.text
-        )
-        message = Message(role=turn.role, content=content, loss=turn.loss)
-        if not message.text.strip():
-            raise Unusable("a turn is empty", "nothing but the image's placeholder")
-        messages.append(message)
+        if not turn.parts:
+            pieces = _tidy(pieces, all_here=place == first and here == count, notes=notes)
+        content = [TextPart(text=piece) if isinstance(piece, str) else ImagePart() for piece in pieces]
+        messages.append(Message(role=turn.role, content=content, loss=turn.loss))
     if count and messages[first].num_images == count:
         messages[first] = _plain(messages[first], count)
     return messages
