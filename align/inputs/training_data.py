@@ -19,9 +19,11 @@ from pydantic import Field
 from align.digest import MANIFEST, digest_path
 from align.errors import AlignError
 from align.inputs.chat import keeps_places, sees_images
-from align.inputs.checked_rows import StoredRows, Summary, checks_key, taken
+from align.inputs.checked_rows import CheckedFile, StoredRows, Summary, checks_key, taken
+from align.inputs.checking import make_checks
 from align.inputs.data_sets import SeveralSets
 from align.inputs.images import image_file, open_image
+from align.inputs.known_pictures import KnownPictures
 from align.inputs.row_checks import TURNS, RowChecker, lacks_nothing, row_columns, row_texts
 from align.inputs.text_rows import text_dataset
 from align.progress import say
@@ -143,7 +145,8 @@ def _key(checker: RowChecker[Any], section: DataSection, folder: RunFolder) -> s
     root = section.image_root
     inputs = json.loads((folder.work / MANIFEST).read_text(encoding="utf-8"))["inputs"]
     known = {item["path"]: item["digest"] for item in inputs.values()}
-    pictures = "" if root is None else known.get(str(root)) or digest_path(root)
+    several = "+".join(item["digest"] for name, item in inputs.items() if name.startswith("images of "))
+    pictures = "" if root is None else known.get(str(root)) or several or digest_path(root)
     needs = getattr(checker.lacks, "__self__", None)
     limits = [checker.cls.__name__, checker.max_length, section.max_pixels, repr(needs)]
     return checks_key(section.path, pictures, checker.processor, limits)

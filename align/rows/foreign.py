@@ -31,12 +31,12 @@ class Converted:
 
     Attributes:
         path: their file.
-        image_root: folder that their pictures' paths are relative to.
+        image_root: folder that their pictures' paths are relative to; None: no row has any.
         num_dropped: rows of the file that could not be used, each with its reason in `quarantine`.
     """
 
     path: Path
-    image_root: Path
+    image_root: Path | None
     num_dropped: int
     quarantine: Path
 

@@ -44,4 +44,5 @@ def read(
             where=str(path),
             fix=f"train on them with `align {'dpo' if pairs else 'sft'}`",
         )
-    return Converted(job.out, root, imported.tally.dropped.total(), job.quarantine_path)
+    seen = root if imported.num_with_images else image_root
+    return Converted(job.out, seen, imported.tally.dropped.total(), job.quarantine_path)
