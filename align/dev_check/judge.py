@@ -1,9 +1,9 @@
 """What a judge at an OpenAI-compatible endpoint makes of a check's answers.
 
 `claims`: each kind of object that a description names becomes one question with the picture, answered by yes
-or no; the measure is the share of them that the judge confirms. `rating`: the recipe's own prompt; the first
-number of the reply, on its scale, from 0 to 1. A reply that is neither, or none, is a failed request: it is
-left out of the measure, never counted as zero. Above `max_failed` the judge has failed as a whole.
+or no; the measure is the share of them that the judge confirms. `rating`: the recipe's own prompt; the
+number that the reply gives, on its scale, from 0 to 1. A reply that is neither, or none, is a failed request:
+it is left out of the measure, never counted as zero. Above `max_failed` the judge has failed as a whole.
 
 Replies are kept on disk by what was asked, so that the same answer is worth the same at every check and after
 a resume. Colours, numbers and places are not asked; `align judge` does that.
@@ -24,13 +24,13 @@ from align.digest import digest_file
 from align.errors import AlignError
 from align.inputs.images import resolve_image
 from align.judging.endpoint import connect
+from align.judging.ratings import read_number
+from align.judging.replies import read_yes_no
 from align.rows.schema import Message
 from align.serving.client import ChatRequest, Failure, Reply, Sampling, ask, content_key
 from align.serving.server import Server
 
 _ATTEMPTS = 3
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_YES_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -163,13 +163,11 @@ class Judge:
     def _points(self, text: str) -> float | None:
         """0 to 1; None for a reply that cannot be read."""
         if self._section.ask == "claims":
-            found = _YES_NO.match(text)
-            return None if found is None else float(found[1].lower() == "yes")
-        number = _NUMBER.search(text)
+            confirmed = read_yes_no(text).verdict
+            return None if confirmed is None else float(confirmed)
         low, high = self._section.scale
-        if number is None or not low <= float(number[0]) <= high:
-            return None
-        return (float(number[0]) - low) / (high - low)
+        number = read_number(text, (low, high)).verdict
+        return None if number is None else (number - low) / (high - low)
 
 
 def _filled(template: str, places: dict[str, str]) -> str:

@@ -74,7 +74,7 @@ class JudgeSection(Endpoint):
         description="what the judge is asked: {object} of claims; {answer}, and {question}, of ratings",
     )
     scale: tuple[float, float] = Field(
-        default=(1.0, 10.0), description="worst and best rating; the first number of a reply is read"
+        default=(1.0, 10.0), description="worst and best rating; a reply gives one number on it"
     )
     max_tokens: int = Field(default=16, gt=0, description="longest reply in tokens")
     concurrency: int = Field(default=16, gt=0, description="requests at a time")

@@ -2,6 +2,9 @@
 
 endpoint.py      somebody else's OpenAI-compatible server
 ask.py           a language model asked k times for one of a closed set of verdicts
+replies.py       what stands behind a reply's thoughts: yes or no, one of two answers
+ratings.py       a number for each of several names
+unread.py        too many replies that say no verdict
 wording.py       prompts with places to fill, filled in one pass
 kappa.py         how often two raters agree, beyond chance
 answer_logps.py  log-probs of whole answers under a checkpoint: the DPO reward as a judge

@@ -19,6 +19,8 @@ from align.digest import digest_json
 from align.inputs.images import image_sha256
 from align.judging.endpoint import Endpoint, connect
 from align.judging.kappa import agreement_of
+from align.judging.replies import CUT_OFF, settled
+from align.judging.unread import check_unread
 from align.rows.schema import BaseRow, Message
 from align.serving.answers import AnswerStore, ask_stored
 from align.serving.client import ChatRequest, Failure, Reply, Sampling, content_key
@@ -31,6 +33,12 @@ class JudgeSettings(Endpoint):
     temperature: float = Field(default=0.0, ge=0, description="0 gives equal repeats; raise it with repeats")
     max_tokens: int = Field(default=512, ge=1, description="longest reply in tokens")
     concurrency: int = Field(default=32, ge=1, description="requests at the same time")
+    max_unread: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of replies without a verdict to accept; above it, it fails",
+    )
     store: Path | None = Field(default=None, description="file of replies; a stopped run asks nothing twice")
 
     @property
@@ -77,11 +85,12 @@ def ask_judge(
     Args:
         questions: sample id -> what the judge is asked about its answer.
         wording: the prompt without the sample's parts; its digest stands on every judgement.
-        read: a reply's verdict, None if it gives none of the closed set.
+        read: the verdict of what stands behind a reply's thoughts, None if it gives none of the closed set.
         pictures: sample id -> what the judge is shown; nothing by default.
 
     Raises:
-        AlignError: no server answers at the endpoint, or it stops answering.
+        AlignError: no server answers at the endpoint, it stops answering, or most of its replies give no
+            verdict.
     """
     server = connect(settings, "judge.endpoint")
     digest = digest_json([wording])
@@ -102,6 +111,13 @@ def ask_judge(
     for (sample_id, repeat), key in asked.items():
         judgement = _judgement(sample_id, repeat, server.model, digest, replies[key], read)
         found.setdefault(sample_id, []).append(judgement)
+    check_unread(
+        ((row.reply, row.unscored_reason) for rows in found.values() for row in rows),
+        settings.max_unread,
+        where=server.model,
+        fix="take another judge, or raise judge.max_unread",
+        longer="raise judge.max_tokens",
+    )
     return found
 
 
@@ -164,10 +180,11 @@ def _judgement(
     if isinstance(reply, Failure):
         return row.model_copy(update={"unscored_reason": f"request failed: {reply.reason}"})
     choice = reply.choices[0]
-    verdict = read(choice.text)
-    reason = "" if verdict is not None else "no verdict in the judge's reply"
+    behind = settled(choice.text)
+    verdict = None if behind.verdict is None else read(behind.verdict)
+    reason = "" if verdict is not None else behind.reason or "no verdict in the judge's reply"
     if verdict is None and choice.finish_reason == "length":
-        reason = "the judge's reply was cut off"
+        reason = CUT_OFF
     return row.model_copy(
         update={
             "reply": choice.text,

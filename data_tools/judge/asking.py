@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any
 from align.errors import AlignError
 from align.inputs.images import image_sha256, resolve_image
 from align.judging.endpoint import connect
+from align.judging.replies import CUT_OFF, Read
+from align.judging.unread import check_unread
 from align.rows.schema import Candidate, Message, Verdict, read_rows
 from align.run.folder import RunFolder
 from align.serving.answers import AnswerStore, ask_stored
@@ -126,9 +128,33 @@ def raw(reply: Reply | Failure) -> str | None:
     return reply.choices[0].text if isinstance(reply, Reply) else None
 
 
-def no_verdict(reply: Reply | Failure) -> str:
-    """Why a reply that is not of the closed set gives no verdict."""
+def why_unread(reply: Reply | Failure, read: Read[Any]) -> str:
+    """Why a reply gives no verdict; empty where it gives one."""
     if isinstance(reply, Failure):
         return f"request failed: {reply.reason}"
-    cut = reply.choices[0].finish_reason == "length"
-    return "the judge's reply was cut off" if cut else "the judge's reply is none of the verdicts"
+    if read.verdict is not None:
+        return ""
+    return CUT_OFF if reply.choices[0].finish_reason == "length" else read.reason
+
+
+def check_read(
+    recipe: Recipe, judge: str, replies: Iterable[Reply | Failure], reasons: Iterable[str], longer: str
+) -> None:
+    """Fail where most replies give no verdict.
+
+    Args:
+        reasons: of each reply, empty where it was read.
+        longer: the key that makes replies longer.
+
+    Raises:
+        AlignError: more than the share `max_unread`.
+    """
+    guided = "" if recipe.kind == "claims" else "set guided: true (a vLLM server holds replies to the form), "
+    check_unread(
+        ((raw(reply), reason) for reply, reason in zip(replies, reasons, strict=True)),
+        recipe.max_unread,
+        where=judge,
+        fix=f"{guided}word the prompt so that the verdict stands alone, take another judge, "
+        "or raise max_unread",
+        longer=f"raise {longer}",
+    )

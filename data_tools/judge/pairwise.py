@@ -7,18 +7,27 @@ share that it lost, -1 to 1.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 from align.digest import digest_json
 from align.errors import AlignError
+from align.judging.replies import LETTERS, Read, read_choice
 from align.judging.wording import fill, spoken, wording_digest
 from align.rows.schema import Candidate, Comparison, Verdict, write_rows
 from align.run.folder import RunFolder
 from align.serving.client import Failure, Reply
-from data_tools.judge.asking import Judged, Question, ask_all, by_prompt, no_verdict, raw, read_candidates
+from data_tools.judge.asking import (
+    Judged,
+    Question,
+    ask_all,
+    by_prompt,
+    check_read,
+    raw,
+    read_candidates,
+    why_unread,
+)
 from data_tools.judge.calibration import (
     PreferenceLabel,
     Winner,
@@ -32,7 +41,7 @@ from data_tools.judge.recipe import Recipe
 from data_tools.material.truth import load_truth
 
 VERSION = "pairwise-1"
-_CHOICE = re.compile(r"\W*(?:answer\s+)?([ABC])\W*", re.I)
+_LETTER_OF = {side: letter for letter, side in LETTERS.items()}
 _WINNERS: dict[tuple[str | None, ...], Winner] = {("A", "B"): "first", ("B", "A"): "second"}
 
 
@@ -51,6 +60,8 @@ def judge_pairwise(recipe: Recipe, folder: RunFolder) -> Judged:
             asked = {"question": _question(a), "first": a.text, "second": b.text}
             questions[f"{a.id}\n{b.id}"] = Question(fill(recipe.pairwise.prompt, asked), a.images)
     judge, replies = ask_all(recipe, folder, questions, recipe.pairwise.max_tokens, pattern="[ABC]")
+    reasons = [why_unread(reply, _read(reply)) for reply in replies.values()]
+    check_read(recipe, judge, replies.values(), reasons, "pairwise.max_tokens")
     comparisons = [
         _comparison(recipe, judge, (a, b), (replies[f"{a.id}\n{b.id}"], replies[f"{b.id}\n{a.id}"]))
         for a, b in couples
@@ -85,16 +96,6 @@ def judge_pairwise(recipe: Recipe, folder: RunFolder) -> Judged:
     ]
     extra = {"judge": judge, "kind": recipe.kind, "order_bias": bias}
     return Judged(verdicts, agreement | extra, metrics, lines)
-
-
-def read_choice(reply: str) -> str | None:
-    """`A`, `B` or `C` if the reply is that letter and nothing else (`Answer A.` passes), else None.
-
-    >>> read_choice(" **b**. "), read_choice("Answer A"), read_choice("A is better than B")
-    ('B', 'A', None)
-    """
-    found = _CHOICE.fullmatch(reply)
-    return found[1].upper() if found else None
 
 
 def outcomes_of(winners: Mapping[tuple[str, str], Winner]) -> dict[str, list[int]]:
@@ -161,6 +162,11 @@ def _failures(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
     return found
 
 
+def _read(reply: Reply | Failure) -> Read[Winner]:
+    text = raw(reply)
+    return Read(None) if text is None else read_choice(text)
+
+
 def _comparison(
     recipe: Recipe,
     judge: str,
@@ -168,9 +174,10 @@ def _comparison(
     replies: tuple[Reply | Failure, Reply | Failure],
 ) -> Comparison:
     first, second = couple
-    letters = [read_choice(raw(item) or "") for item in replies]
-    unread = next((item for item, letter in zip(replies, letters, strict=True) if letter is None), None)
-    winner = None if unread is not None else _WINNERS.get(tuple(letters), "tie")
+    read = [_read(item) for item in replies]
+    letters = [None if item.verdict is None else _LETTER_OF[item.verdict] for item in read]
+    reasons = [why_unread(reply, item) for reply, item in zip(replies, read, strict=True)]
+    winner = None if any(reasons) else _WINNERS.get(tuple(letters), "tie")
     return Comparison(
         prompt_id=first.prompt_id,
         first_id=first.id,
@@ -178,7 +185,7 @@ def _comparison(
         judge=judge,
         prompt_sha256=wording_digest(recipe.pairwise.prompt, VERSION),
         winner=winner,
-        unscored_reason="" if unread is None else no_verdict(unread),
+        unscored_reason=next(filter(None, reasons), ""),
         meta={"letters": letters, "replies": [raw(item) for item in replies], "version": VERSION},
     )
 

@@ -1,24 +1,26 @@
 """Kind rating: a rubric of accuracy, completeness and relevance, for answers or instruction rows.
 
-The judge must reply with the three numbers and nothing that contradicts them; any other reply leaves the
-answer unscored. Of instruction rows, those rated `keep_at_least` or better are written out again.
+The judge must reply with the three numbers and nothing that contradicts them (`align.judging.ratings`); any
+other reply leaves the answer unscored with its reason, and if most are such, the stage fails. Of instruction
+rows, those rated `keep_at_least` or better are written out again.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from align.errors import AlignError
+from align.judging.ratings import is_chinese, read_ratings
+from align.judging.replies import Read
 from align.judging.wording import fill, spoken, wording_digest
 from align.rows.schema import BaseRow, Candidate, Message, SFTRow, Verdict, read_rows, write_rows
 from align.rows.tally import Tally
 from align.run.folder import RunFolder
 from align.run.stage import open_quarantine, write_dropped
 from align.serving.client import Failure, Reply
-from data_tools.judge.asking import Judged, Question, ask_all, no_verdict, raw, read_candidates
+from data_tools.judge.asking import Judged, Question, ask_all, check_read, raw, read_candidates, why_unread
 from data_tools.judge.calibration import RatingLabel, calibrate_ratings, invented, read_labels
 from data_tools.judge.recipe import Recipe
 from data_tools.material.truth import load_truth
@@ -26,7 +28,6 @@ from data_tools.material.truth import load_truth
 SIDES = ("accuracy", "completeness", "relevance")
 VERSION = "rating-1"
 PATTERN = r"\n".join(f"{side}: [1-5]" for side in SIDES)
-_LINE = re.compile(r"^\W*(accuracy|completeness|relevance)\W+(\d+)(?:\s*/\s*5)?\W*$", re.I | re.M)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def judge_rating(recipe: Recipe, folder: RunFolder) -> Judged:
     }
     judge, replies = ask_all(recipe, folder, questions, recipe.rating.max_tokens, pattern=PATTERN)
     verdicts = [_verdict(recipe, judge, item, replies[item.id]) for item in answers]
+    reasons = [verdict.unscored_reason for verdict in verdicts]
+    check_read(recipe, judge, [replies[item.id] for item in answers], reasons, "rating.max_tokens")
     lines = []
     metrics: dict[str, Any] = {
         "verdicts": len(verdicts),
@@ -66,21 +69,6 @@ def judge_rating(recipe: Recipe, folder: RunFolder) -> Judged:
     )
     agreement = _calibrate(recipe, rows, verdicts)
     return Judged(verdicts, agreement | {"judge": judge, "kind": recipe.kind}, metrics, lines)
-
-
-def read_ratings(reply: str) -> dict[str, int] | None:
-    """The three ratings; None unless each side has one number from 1 to 5 and no other beside it.
-
-    >>> read_ratings("Accuracy: 4\\ncompleteness: 5/5\\n**relevance**: 3")
-    {'accuracy': 4, 'completeness': 5, 'relevance': 3}
-    """
-    found: dict[str, set[int]] = {}
-    for side, number in _LINE.findall(reply):
-        found.setdefault(side.lower(), set()).add(int(number))
-    if set(found) != set(SIDES) or any(len(numbers) > 1 for numbers in found.values()):
-        return None
-    ratings = {side: min(found[side]) for side in SIDES}
-    return ratings if all(1 <= number <= 5 for number in ratings.values()) else None
 
 
 def _read_rows(recipe: Recipe, folder: RunFolder) -> Sequence[Candidate | SFTRow]:
@@ -102,7 +90,9 @@ def _rated(row: Candidate | SFTRow) -> Rated:
 
 
 def _verdict(recipe: Recipe, judge: str, item: Rated, reply: Reply | Failure) -> Verdict:
-    ratings = read_ratings(raw(reply) or "")
+    text = raw(reply)
+    read = Read(None) if text is None else read_ratings(text, SIDES, chinese=is_chinese(recipe.rating.prompt))
+    ratings = read.verdict
     score = None
     if ratings is not None:
         numbers = list(ratings.values())
@@ -113,10 +103,10 @@ def _verdict(recipe: Recipe, judge: str, item: Rated, reply: Reply | Failure) ->
         judge=judge,
         prompt_sha256=wording_digest(recipe.rating.prompt, VERSION),
         score=score,
-        unscored_reason="" if ratings is not None else no_verdict(reply),
+        unscored_reason=why_unread(reply, read),
         meta={
             "ratings": ratings,
-            "reply": raw(reply),
+            "reply": text,
             "version": VERSION,
             "split": item.meta.get("split", ""),
         },

@@ -102,7 +102,7 @@ class Recipe(StageRecipe):
     """The recipe of `align judge`."""
 
     how_keys: ClassVar[frozenset[str]] = HOW_KEYS | {"concurrency"}
-    limit_keys: ClassVar[frozenset[str]] = frozenset({"max_failed"})
+    limit_keys: ClassVar[frozenset[str]] = frozenset({"max_failed", "max_unread"})
 
     name: str = "judge"
     kind: Kind = Field(default="claims", description="how answers are judged, see above")
@@ -157,6 +157,12 @@ class Recipe(StageRecipe):
     serve: ServeSettings = ServeSettings()
     concurrency: int = Field(default=64, ge=1, description="questions asked at the same time")
     max_failed: float = Field(default=0.02, ge=0, le=1, description="share of failed requests to accept")
+    max_unread: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of replies without a verdict to accept; above it the stage fails and shows three",
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Recipe:

@@ -12,7 +12,6 @@ takes many models to fit). A tie is half a win.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ from pydantic import Field
 from align.config.recipe import Strict
 from align.inputs.images import resolve_image
 from align.judging.ask import Judgement, Judgements, JudgeSettings, ask_judge, summarise
+from align.judging.replies import PLACES, read_choice
+from align.judging.wording import fill
 from align.rows.schema import Message, Score
 from align.scoring.stats import Array, intervals
 from evals.protocol import Sample
@@ -161,17 +162,13 @@ def preference_rows(found: Sequence[Preference], judged: Judgements) -> list[dic
     return rows
 
 
-_WORD = re.compile(r"\b(first|second|tie)\b")
-
-
 def read_preference(reply: str) -> Verdict | None:
-    """The verdict in a judge's reply: the only word of the set in it, None if there is none or several.
+    """The verdict in a judge's reply, in the words that the prompt asks for; None without one.
 
     >>> [read_preference(text) for text in ("First.", "The second answer", "tie", "first or second", "A")]
     ['first', 'second', 'tie', None, None]
     """
-    words = set(_WORD.findall(reply.lower()))
-    return words.pop() if len(words) == 1 else None
+    return read_choice(reply, PLACES).verdict
 
 
 _SWAPPED: Mapping[Verdict, Verdict] = {"first": "second", "second": "first", "tie": "tie"}
@@ -222,9 +219,7 @@ def _question(sample: Sample, first: str, second: str, is_shown: bool) -> list[M
         "first": first,
         "second": second,
     }
-    # One pass, so that an answer that says {second} is not taken for a place.
-    text = re.sub(r"\{(\w+)\}", lambda match: parts[match.group(1)], JUDGE_PROMPT)
-    return [Message(role="user", content=text)]
+    return [Message(role="user", content=fill(JUDGE_PROMPT, parts))]
 
 
 def _cluster_sums(found: Sequence[Preference], worth: Array) -> Array:

@@ -30,6 +30,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from align.judging.ask import Judgement, told
+from align.judging.wording import fill
 from align.objects.coco import read_json
 from align.rows.schema import Message, Score
 from evals.answer_files.rows import TEXT_FIELDS, Row, answer_text, make_prediction
@@ -155,9 +156,9 @@ class HallusionBench(JudgedTask[Config]):
     def judge_question(self, sample: Sample, text: str) -> Sequence[Message] | None:
         if self.config.scorer == "rule":
             return None
-        prompt = JUDGE_PROMPT.replace("{question}", sample.meta["question"])
-        prompt = prompt.replace("{reference}", str(sample.reference["details"])).replace("{answer}", text)
-        return [Message(role="user", content=prompt)]
+        details = str(sample.reference["details"])
+        parts = {"question": sample.meta["question"], "reference": details, "answer": text}
+        return [Message(role="user", content=fill(JUDGE_PROMPT, parts))]
 
     @override
     def read_verdict(self, reply: str) -> Verdict | None:

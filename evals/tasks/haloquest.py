@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from align.errors import AlignError
 from align.judging.ask import Judgement, told
+from align.judging.wording import fill
 from align.rows.schema import Message
 from evals.answer_files.join import join_keys, join_lines, plain_question
 from evals.answer_files.rows import TEXT_FIELDS, Row, answer_text, make_prediction
@@ -132,9 +133,12 @@ class HaloQuest(JudgedTask[Config]):
 
     @override
     def judge_question(self, sample: Sample, text: str) -> Sequence[Message]:
-        prompt = JUDGE_PROMPT.replace("{question}", sample.meta["question"])
-        prompt = prompt.replace("{reference}", sample.reference["answers"]).replace("{answer}", text)
-        return [Message(role="user", content=prompt)]
+        parts = {
+            "question": sample.meta["question"],
+            "reference": sample.reference["answers"],
+            "answer": text,
+        }
+        return [Message(role="user", content=fill(JUDGE_PROMPT, parts))]
 
     @override
     def read_verdict(self, reply: str) -> str | None:

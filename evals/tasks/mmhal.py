@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from align.errors import AlignError
 from align.judging.ask import Judgement, told
+from align.judging.wording import fill
 from align.objects.coco import read_json
 from align.rows.schema import Message
 from evals.answer_files.join import join_keys, join_lines, plain_question
@@ -138,10 +139,13 @@ class MmHal(JudgedTask[Config]):
 
     @override
     def judge_question(self, sample: Sample, text: str) -> Sequence[Message]:
-        prompt = JUDGE_PROMPT.replace("{objects}", ", ".join(map(str, sample.reference["objects"])))
-        prompt = prompt.replace("{question}", sample.meta["question"])
-        prompt = prompt.replace("{reference}", str(sample.reference["answer"])).replace("{answer}", text)
-        return [Message(role="user", content=prompt)]
+        parts = {
+            "objects": ", ".join(map(str, sample.reference["objects"])),
+            "question": sample.meta["question"],
+            "reference": str(sample.reference["answer"]),
+            "answer": text,
+        }
+        return [Message(role="user", content=fill(JUDGE_PROMPT, parts))]
 
     @override
     def read_verdict(self, reply: str) -> int | None:

@@ -28,6 +28,7 @@ from typing_extensions import override
 
 from align.errors import AlignError
 from align.judging.ask import Judgement, told
+from align.judging.wording import fill
 from align.objects.mentions import synonyms
 from align.objects.plurals import singular_in
 from align.rows.schema import Message, Score
@@ -203,8 +204,8 @@ class ObjHal(JudgedTask[Config]):
     def judge_question(self, sample: Sample, text: str) -> Sequence[Message] | None:
         if len(text.split()) <= _SHORT:
             return None
-        prompt = JUDGE_PROMPT.replace("{question}", sample.meta["question"]).replace("{answer}", text)
-        return [Message(role="user", content=prompt)]
+        parts = {"question": sample.meta["question"], "answer": text}
+        return [Message(role="user", content=fill(JUDGE_PROMPT, parts))]
 
     @override
     def read_verdict(self, reply: str) -> list[str] | None:

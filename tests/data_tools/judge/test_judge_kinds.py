@@ -22,8 +22,6 @@ from data_tools.judge.calibration import (
     order_bias,
     true_preferences,
 )
-from data_tools.judge.pairwise import read_choice
-from data_tools.judge.rating import read_ratings
 from data_tools.judge.stage import Recipe, run
 from tests.chat_server import ChatServer
 from tests.repository import REPO
@@ -67,32 +65,6 @@ def judged(
         folder = run(validate(Recipe, values | fields, "test"))
     verdicts = {row.candidate_id: row for row in read_rows(Verdict, folder.final / "verdicts.jsonl")}
     return verdicts, json.loads((folder.final / "agreement.json").read_text())
-
-
-@pytest.mark.parametrize(
-    ("reply", "ratings"),
-    [
-        (three(4, 5, 3), [4, 5, 3]),
-        ("**Accuracy:** 2/5\n- Completeness: 1.\nRELEVANCE = 5", [2, 1, 5]),
-        (three(0, 5, 5), None),
-        (three(6, 5, 5), None),
-        ("accuracy: 4\ncompleteness: 4", None),
-        (three(4, 4, 4) + "\naccuracy: 1", None),
-        ("accuracy: 4 or 5\ncompleteness: 4\nrelevance: 4", None),
-        ("A fine answer, 5 of 5.", None),
-    ],
-)
-def test_a_rating_is_three_numbers_from_one_to_five(reply: str, ratings: list[int] | None) -> None:
-    found = read_ratings(reply)
-    assert (None if found is None else list(found.values())) == ratings
-
-
-@pytest.mark.parametrize(
-    ("reply", "choice"),
-    [("A", "A"), (" b.\n", "B"), ("Answer C", "C"), ("A or B", None), ("", None), ("Apple", None)],
-)
-def test_a_choice_is_one_letter(reply: str, choice: str | None) -> None:
-    assert read_choice(reply) == choice
 
 
 def test_a_filled_in_text_names_no_other_place() -> None:
@@ -194,9 +166,13 @@ def test_a_real_judge_is_held_to_the_form_of_a_verdict(served_base: ServedBase, 
             "guided": guided,
             "candidates": answers(tmp_path, texts),
         }
+        if not guided:
+            with pytest.raises(AlignError, match="replies could not be read"):
+                run(validate(Recipe, values, "test"))
+            values["max_unread"] = 1.0
         folder = run(validate(Recipe, values, "test"))
         found[kind, guided] = list(read_rows(Verdict, folder.final / "verdicts.jsonl"))
-    assert all(row.unscored_reason.startswith("the judge's reply ") for row in found["rating", False])
+    assert all(row.score is None and row.unscored_reason for row in found["rating", False])
     ratings = [row.meta["ratings"] for row in found["rating", True]]
     assert all(set(item) == {"accuracy", "completeness", "relevance"} for item in ratings)
     assert [row.score for row in found["rating", True]] == [min(item.values()) for item in ratings]
@@ -210,6 +186,28 @@ def test_guided_replies_need_vllm(tmp_path: Path) -> None:
         judged(
             tmp_path, str.upper, kind="rating", guided=True, candidates=answers(tmp_path, {"p#0": "A dog."})
         )
+
+
+@pytest.mark.parametrize("kind", ["rating", "pairwise"])
+def test_most_replies_unread_fail_the_stage_and_are_shown(tmp_path: Path, kind: str) -> None:
+    """Four of six babble: above half. The replies are kept: a higher share lets the same ones pass."""
+    texts = {f"t{n}#{k}": f"text {n}" for n in range(6) for k in range(1 if kind == "rating" else 2)}
+    path = answers(tmp_path, texts)
+
+    def say(question: str) -> str:
+        if "text 0" in question or "text 1" in question:
+            return three(5, 5, 5) if kind == "rating" else "C"
+        return f"I like it {question.split('text ')[1][0]}"
+
+    with pytest.raises(AlignError) as error:
+        judged(tmp_path, say, kind=kind, candidates=path)
+    count = "4 of the judge's 6" if kind == "rating" else "8 of the judge's 12"
+    assert error.value.what.startswith(
+        f"{count} replies could not be read, more than the share max_unread: 0.5"
+    )
+    assert error.value.what.count("'I like it ") == 3 and "guided: true" in (error.value.fix or "")
+    verdicts, _ = judged(tmp_path, say, kind=kind, candidates=path, max_unread=0.7)
+    assert [row.score is None for row in verdicts.values()].count(False) == 2 * (1 if kind == "rating" else 2)
 
 
 def test_no_row_left_is_an_error(tmp_path: Path) -> None:
