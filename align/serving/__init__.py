@@ -2,6 +2,7 @@
 
 server.py        an OpenAI server started, watched, shared between stages, stopped
 client.py        bounded requests, every sampling field pinned, failures typed
+wire.py          what servers differ in: addresses, retries, refused fields, errors
 answers.py       answers on disk by content: nothing is asked twice
 adapters.py      LoRA adapters beside their base, and what vLLM would ignore of one
 engine.py        vLLM inside this process, where no server may listen

@@ -30,7 +30,6 @@ import httpx
 from pydantic import Field
 
 from align.config.model_ref import ModelRef
-from align.config.recipe import Strict
 from align.digest import digest_json
 from align.errors import AlignError
 from align.models.families import reads_images
@@ -40,6 +39,7 @@ from align.serving import guard as server_guard
 from align.serving.adapters import adapted_digest, check_all, load_adapter, lora_args
 from align.serving.template import template_args
 from align.serving.vllm_install import is_cpu_build, require_vllm, vllm_environment
+from align.serving.wire import PATIENCE_KEYS, Patience, base_url, url_of
 
 _STOP_SECONDS = 15.0
 _SAY_EVERY_SECONDS = 10.0
@@ -52,14 +52,14 @@ HOW_KEYS = frozenset(
     f"serve.{name}"
     for name in (
         "endpoint", "host", "port", "max_num_seqs", "gpu_memory_utilization", "kv_cache_gb", "prefix_caching",
-        "startup_timeout_seconds",
+        "startup_timeout_seconds", *sorted(PATIENCE_KEYS),
     )
 )  # fmt: skip
 """For `StageRecipe.how_keys`: settings that change where and how fast answers come. (What is decoded together
 moves logits in their last digits, as it does from run to run anyway.) An endpoint's weights are checked."""
 
 
-class ServeSettings(Strict):
+class ServeSettings(Patience):
     """How the server is started. Whatever changes its answers belongs to the digest of the stage."""
 
     endpoint: str | None = Field(
@@ -100,12 +100,14 @@ class Server:
     """A server that answers.
 
     Attributes:
-        url: base URL that ends in /v1.
+        url: base URL, which `align.serving.wire.url_of` extends.
         model: the name to ask for.
         digest: sha256 of the weights' folder; part of every content key.
         is_vllm: whether vLLM's own request fields may be sent.
         api_key: sent as a bearer token; empty for servers that want none.
         image_words: texts that the model would take for an image; requests that spell one are not sent.
+        patience: how long it is waited for.
+        left_out: field that it refuses -> its words; filled while it is asked.
     """
 
     url: str
@@ -117,6 +119,8 @@ class Server:
     log_path: Path | None = None
     api_key: str = ""
     image_words: tuple[str, ...] = ()
+    patience: Patience = field(default_factory=Patience)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def alive(self) -> bool:
         """False when the server was started here and its process has ended."""
@@ -182,6 +186,7 @@ def serve(
     if settings.adapters:
         check_all(model, settings.adapters)
     with _base_server(model, settings, log_dir, digest) as server:
+        server.patience = settings
         if adapter is None:
             yield server
             return
@@ -196,7 +201,7 @@ def _base_server(model: ModelRef, settings: ServeSettings, log_dir: Path, digest
         return
     # Not which adapters: those are loaded into a running server.
     room = lora_args(settings.adapters, settings.max_loras)
-    key = digest_json([digest, room, settings.model_dump(mode="json", exclude={"adapters"})])
+    key = digest_json([digest, room, settings.model_dump(mode="json", exclude={"adapters", *PATIENCE_KEYS})])
     if _pool.depth and (not _pool.in_use or _pool.key == key):
         if _pool.server is not None and (_pool.key != key or not _pool.server.alive()):
             _stop(_pool.server)
@@ -228,10 +233,9 @@ def telling_line(log: str) -> str:
 
 
 def _attach(model: ModelRef, endpoint: str, digest: str) -> Server:
-    url = endpoint.rstrip("/")
-    url = url if url.endswith("/v1") else url + "/v1"
+    url = base_url(endpoint)
     try:
-        reply = httpx.get(f"{url}/models", timeout=10, trust_env=False)
+        reply = httpx.get(url_of(url, "models"), timeout=10, trust_env=False)
         card = reply.raise_for_status().json()["data"][0]
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         raise AlignError(

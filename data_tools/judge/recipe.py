@@ -16,6 +16,7 @@ from align.judging.wording import places
 from align.objects.mentions import Mode
 from align.rows.schema import ClaimKind
 from align.serving.server import HOW_KEYS, ServeSettings
+from align.serving.wire import PATIENCE_KEYS
 from data_tools.judge.claim_questions import Questions
 from data_tools.judge.claim_scores import ClaimScores
 from data_tools.material.claims import DEFAULT_QUESTION
@@ -101,7 +102,9 @@ class Ensemble(Strict):
 class Recipe(StageRecipe):
     """The recipe of `align judge`."""
 
-    how_keys: ClassVar[frozenset[str]] = HOW_KEYS | {"concurrency"}
+    how_keys: ClassVar[frozenset[str]] = (
+        HOW_KEYS | {"concurrency"} | {f"judge.{name}" for name in PATIENCE_KEYS}
+    )
     limit_keys: ClassVar[frozenset[str]] = frozenset({"max_failed", "max_unread"})
 
     name: str = "judge"
