@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -34,6 +34,7 @@ from align.errors import AlignError, RecipeError
 from align.rows.schema import Prediction, read_rows, write_rows
 from align.run.folder import RunFolder
 from align.run.stage import Done, run_stage
+from align.serving.wire import PATIENCE_KEYS
 from evals.comparison.lines import compare_task, correct
 from evals.comparison.metric_line import MetricLine, dump_lines
 from evals.comparison.on_screen import show_metrics
@@ -46,6 +47,8 @@ from evals.tasks.task import Task, index_samples
 
 class Recipe(StageRecipe):
     """What to compare."""
+
+    how_keys: ClassVar[frozenset[str]] = frozenset(f"pairwise.judge.{name}" for name in PATIENCE_KEYS)
 
     name: str = Field(default="score", description="the stage's folder inside run_dir")
     checkpoints: dict[str, Path] = Field(
@@ -216,7 +219,7 @@ def write_preferences(
     """Ask the judge which of the last two checkpoints' answers it prefers; writes `pairwise.json`, a line a
     task, and `pairwise/<task>.jsonl`, a line a pair."""
     before, after = list(scored)[-2:]
-    store = settings.judge.store or folder.scratch / "pairwise.jsonl"
+    store = settings.judge.store or recipe.run_dir / "answers" / "pairwise.jsonl"
     settings = settings.model_copy(update={"judge": settings.judge.model_copy(update={"store": store})})
     lines = []
     for name in settings.tasks:

@@ -146,7 +146,7 @@ class Claim(BaseRow):
     `p_yes` and `p_no` are first-token probabilities (0 to 1) that the claim is right and that it is wrong,
     summed over spellings; unscored claims have None. `category` is the object it is about and `value` what is
     said of it (`2`, `left`, `red`, `left of:dog`; empty for presence). Rows written before claims had kinds
-    are claims of presence.
+    are claims of presence. `by_text`: the judge was read by its words, and the probabilities are 1 and 0.
     """
 
     text: str
@@ -156,6 +156,7 @@ class Claim(BaseRow):
     kind: ClaimKind = "presence"
     category: str = ""
     value: str = ""
+    by_text: bool = False
 
     @model_validator(mode="after")
     def _names_its_object(self) -> Claim:

@@ -225,10 +225,11 @@ def _tree(recipe: StageRecipe, without: Collection[str]) -> dict[str, Any]:
     tree = recipe.model_dump(mode="json", exclude=set(_PLACE))
     for key in without:
         *sections, last = key.split(".")
-        place = tree
+        place: Any = tree
         for section in sections:
-            place = place[section]
-        del place[last]
+            place = place and place[section]
+        if place is not None:  # a section that the recipe does not have
+            del place[last]
     return tree
 
 

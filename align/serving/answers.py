@@ -1,15 +1,18 @@
 """Answers on disk, keyed by content: a stopped run goes on where it was, with nothing asked twice.
 
 One JSON line an answer, appended whole. A process killed in the middle of a line leaves a torn one,
-which is cut off when the store is opened again. Failures are not kept: they are asked again.
+which is cut off when the store is opened again. Failures are not kept: they are asked again. Two processes
+may write to one store: each line is written, and the file is opened, under a lock.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -44,7 +47,16 @@ class AnswerStore:
         self._synced = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self._load()
+        with self._locked():
+            self._load()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def __enter__(self) -> AnswerStore:
         return self
@@ -74,8 +86,9 @@ class AnswerStore:
         """
         line = json.dumps({"key": key, "reply": reply.model_dump(mode="json")}, ensure_ascii=False) + "\n"
         data = line.encode("utf-8", errors="surrogatepass")
-        while data:
-            data = data[os.write(self._file, data) :]
+        with self._locked():
+            while data:
+                data = data[os.write(self._file, data) :]
         self._replies[key] = reply
         if time.monotonic() - self._synced >= _FSYNC_SECONDS:
             os.fsync(self._file)

@@ -8,6 +8,7 @@ stage.py            `align judge`
 recipe.py           what is judged, by whom, how
 claims.py           kind claims (RLAIF-V): everything said of an object becomes a question
 claim_questions.py  the question for each kind of claim, and how the reply is read
+claim_replies.py    log-probs where the judge tells them, else its words
 claim_scores.py     what an answer is worth by its claims
 rating.py           kind rating: a rubric
 pairwise.py         kind pairwise: both orders

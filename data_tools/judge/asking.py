@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from align.digest import digest_json
 from align.errors import AlignError
 from align.inputs.images import image_sha256, resolve_image
 from align.judging.endpoint import connect
@@ -17,7 +19,7 @@ from align.rows.schema import Candidate, Message, Verdict, read_rows
 from align.run.folder import RunFolder
 from align.serving.answers import AnswerStore, ask_stored
 from align.serving.client import ChatRequest, Failure, Reply, Sampling, content_key
-from align.serving.server import Server, serve
+from align.serving.server import HOW_KEYS, Server, serve
 from data_tools.judge.recipe import Recipe
 from data_tools.sample import check_failures
 
@@ -79,48 +81,89 @@ def judge_server(recipe: Recipe, folder: RunFolder) -> Iterator[tuple[Server, st
         yield server, f"{recipe.kind}/{server.digest[:16]}"
 
 
-def ask_all(
-    recipe: Recipe,
-    folder: RunFolder,
-    questions: Mapping[str, Question],
-    max_tokens: int,
-    top_logprobs: int = 0,
-    pattern: str = "",
-) -> tuple[str, dict[str, Reply | Failure]]:
-    """The judge's id, and its reply to each question by the question's key; equal questions are asked once.
+@dataclass
+class Asker:
+    """A judge that is up, with what it has answered before.
 
-    Args:
-        pattern: what a reply looks like; held to where the recipe says `guided`.
-
-    Raises:
-        AlignError: a missing image, `guided` with a server that is not vLLM, a server that dies, or more
-            failures than `max_failed`.
+    Attributes:
+        judge: the id that its verdicts carry.
     """
-    keys: dict[str, str] = {}
-    requests: dict[str, ChatRequest] = {}
-    shas: dict[Path, str] = {}
-    with (
-        judge_server(recipe, folder) as (server, judge),
-        AnswerStore(folder.scratch / "answers.jsonl") as store,
-    ):
-        if recipe.guided and not server.is_vllm:
+
+    recipe: Recipe
+    server: Server
+    judge: str
+    store: AnswerStore
+    _shas: dict[Path, str] = field(default_factory=dict)
+
+    def ask(
+        self, questions: Mapping[str, Question], max_tokens: int, top_logprobs: int = 0, pattern: str = ""
+    ) -> dict[str, Reply | Failure]:
+        """The reply to each question by the question's key; equal questions are asked once.
+
+        Args:
+            pattern: what a reply looks like; held to where the recipe says `guided`.
+
+        Raises:
+            AlignError: a missing image, `guided` with a server that is not vLLM, or a server that dies.
+        """
+        if self.recipe.guided and not self.server.is_vllm:
             raise AlignError(
                 "this server is not vLLM, which alone guides replies",
-                where=server.url,
+                where=self.server.url,
                 fix="set guided: false",
             )
+        guided = pattern if self.recipe.guided else ""
+        keys: dict[str, str] = {}
+        requests: dict[str, ChatRequest] = {}
         for name, question in questions.items():
-            paths = [resolve_image(recipe.image_root, image) for image in question.images]
+            paths = [resolve_image(self.recipe.image_root, image) for image in question.images]
             for path in paths:
-                shas[path] = shas.get(path) or image_sha256(path)
+                self._shas[path] = self._shas.get(path) or image_sha256(path)
             message = Message(role="user", content=question.text)
             sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
-            request = ChatRequest([message], paths, sampling, top_logprobs, pattern if recipe.guided else "")
-            keys[name] = content_key(server.digest, request, [shas[path] for path in paths])
+            request = ChatRequest([message], paths, sampling, top_logprobs, guided)
+            keys[name] = content_key(self.server.digest, request, [self._shas[path] for path in paths])
             requests[keys[name]] = request
-        replies = ask_stored(server, store, requests, "judging", recipe.concurrency)
+        replies = ask_stored(self.server, self.store, requests, "judging", self.recipe.concurrency)
+        return {name: replies[key] for name, key in keys.items()}
+
+
+@contextmanager
+def asker(recipe: Recipe, folder: RunFolder) -> Iterator[Asker]:
+    """The recipe's judge. Its answers are kept in `answers`, a file a judge, and outlive the stage."""
+    with (
+        judge_server(recipe, folder) as (server, judge),
+        AnswerStore(answers_path(recipe, server)) as store,
+    ):
+        yield Asker(recipe, server, judge, store)
+
+
+def answers_path(recipe: Recipe, server: Server) -> Path:
+    """Where a judge's answers are kept: no two judges share a file, nor one judge started in two ways."""
+    own = {} if recipe.judge is not None else recipe.serve.model_dump(mode="json")
+    started = {name: value for name, value in own.items() if f"serve.{name}" not in HOW_KEYS}
+    name = digest_json([server.digest, started])[:16]
+    return (recipe.answers or recipe.run_dir / "answers") / f"{name}.jsonl"
+
+
+def ask_all(
+    recipe: Recipe, folder: RunFolder, questions: Mapping[str, Question], max_tokens: int, pattern: str = ""
+) -> tuple[str, dict[str, Reply | Failure]]:
+    """The judge's id, and its reply to each question; see `Asker.ask`.
+
+    Raises:
+        AlignError: as `Asker.ask`, or more failures than `max_failed`.
+    """
+    with asker(recipe, folder) as at_hand:
+        replies = at_hand.ask(questions, max_tokens, pattern=pattern)
     check_failures(replies, recipe.max_failed)
-    return judge, {name: replies[key] for name, key in keys.items()}
+    return at_hand.judge, replies
+
+
+def left_out(replies: Iterable[Reply | Failure]) -> dict[str, Any]:
+    """For the manifest: `fields_left_out`, how many requests went without a field that the server refuses."""
+    found = Counter(name for reply in replies if isinstance(reply, Reply) for name in reply.left_out)
+    return {"fields_left_out": dict(sorted(found.items()))} if found else {}
 
 
 def raw(reply: Reply | Failure) -> str | None:

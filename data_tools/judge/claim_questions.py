@@ -19,6 +19,8 @@ from pydantic import Field, field_validator
 from align.claims import StatedClaim
 from align.claims.vocabulary import COLOURS, NUMBERS
 from align.config.recipe import Strict
+from align.judging.replies import Read, settled
+from align.judging.replies import read_yes_no as read_yes_no_words
 from align.judging.wording import fill, places
 from align.objects.plurals import plural, with_article
 from align.rows.schema import ClaimKind
@@ -130,6 +132,28 @@ def read_reply(
         elif value is not None:
             p_no += math.exp(logprob)
     return (min(p_yes, 1.0), min(p_no, 1.0)) if p_yes or p_no else None
+
+
+def read_text(claim: StatedClaim, template: str, reply: str) -> Read[bool]:
+    """Whether a claim is right, by a reply's words; of several values of its kind in them none counts.
+
+    >>> read_text(StatedClaim("number", "dog", "2"), "How many {objects}?", "There are two dogs.").verdict
+    True
+    """
+    if claim.kind == "presence" or "value" in places(template):
+        return read_yes_no_words(reply)
+    behind = settled(reply)
+    if behind.verdict is None:
+        return Read(None, behind.reason)
+    lines = behind.verdict.lower().splitlines() or [""]
+    words = re.findall(r"[a-z]+|(?<![\w.-])\d+(?![\w.]*\d)", lines[-1])
+    known = _WORDS[claim.kind]
+    values = {known[word] for word in words if word in known}
+    if claim.kind == "number":
+        values |= {str(int(word)) for word in words if word.isdigit()}
+    if len(values) != 1:
+        return Read(None, f"the judge's reply names {len(values) or 'no'} values of {claim.kind}")
+    return Read(values.pop() == claim.value)
 
 
 def _value_of(kind: ClaimKind, word: str) -> str | None:

@@ -8,16 +8,17 @@ that is named again needs no judge.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from align.claims import CLAIM_KINDS, PictureTruth, StatedClaim, check, claims_in, named_instances, read_text
 from align.objects.mentions import find_objects
 from align.rows.schema import Candidate, Claim, ClaimKind, Verdict
 from align.run.folder import RunFolder
-from align.serving.client import Failure, Reply
 from data_tools.judge.agreement import measure_kinds, unfit_kinds
-from data_tools.judge.asking import Judged, Question, ask_all, read_candidates
-from data_tools.judge.claim_questions import ask, claim_text, read_reply
+from data_tools.judge.asking import Judged, Question, asker, read_candidates
+from data_tools.judge.claim_questions import ask, claim_text
+from data_tools.judge.claim_replies import ClaimReader, ask_claims
 from data_tools.judge.claim_scores import count_claims, is_judged, score_answer, score_by_mentions
 from data_tools.judge.recipe import Recipe
 from data_tools.material.answer_counts import COUNTS, count_phrases
@@ -64,9 +65,17 @@ def judge_claims(recipe: Recipe, folder: RunFolder) -> Judged:
         _name(image, claim): Question(ask(claim, recipe.template(claim.kind)), [image])
         for image, claim in wanted
     }
-    judge, replies = ask_all(recipe, folder, questions, max_tokens=1, top_logprobs=20)
-    claims = {(image, claim): _judged(recipe, claim, replies[_name(image, claim)]) for image, claim in wanted}
-    return judged_by_claims(recipe, judge, candidates, claims)
+    readers = {
+        _name(image, claim): ClaimReader(claim, recipe.template(claim.kind)) for image, claim in wanted
+    }
+    with asker(recipe, folder) as at_hand:
+        answered = ask_claims(recipe, at_hand, questions, readers)
+    claims = {
+        (image, claim): unjudged(recipe, claim).model_copy(update=answered.values[_name(image, claim)])
+        for image, claim in wanted
+    }
+    found = judged_by_claims(recipe, at_hand.judge, candidates, claims)
+    return replace(found, metrics={**found.metrics, **answered.metrics})
 
 
 def stated_by(recipe: Recipe, candidates: Sequence[Candidate]) -> dict[str, Stated]:
@@ -101,8 +110,11 @@ def judged_by_claims(recipe: Recipe, judge: str, candidates: Sequence[Candidate]
         found.meta[COUNTS] = said.counts._asdict()
         verdicts.append(found)
     metrics = _metrics(verdicts, claims) | {"left_out": left_out}
+    denied = f"{metrics['denied_share']:.1%} denied"
+    scored = metrics["claims"] - metrics["unscored_claims"]
     lines = [
-        f"  {metrics['claims']} claims judged, {metrics['denied_share']:.1%} denied; "
+        f"  {scored} of {metrics['claims']} claims judged, "
+        f"{denied if scored else 'nothing confirmed or denied'}; "
         f"{metrics['unscored']} of {len(verdicts)} answers unscored, {metrics['repeating']} repeat an object",
         *(f"  {kind} is left out of the score: {why}" for kind, why in left_out.items()),
     ]
@@ -198,19 +210,6 @@ def verdict_of(
 
 def _name(image: str, claim: StatedClaim) -> str:
     return "\n".join((image, claim.kind, claim.category, claim.value))
-
-
-def _judged(recipe: Recipe, claim: StatedClaim, reply: Reply | Failure) -> Claim:
-    row = unjudged(recipe, claim)
-    if not isinstance(reply, Reply):
-        return row
-    choice = reply.choices[0]
-    # A server that tells no log-probabilities is taken at its word.
-    first = choice.first_logprobs or {choice.text: 0.0}
-    found = read_reply(claim, recipe.template(claim.kind), first)
-    if found is None:
-        return row
-    return row.model_copy(update={"p_yes": round(found[0], 6), "p_no": round(found[1], 6)})
 
 
 def _metrics(verdicts: Sequence[Verdict], claims: Claims) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from data_tools.judge.asking import (
     ask_all,
     by_prompt,
     check_read,
+    left_out,
     raw,
     read_candidates,
     why_unread,
@@ -88,7 +89,7 @@ def judge_pairwise(recipe: Recipe, folder: RunFolder) -> Judged:
         "comparisons": len(comparisons),
         "unscored_comparisons": sum(row.winner is None for row in comparisons),
         "ties": ties,
-    }
+    } | left_out(replies.values())
     lines = [
         f"  {len(comparisons)} comparisons in both orders: {ties} ties, "
         f"{metrics['unscored_comparisons']} unscored",

@@ -20,7 +20,16 @@ from align.rows.tally import Tally
 from align.run.folder import RunFolder
 from align.run.stage import open_quarantine, write_dropped
 from align.serving.client import Failure, Reply
-from data_tools.judge.asking import Judged, Question, ask_all, check_read, raw, read_candidates, why_unread
+from data_tools.judge.asking import (
+    Judged,
+    Question,
+    ask_all,
+    check_read,
+    left_out,
+    raw,
+    read_candidates,
+    why_unread,
+)
 from data_tools.judge.calibration import RatingLabel, calibrate_ratings, invented, read_labels
 from data_tools.judge.recipe import Recipe
 from data_tools.material.truth import load_truth
@@ -58,6 +67,7 @@ def judge_rating(recipe: Recipe, folder: RunFolder) -> Judged:
         "verdicts": len(verdicts),
         "unscored": sum(verdict.score is None for verdict in verdicts),
     }
+    metrics |= left_out(replies.values())
     if recipe.rows is not None:
         kept = _keep(recipe, folder, [row for row in rows if isinstance(row, SFTRow)], verdicts)
         metrics["kept"] = kept

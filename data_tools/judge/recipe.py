@@ -103,7 +103,7 @@ class Recipe(StageRecipe):
     """The recipe of `align judge`."""
 
     how_keys: ClassVar[frozenset[str]] = (
-        HOW_KEYS | {"concurrency"} | {f"judge.{name}" for name in PATIENCE_KEYS}
+        HOW_KEYS | {"concurrency", "answers"} | {f"judge.{name}" for name in PATIENCE_KEYS}
     )
     limit_keys: ClassVar[frozenset[str]] = frozenset({"max_failed", "max_unread"})
 
@@ -137,6 +137,12 @@ class Recipe(StageRecipe):
         description="kind claims: numbers, places, colours and relations count where the lower bound of the "
         "judge's balanced accuracy on dev is above this; 0: all count, measured or not",
     )
+    text_tokens: int = Field(
+        default=1024,
+        ge=1,
+        description="kind claims: longest reply of a judge that tells no log-probabilities or thinks first, "
+        "and is read by its words",
+    )
     splitter: Literal["objects"] = Field(
         default="objects", description="claims are about the COCO objects mentioned"
     )
@@ -158,6 +164,11 @@ class Recipe(StageRecipe):
         "{chosen_id, rejected_id} for kind pairwise and ensemble",
     )
     serve: ServeSettings = ServeSettings()
+    answers: Path | None = Field(
+        default=None,
+        description="folder where the judge's answers are kept by what was asked (judge, messages, picture, "
+        "sampling), so that another threshold or a new row asks only what is new; null: run_dir/answers",
+    )
     concurrency: int = Field(default=64, ge=1, description="questions asked at the same time")
     max_failed: float = Field(default=0.02, ge=0, le=1, description="share of failed requests to accept")
     max_unread: float = Field(

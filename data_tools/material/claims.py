@@ -40,14 +40,21 @@ def read_yes_no(first_logprobs: Mapping[str, float]) -> tuple[float, float] | No
     """(p_yes, p_no) of the reply's first token, each summed over spellings (`Yes`, ` yes`, `YES`).
 
     None when neither word is among the listed alternatives: such a claim is unscored. A word that
-    is not listed has probability 0; it is at most that of the last listed one.
+    is not listed has probability 0; it is at most that of the last listed one. A judge that rather answers in
+    Chinese is read in Chinese.
     """
-    sums = {"yes": 0.0, "no": 0.0}
+    english, chinese = _sums(first_logprobs, ("yes", "no")), _sums(first_logprobs, ("是", "否"))
+    sums = chinese if sum(chinese) > sum(english) else english
+    return None if not any(sums) else (min(sums[0], 1.0), min(sums[1], 1.0))
+
+
+def _sums(first_logprobs: Mapping[str, float], words: tuple[str, str]) -> tuple[float, float]:
+    found = dict.fromkeys(words, 0.0)
     for spelling, logprob in first_logprobs.items():
         word = spelling.strip().lower()
-        if word in sums:
-            sums[word] += math.exp(logprob)
-    return None if not any(sums.values()) else (min(sums["yes"], 1.0), min(sums["no"], 1.0))
+        if word in found:
+            found[word] += math.exp(logprob)
+    return found[words[0]], found[words[1]]
 
 
 def score_claims(claims: Sequence[Claim]) -> tuple[float | None, str]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from align.claims import StatedClaim
 from align.config.recipe import validate
-from align.errors import RecipeError
+from align.errors import AlignError, RecipeError
 from align.objects.mentions import find_objects
 from align.rows.schema import Candidate, Claim, ClaimCount, ClaimKind, Message, Verdict, read_rows, write_rows
 from data_tools.judge.agreement import measure_agreement, unfit_kinds
@@ -290,3 +290,73 @@ def test_the_oracle_knows_numbers_and_says_what_it_does_not_know(tmp_path: Path)
 def test_rows_written_before_claims_had_kinds_are_claims_of_presence() -> None:
     old = Claim.model_validate({"text": "dog", "question": "?", "p_yes": 0.9, "p_no": 0.1})
     assert (old.kind, old.category, old.value) == ("presence", "dog", "")
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"),
+    [
+        ("Yes", "No."),
+        ("Yes, there is one.", "No, there is none."),
+        ("是", "否"),
+        ("<think>Is there? No... yes.</think>Yes", "<think>yes?</think>\nNo"),
+        ("The answer is yes", "**No**"),
+    ],
+)
+def test_a_judge_without_log_probs_is_read_by_its_words(tmp_path: Path, yes: str, no: str) -> None:
+    def say(question: str) -> str:
+        return no if "car" in question else "There are two dogs." if "How many" in question else yes
+
+    verdicts, metrics, _ = judged(
+        tmp_path, say, {"t1#0": "Two dogs.", "t2#0": "A car."}, min_kind_agreement=0
+    )
+    claims = {claim.text: claim for row in verdicts.values() for claim in row.claims}
+    assert {text: (claim.p_yes, claim.p_no) for text, claim in claims.items()} == {
+        "dog": (1.0, 0.0),
+        "dog: two": (1.0, 0.0),
+        "car": (0.0, 1.0),
+    }
+    assert all(claim.by_text for claim in claims.values()) and metrics["claims_by_text"] == 3
+    assert metrics["denied_share"] == pytest.approx(0.3333)
+
+
+def test_claims_that_stay_unread_fail_the_stage(tmp_path: Path) -> None:
+    with pytest.raises(AlignError) as error:
+        judged(tmp_path, lambda _: "I see a picture.", {"t1#0": "A dog.", "t2#0": "A car."})
+    assert error.value.what.startswith("2 of the judge's 2 replies could not be read")
+    assert "'I see a picture.'  (the judge's reply is neither yes nor no)" in error.value.what
+
+
+def test_answers_outlive_the_stage_and_are_asked_once(tmp_path: Path) -> None:
+    """Another threshold asks nothing, a new row its own questions alone, another judge all of them."""
+    texts = {"t1#0": "A dog.", "t2#0": "A car."}
+    with ChatServer(lambda _: "Yes") as server:
+
+        def again(texts: dict[str, str], **fields: Any) -> int:
+            before = server.answered.total()
+            values = {"run_dir": tmp_path / "run", "image_root": tmp_path}
+            values |= {"candidates": candidates(tmp_path, texts), "judge": {"endpoint": server.url}}
+            run(validate(Recipe, values | fields, "test"))
+            return server.answered.total() - before
+
+        assert again(texts) == 2
+        assert again(texts, score="denied") == 0
+        assert again(texts | {"t3#0": "A cat."}) == 1
+        assert again(texts, answers=tmp_path / "elsewhere") == 2
+        named = {"judge": {"endpoint": server.url, "model": "another"}}
+        assert again(texts, **named) == 2 and again(texts, **named, score="denied") == 0
+    assert len(list((tmp_path / "run" / "answers").glob("*.jsonl"))) == 2
+
+
+def test_the_first_token_counts_where_it_is_told_and_no_thought() -> None:
+    from align.serving.client import Choice, Reply
+    from data_tools.judge.claim_replies import ClaimReader
+
+    def reply(text: str, **logprobs: float) -> Reply:
+        first = {word: math.log(p) for word, p in logprobs.items()}
+        return Reply(choices=[Choice(text=text, finish_reason="length", num_tokens=1, first_logprobs=first)])
+
+    reader = ClaimReader(StatedClaim("presence", "dog", ""), "Is there {object}?")
+    assert reader.by_logprobs(reply("Yes", Yes=0.7, No=0.2)) == pytest.approx((0.7, 0.2))
+    assert reader.by_logprobs(reply("是", 是=0.6, 否=0.3, Yes=0.05)) == pytest.approx((0.6, 0.3))
+    assert reader.by_logprobs(reply("Yes", Yes=0.5, 是=0.4)) == pytest.approx((0.5, 0.0))
+    assert reader.by_logprobs(reply("<think>", Yes=0.01)) is None and reader.by_logprobs(reply("Yes")) is None
