@@ -156,7 +156,7 @@ class Claim(BaseRow):
     kind: ClaimKind = "presence"
     category: str = ""
     value: str = ""
-    by_text: bool = False
+    by_text: bool = Field(default=False, exclude_if=lambda by_text: not by_text)
 
     @model_validator(mode="after")
     def _names_its_object(self) -> Claim:

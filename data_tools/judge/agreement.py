@@ -136,7 +136,14 @@ def unfit_kinds(by_kind: Mapping[ClaimKind, Mapping[str, Any]], least: float) ->
 
 def show_agreement(found: Mapping[str, Any]) -> None:
     """Print the measures on claims as a small table."""
-    say(f"  judge against the annotations: {found['n']} claims on {found['clusters']} dev images")
+    if not found["n"]:
+        say(
+            "  judge not measured: name annotated dev images in `truth`, or people's verdicts in `labels`; "
+            "without, `align pairs` takes it with min_balanced_accuracy: 0 alone"
+        )
+        return
+    by, on = ("labels", "images") if found.get("by_labels") else ("annotations", "dev images")
+    say(f"  judge against the {by}: {found['n']} claims on {found['clusters']} {on}")
     _show_measures(found, _NAMES)
     counts = found["confusion"]
     say(f"    {'':<24} judge: there  judge: absent")
@@ -152,11 +159,18 @@ def show_agreement(found: Mapping[str, Any]) -> None:
 
 def show_decisions(found: Mapping[str, Any], what: str) -> None:
     """Print the measures of a judge's yes-or-no decisions, such as which answer is the better one."""
-    if not found["n"]:
+    if not found["n"] and not found.get("undecided"):
         say(f"  judge not measured: no labels, and no annotated dev images with {what}")
         return
     say(f"  judge against the labels: {found['n']} {what} on {found['clusters']} images")
     _show_measures(found, ("accuracy", "balanced_accuracy", "kappa"))
+    if found.get("undecided"):
+        say(
+            f"    {found['undecided']} more are ties of the judge, and not in these numbers; with a tie as "
+            f"half right the accuracy is {found['accuracy_ties_half']:.3f}"
+        )
+    if found.get("unjudged"):
+        say(f"    {found['unjudged']} labels are of couples without a verdict")
 
 
 def _show_measures(found: Mapping[str, Any], names: Iterable[str]) -> None:

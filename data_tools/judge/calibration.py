@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
+from align.digest import digest_json
 from align.errors import AlignError
 from align.judging.kappa import agreement_of
 from align.objects.mentions import Mode
@@ -33,21 +34,56 @@ class PreferenceLabel(BaseRow):
     rejected_id: str
 
 
-Label = TypeVar("Label", RatingLabel, PreferenceLabel)
+class ClaimLabel(BaseRow):
+    """A person's word on one claim of an answer: `claim` is its text in the judge's `verdicts.jsonl`."""
+
+    id: str
+    claim: str
+    holds: bool
+
+
+Label = TypeVar("Label", RatingLabel, PreferenceLabel, ClaimLabel)
 
 
 def read_labels(cls: type[Label], path: Path | None) -> list[Label]:
     """People's labels; none without a file.
 
     Raises:
-        AlignError: a bad row, or an empty file.
+        AlignError: a bad row, an empty file, or two labels that contradict each other.
     """
     if path is None:
         return []
     rows = list(read_rows(cls, path))
     if not rows:
         raise AlignError("no labels", where=str(path), fix="leave `labels` out, or fill the file")
+    seen: dict[object, object] = {}
+    for row in rows:
+        about, said = _about(row)
+        if seen.setdefault(about, said) != said:
+            raise AlignError(
+                f"two labels of {about} differ: {seen[about]} and {said}",
+                where=str(path),
+                fix="keep one of them",
+            )
     return rows
+
+
+def _about(row: RatingLabel | PreferenceLabel | ClaimLabel) -> tuple[object, object]:
+    """What a label is about, and what it says of it."""
+    if isinstance(row, RatingLabel):
+        return row.id, row.rating
+    if isinstance(row, ClaimLabel):
+        return (row.id, row.claim), row.holds
+    return " and ".join(sorted((row.chosen_id, row.rejected_id))), f"{row.chosen_id} is better"
+
+
+def labels_claims(path: Path | None) -> bool:
+    """Whether a file of labels is about claims, by the keys of its first row."""
+    if path is None or not path.is_file():
+        return False
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        first = next((line for line in lines if line.strip()), "")
+    return '"claim"' in first
 
 
 def invented(candidates: Sequence[Candidate], truth: Mapping[int, set[str]], mode: Mode) -> dict[str, int]:
@@ -109,20 +145,36 @@ def calibrate_choices(
         winners: (first, second) -> what the judge said of them.
 
     Returns:
-        As `measure_agreement` of "the first one is better" over the couples with a label and a winner,
-        and `undecided`: labelled couples that the judge calls a tie.
+        As `measure_agreement` of "the drawn one is better" over the couples with a label and a winner, where
+        one of each couple is drawn by the seed, half of them the better one. `undecided`: labelled couples
+        that the judge calls a tie, which are in none of the measures but `accuracy_ties_half` (a tie is half
+        right); `unjudged`: labelled couples without a verdict.
     """
     wanted = {frozenset((label.chosen_id, label.rejected_id)): label.chosen_id for label in labels}
-    decisions, undecided = [], 0
-    for (first, second), winner in sorted(winners.items()):
+    decided: list[tuple[str, str, bool]] = []
+    undecided = 0
+    for (first, second), winner in winners.items():
         chosen = wanted.get(frozenset((first, second)))
         if chosen is None:
             continue
         if winner == "tie":
             undecided += 1
         else:
-            decisions.append((clusters[first], chosen == first, winner == "first"))
-    return measure_agreement(decisions, seed) | {"undecided": undecided}
+            place = digest_json([seed, *sorted((first, second))])
+            decided.append((place, clusters[first], (winner == "first") == (chosen == first)))
+    # A draw, not the ids, says which answer of a couple the question is about: else a better answer whose id
+    # always sorts first would leave one class empty, and a judge that is always right unmeasured.
+    decisions = [
+        (cluster, number % 2 == 0, (number % 2 == 0) is is_right)
+        for number, (_, cluster, is_right) in enumerate(sorted(decided))
+    ]
+    right = sum(is_right for *_, is_right in decided)
+    told = len(decided) + undecided
+    return measure_agreement(decisions, seed) | {
+        "undecided": undecided,
+        "unjudged": len(wanted) - told,
+        "accuracy_ties_half": round((right + undecided / 2) / told, 4) if told else None,
+    }
 
 
 def order_bias(choices: Sequence[tuple[str, str]]) -> dict[str, Any]:

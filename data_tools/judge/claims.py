@@ -9,17 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from align.claims import CLAIM_KINDS, PictureTruth, StatedClaim, check, claims_in, named_instances, read_text
+from align.errors import AlignError
 from align.objects.mentions import find_objects
+from align.progress import say
 from align.rows.schema import Candidate, Claim, ClaimKind, Verdict
 from align.run.folder import RunFolder
-from data_tools.judge.agreement import measure_kinds, unfit_kinds
-from data_tools.judge.asking import Judged, Question, asker, read_candidates
+from data_tools.judge.agreement import measure_agreement, measure_kinds, unfit_kinds
+from data_tools.judge.asking import Judged, Question, asker, by_prompt, read_candidates
+from data_tools.judge.calibration import ClaimLabel, Winner, labels_claims, read_labels
 from data_tools.judge.claim_questions import ask, claim_text
 from data_tools.judge.claim_replies import ClaimReader, ask_claims
 from data_tools.judge.claim_scores import count_claims, is_judged, score_answer, score_by_mentions
+from data_tools.judge.pairwise import measure_choices
 from data_tools.judge.recipe import Recipe
 from data_tools.material.answer_counts import COUNTS, count_phrases
 from data_tools.material.claims import split_objects
@@ -78,6 +84,17 @@ def judge_claims(recipe: Recipe, folder: RunFolder) -> Judged:
     return replace(found, metrics={**found.metrics, **answered.metrics})
 
 
+def winners_of(candidates: Sequence[Candidate], verdicts: Sequence[Verdict]) -> dict[tuple[str, str], Winner]:
+    """(first, second) -> which has the higher score, of each two scored answers to one prompt."""
+    scores = {row.candidate_id: row.score for row in verdicts if row.score is not None}
+    winners: dict[tuple[str, str], Winner] = {}
+    for rows in by_prompt(candidates).values():
+        for one, two in combinations([row.id for row in rows if row.id in scores], 2):
+            gap = scores[one] - scores[two]
+            winners[one, two] = "tie" if gap == 0 else "first" if gap > 0 else "second"
+    return winners
+
+
 def stated_by(recipe: Recipe, candidates: Sequence[Candidate]) -> dict[str, Stated]:
     """Candidate id -> what it claims."""
     return {row.id: Stated(recipe, row) for row in candidates}
@@ -118,6 +135,8 @@ def judged_by_claims(recipe: Recipe, judge: str, candidates: Sequence[Candidate]
         f"{metrics['unscored']} of {len(verdicts)} answers unscored, {metrics['repeating']} repeat an object",
         *(f"  {kind} is left out of the score: {why}" for kind, why in left_out.items()),
     ]
+    if recipe.labels is not None and not labels_claims(recipe.labels):
+        agreement = agreement | measure_choices(recipe, candidates, winners_of(candidates, verdicts))
     extra = {"judge": judge, "kind": recipe.kind, "objects_mode": recipe.objects_mode}
     return Judged(verdicts, agreement | extra, metrics, lines)
 
@@ -130,14 +149,54 @@ def measure_claims(
     Args:
         made: candidate id -> its judged claims.
     """
-    dev = dev_claims(
-        candidates, made, load_truth(recipe.truth, recipe.objects_mode), load_pictures(recipe.truth)
-    )
+    by_labels = labels_claims(recipe.labels)
+    if by_labels:
+        dev = labelled_claims(candidates, made, read_labels(ClaimLabel, recipe.labels), recipe.labels)
+    else:
+        dev = dev_claims(
+            candidates, made, load_truth(recipe.truth, recipe.objects_mode), load_pictures(recipe.truth)
+        )
     asked = {claim.kind for claims in made.values() for claim in claims} | {"presence"}
     by_kind = measure_kinds({kind: dev.get(kind, []) for kind in CLAIM_KINDS if kind in asked}, recipe.seed)
     # The oracle is the truth: nothing of it is left out, however little of it stands on dev.
     least = 0.0 if recipe.kind == "oracle" else recipe.min_kind_agreement
-    return by_kind["presence"] | {"by_kind": by_kind, "left_out": unfit_kinds(by_kind, least)}
+    whole = by_kind["presence"]
+    if by_labels:  # people say which kinds matter
+        whole = measure_agreement([item for claims in dev.values() for item in claims], recipe.seed)
+    found = whole | {"by_kind": by_kind, "left_out": unfit_kinds(by_kind, least)}
+    return found | ({"by_labels": True} if by_labels else {})
+
+
+def labelled_claims(
+    candidates: Sequence[Candidate],
+    made: Mapping[str, Sequence[Claim]],
+    labels: Sequence[ClaimLabel],
+    path: Path | None,
+) -> dict[ClaimKind, list[tuple[str, bool, bool]]]:
+    """Kind -> (image, truly so, judge says so) of each claim that people labelled.
+
+    Raises:
+        AlignError: no label is of a claim that was judged.
+    """
+    wanted = {(label.id, label.claim.strip().lower()): label.holds for label in labels}
+    found: dict[ClaimKind, list[tuple[str, bool, bool]]] = {}
+    matched = 0
+    for row in candidates:
+        for claim in {claim.text: claim for claim in made[row.id]}.values():
+            holds_true = wanted.get((row.id, claim.text.strip().lower()))
+            matched += holds_true is not None
+            if holds_true is not None and claim.supported is not None:
+                cluster = row.images[0] if row.images else row.id
+                found.setdefault(claim.kind, []).append((cluster, holds_true, claim.supported))
+    if not matched:
+        raise AlignError(
+            "no label is of a claim that was judged",
+            where=str(path),
+            fix="check their ids and their claims' texts",
+        )
+    if matched < len(wanted):
+        say(f"  {len(wanted) - matched} of {len(wanted)} labels are of no claim that was judged")
+    return found
 
 
 def dev_claims(

@@ -160,8 +160,9 @@ class Recipe(StageRecipe):
     )
     labels: Path | None = Field(
         default=None,
-        description="people's verdicts, JSONL, to measure the judge by: {id, rating} for kind rating, "
-        "{chosen_id, rejected_id} for kind pairwise and ensemble",
+        description="people's verdicts, JSONL, to measure the judge by instead of `truth`: {id, rating} for "
+        "kind rating, {chosen_id, rejected_id} for kinds pairwise, ensemble and claims, or for claims {id, "
+        "claim, holds}, where `claim` is a claim's text in verdicts.jsonl (a first run writes it)",
     )
     serve: ServeSettings = ServeSettings()
     answers: Path | None = Field(
@@ -197,8 +198,8 @@ class Recipe(StageRecipe):
             raise ValueError("give `candidates`, or with kind rating `rows`")
         if self.rows is not None and self.kind != "rating":
             raise ValueError("`rows` can only be rated: kind rating")
-        if self.labels is not None and self.kind in ("claims", "oracle"):
-            raise ValueError(f"kind {self.kind} is measured by `truth`, not by `labels`")
+        if self.labels is not None and self.kind == "oracle":
+            raise ValueError("kind oracle is the truth, and not measured by `labels`")
         return self
 
     def template(self, kind: ClaimKind) -> str:

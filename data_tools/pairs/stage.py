@@ -139,21 +139,38 @@ def check_judge(recipe: Recipe) -> None:
         AlignError: the file cannot be read.
     """
     try:
-        measured = json.loads(recipe.agreement.read_text())["balanced_accuracy"]
+        agreement = json.loads(recipe.agreement.read_text())
+        measured = agreement["balanced_accuracy"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise AlignError(
             f"cannot read the judge's agreement: {error}", where=str(recipe.agreement)
         ) from error
     low = measured["ci_low"] if measured else 0.0
     if low < recipe.min_balanced_accuracy:
-        words = f"{measured['value']:.3f} [{low:.3f}, {measured['ci_high']:.3f}]" if measured else "unknown"
+        if measured is None:
+            raise _unmeasured(recipe, agreement)
         raise JudgeNearChance(
-            f"the judge is too near chance to build pairs from: balanced accuracy {words}, "
-            f"its lower bound must reach {recipe.min_balanced_accuracy}",
+            "the judge is too near chance to build pairs from: balanced accuracy "
+            f"{measured['value']:.3f} [{low:.3f}, {measured['ci_high']:.3f}], its lower bound must reach "
+            f"{recipe.min_balanced_accuracy}",
             where=str(recipe.agreement),
             fix="teach the judge yes/no questions (longer SFT), take a better judge, or name more dev images "
             "with their `truth` in the judge's recipe so that the interval narrows",
         )
+
+
+def _unmeasured(recipe: Recipe, agreement: Mapping[str, Any]) -> JudgeNearChance:
+    count = int(agreement.get("n") or 0)
+    why = "it was measured on nothing"
+    if count:
+        why = f"the {count} decisions it was measured on are all of one kind, all true or all false"
+    return JudgeNearChance(
+        f"whether the judge is better than chance is unknown: {why}",
+        where=str(recipe.agreement),
+        fix="measure it: in the judge's recipe name annotated dev images in `truth`, or people's verdicts in "
+        "`labels` (its answers are kept, nothing is asked again); or build pairs from a judge that nobody "
+        "measured: min_balanced_accuracy=0",
+    )
 
 
 class DevCheck:

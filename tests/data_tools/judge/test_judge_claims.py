@@ -360,3 +360,31 @@ def test_the_first_token_counts_where_it_is_told_and_no_thought() -> None:
     assert reader.by_logprobs(reply("是", 是=0.6, 否=0.3, Yes=0.05)) == pytest.approx((0.6, 0.3))
     assert reader.by_logprobs(reply("Yes", Yes=0.5, 是=0.4)) == pytest.approx((0.5, 0.0))
     assert reader.by_logprobs(reply("<think>", Yes=0.01)) is None and reader.by_logprobs(reply("Yes")) is None
+
+
+def test_labels_measure_a_claims_judge(tmp_path: Path) -> None:
+    """Of claims, by kind; or of answers, by their scores."""
+    texts = {"t1#0": "Two dogs.", "t1#1": "A car.", "t2#0": "A dog and a bus."}
+    path = tmp_path / "labels.jsonl"
+    labels = [
+        ("t1#0", "dog", True),
+        ("t1#0", "dog: two", True),
+        ("t1#1", "car", False),
+        ("t2#0", "bus", False),
+    ]
+    path.write_text("\n".join(json.dumps({"id": i, "claim": c, "holds": h}) for i, c, h in labels))
+
+    def say(question: str) -> str:
+        return "2" if "How many" in question else "No" if "car" in question else "Yes"
+
+    _, metrics, _ = judged(tmp_path, say, texts, labels=path)
+    found = metrics["agreement"]
+    # dog right, two right, car rightly denied, bus wrongly confirmed.
+    assert (found["n"], found["accuracy"]["value"], found["by_labels"]) == (4, 0.75, True)
+    assert found["by_kind"]["presence"]["confusion"]["invented_kept"] == 1
+    path.write_text(json.dumps({"id": "t9#0", "claim": "dog", "holds": True}))
+    with pytest.raises(AlignError, match="no label is of a claim"):
+        judged(tmp_path, say, texts, labels=path)
+    path.write_text(json.dumps({"chosen_id": "t1#0", "rejected_id": "t1#1"}))
+    _, metrics, _ = judged(tmp_path, say, texts, labels=path)
+    assert (metrics["agreement"]["n"], metrics["agreement"]["accuracy"]["value"]) == (1, 1.0)

@@ -17,9 +17,11 @@ from align.judging.wording import fill
 from align.rows.schema import Candidate, Claim, Comparison, Message, SFTRow, Verdict, read_rows, write_rows
 from data_tools.judge.calibration import (
     PreferenceLabel,
+    RatingLabel,
     calibrate_choices,
     calibrate_ratings,
     order_bias,
+    read_labels,
     true_preferences,
 )
 from data_tools.judge.stage import Recipe, run
@@ -355,6 +357,7 @@ def test_calibration_by_hand() -> None:
     winners = {("x", "y"): "first", ("y", "z"): "first", ("x", "z"): "tie", ("x", "q"): "first"}
     found = calibrate_choices(winners, labels, dict.fromkeys("xyzq", "i"), 0)  # type: ignore[arg-type]
     assert (found["n"], found["accuracy"]["value"], found["undecided"]) == (2, 0.5, 1)
+    assert (found["accuracy_ties_half"], found["unjudged"]) == (0.5, 0)
     found = calibrate_ratings({"a": 4.5, "b": 2.0, "c": 5.0}, {"a": 5, "b": 4}, {"a": "1", "b": "2"}, 4, 0)
     assert (found["n"], found["accuracy"]["value"], found["exact"]["agreement"]) == (2, 0.5, 0.0)
     assert agreement_of([("x", "x")]) == {"n": 1, "agreement": 100.0, "kappa": None}
@@ -373,7 +376,7 @@ def test_true_preferences_leave_ties_out(tmp_path: Path) -> None:
         ({"kind": "rating"}, "`judge`, a server"),
         ({"kind": "ensemble", "ensemble": {"verdicts": {"a": "a.jsonl"}}}, "two judges at least"),
         ({"kind": "pairwise", "model": "m", "candidates": None, "rows": "r"}, "only be rated"),
-        ({"kind": "claims", "model": "m", "labels": "l"}, "measured by `truth`"),
+        ({"kind": "oracle", "truth": [{"instances": "i"}], "labels": "l"}, "not measured by `labels`"),
         ({"kind": "claims", "model": "m", "guided": True}, "for kinds rating and pairwise"),
         ({"kind": "rating", "model": "m", "rating": {"prompt": "Rate it."}}, "must contain {conversation}"),
     ],
@@ -381,3 +384,37 @@ def test_true_preferences_leave_ties_out(tmp_path: Path) -> None:
 def test_what_a_kind_lacks_is_a_wrong_recipe(fields: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=message):
         validate(Recipe, {"run_dir": tmp_path, "candidates": "c", "image_root": "i"} | fields, "judge.yaml")
+
+
+@pytest.mark.parametrize("smaller_is_better", [True, False])
+def test_an_id_that_sorts_first_fools_no_calibration(smaller_is_better: bool) -> None:
+    """Right in six of six, whatever the ids say; always taking the first one is right by chance."""
+    labels = []
+    for n in range(6):
+        better, worse = (f"{n}#0", f"{n}#1") if smaller_is_better else (f"{n}#1", f"{n}#0")
+        labels.append(PreferenceLabel(chosen_id=better, rejected_id=worse))
+    side = "first" if smaller_is_better else "second"
+    clusters = {f"{n}#{k}": str(n) for n in range(6) for k in (0, 1)}
+    right = {(f"{n}#0", f"{n}#1"): side for n in range(6)}
+    found = calibrate_choices(right, labels, clusters, 0)  # type: ignore[arg-type]
+    assert found["balanced_accuracy"]["value"] == found["accuracy"]["value"] == found["kappa"]["value"] == 1.0
+    assert sorted(found["confusion"].values()) == [0, 0, 3, 3]
+    wrong = {couple: {"first": "second", "second": "first"}[winner] for couple, winner in right.items()}
+    assert calibrate_choices(wrong, labels, clusters, 0)["balanced_accuracy"]["value"] == 0.0  # type: ignore[arg-type]
+    tied = dict(list(right.items())[:3]) | {("4#0", "4#1"): "tie"}
+    found = calibrate_choices(tied, labels, clusters, 0)  # type: ignore[arg-type]
+    assert (found["n"], found["undecided"], found["unjudged"], found["accuracy_ties_half"]) == (
+        3,
+        1,
+        2,
+        0.875,
+    )
+
+
+def test_labels_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text('{"chosen_id": "a", "rejected_id": "b"}\n{"chosen_id": "b", "rejected_id": "a"}')
+    with pytest.raises(AlignError, match="two labels of a and b differ"):
+        read_labels(PreferenceLabel, path)
+    path.write_text('{"id": "a", "rating": 1}\n{"id": "a", "rating": 1}')
+    assert len(read_labels(RatingLabel, path)) == 2

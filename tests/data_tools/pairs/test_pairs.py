@@ -163,6 +163,17 @@ def test_dev_prompts_never_become_training_pairs(tmp_path: Path) -> None:
     assert check == {"pairs": 1, "right": 1, "tied": 0, "wrong": 0, "right_share": 1.0}
 
 
+@pytest.mark.parametrize(("n", "why"), [(0, "measured on nothing"), (9, "9 decisions .* of one kind")])
+def test_a_judge_that_nobody_measured_names_the_keys(tmp_path: Path, n: int, why: str) -> None:
+    stage = recipe(tmp_path, one_prompt())
+    (tmp_path / "agreement.json").write_text(json.dumps({"n": n, "balanced_accuracy": None}))
+    with pytest.raises(AlignError, match=why) as error:
+        run(stage)
+    assert "`truth`" in (fix := error.value.fix or "") and "`labels`" in fix
+    assert "min_balanced_accuracy=0" in fix
+    assert built(stage.model_copy(update={"min_balanced_accuracy": 0.0}))
+
+
 def test_a_judge_near_chance_is_refused(tmp_path: Path) -> None:
     stage = recipe(tmp_path, one_prompt(), low=0.55)
     with pytest.raises(AlignError, match=r"near chance.*lower bound must reach 0.6"):
