@@ -406,7 +406,7 @@ def _of_digits(text: str, found: re.Match[str], name: str, limits: _Scale) -> Re
         rest = rest[unit.end() :]
     if re.match(r"\s*半", rest):
         return _in_range(float(found[0]) + 0.5, name, f"{found[0]}.5", limits)
-    if re.match(r"\s*[?+]", rest) or _OR_ANOTHER.search(rest):
+    if re.match(r"\s*[+?]", rest) or _OR_ANOTHER.search(rest):
         return Read(None, f"hedged: {name} {text[:40].strip()}")
     if (outside := re.match(r"\s*(?:out\s+of|of|/)\s*(\d+)", rest, re.I)) and float(
         outside[1]
