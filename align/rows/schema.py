@@ -137,7 +137,10 @@ class Candidate(BaseRow):
         return self
 
 
-ClaimKind = Literal["presence", "number", "place", "colour", "relation"]
+ClaimKind = Literal[
+    "presence", "number", "place", "colour", "relation", "attribute", "text", "action", "other"
+]
+"""The last four are of claims that a model has split, which are about no category of COCO's."""
 
 
 class Claim(BaseRow):

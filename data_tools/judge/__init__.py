@@ -10,6 +10,8 @@ claims.py           kind claims (RLAIF-V): everything said of an object becomes 
 claim_questions.py  the question for each kind of claim, and how the reply is read
 claim_replies.py    log-probs where the judge tells them, else its words
 claim_scores.py     what an answer is worth by its claims
+split.py            an answer split by a model: the prompt, and how the reply is read
+split_judge.py      kind claims with that splitter
 rating.py           kind rating: a rubric
 pairwise.py         kind pairwise: both orders
 oracle.py           kind oracle: the annotations

@@ -64,9 +64,19 @@ def _outcome(claim: Claim, there: Collection[str], left_out: Collection[ClaimKin
 
 
 def is_judged(claim: Claim, there: Collection[str]) -> bool:
-    """Whether a claim is judged by itself: presence, and what is said of objects that are all there."""
+    """Whether a claim is judged by itself: presence, what is said of objects that are all there, and what a
+    model has split, which names no category."""
     other = claim.value.partition(":")[2]
-    return claim.kind == "presence" or (claim.category in there and (not other or other in there))
+    return (
+        claim.kind == "presence"
+        or not claim.category
+        or (claim.category in there and (not other or other in there))
+    )
+
+
+def is_primary(claim: Claim) -> bool:
+    """Whether an answer is unscored without a verdict on this claim."""
+    return claim.kind == "presence" or not claim.category
 
 
 def score_answer(
@@ -84,7 +94,11 @@ def score_answer(
     judged = {count.kind for count in counts if not count.left_out}
     if scores is None:
         return score_claims([claim for claim in claims if claim.kind in judged])
-    _, reason = score_claims([claim for claim in claims if claim.kind == "presence"])
+    # Claims that a model has split stand by themselves: an answer about a chart may name no object at all.
+    primary = [claim for claim in claims if claim.kind in judged and is_primary(claim)]
+    if claims and not judged:
+        return None, "no claim of a kind that counts: see min_kind_agreement"
+    _, reason = score_claims(primary)
     if reason:
         return None, reason
     true, false = sum(count.true for count in counts), sum(count.false for count in counts)

@@ -7,11 +7,11 @@ that is named again needs no judge.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from align.claims import CLAIM_KINDS, PictureTruth, StatedClaim, check, claims_in, named_instances, read_text
 from align.errors import AlignError
@@ -27,10 +27,12 @@ from data_tools.judge.claim_replies import ClaimReader, ask_claims
 from data_tools.judge.claim_scores import count_claims, is_judged, score_answer, score_by_mentions
 from data_tools.judge.pairwise import measure_choices
 from data_tools.judge.recipe import Recipe
+from data_tools.judge.split import split_truth
 from data_tools.material.answer_counts import COUNTS, count_phrases
 from data_tools.material.claims import split_objects
 from data_tools.material.truth import load_pictures, load_truth
 
+KINDS: tuple[ClaimKind, ...] = get_args(ClaimKind)
 Claims = dict[tuple[str, StatedClaim], Claim]
 """(image path, what is said) -> the judged claim."""
 
@@ -118,12 +120,33 @@ def judged_by_claims(recipe: Recipe, judge: str, candidates: Sequence[Candidate]
         row.id: [claims[row.images[0], claim] for claim in stated[row.id].claims] if row.images else []
         for row in candidates
     }
+    return judged_answers(recipe, judge, candidates, made, list(claims.values()), {})
+
+
+def judged_answers(
+    recipe: Recipe,
+    judge: str,
+    candidates: Sequence[Candidate],
+    made: Mapping[str, Sequence[Claim]],
+    claims: Sequence[Claim],
+    unsplit: Mapping[str, str],
+) -> Judged:
+    """Verdicts on answers by their judged claims.
+
+    Args:
+        made: candidate id -> its claims.
+        claims: all of them, each once a picture.
+        unsplit: candidate id -> why nobody knows what it claims.
+    """
+    stated = stated_by(recipe, candidates)
     agreement = measure_claims(recipe, candidates, made)
     left_out = agreement["left_out"]
     verdicts = []
     for row in candidates:
         said = stated[row.id]
         found = verdict_of(recipe, judge, row, made[row.id], said.repeated, left_out)
+        if row.id in unsplit:
+            found = found.model_copy(update={"score": None, "unscored_reason": unsplit[row.id]})
         found.meta[COUNTS] = said.counts._asdict()
         verdicts.append(found)
     metrics = _metrics(verdicts, claims) | {"left_out": left_out}
@@ -153,15 +176,17 @@ def measure_claims(
     if by_labels:
         dev = labelled_claims(candidates, made, read_labels(ClaimLabel, recipe.labels), recipe.labels)
     else:
-        dev = dev_claims(
-            candidates, made, load_truth(recipe.truth, recipe.objects_mode), load_pictures(recipe.truth)
-        )
+        objects, pictures = load_truth(recipe.truth, recipe.objects_mode), load_pictures(recipe.truth)
+        decide = _split_holds if recipe.splitter == "model" else holds
+        dev = dev_claims(candidates, made, objects, pictures, decide)
     asked = {claim.kind for claims in made.values() for claim in claims} | {"presence"}
-    by_kind = measure_kinds({kind: dev.get(kind, []) for kind in CLAIM_KINDS if kind in asked}, recipe.seed)
+    by_kind = measure_kinds(
+        {kind: dev.get(kind, []) for kind in get_args(ClaimKind) if kind in asked}, recipe.seed
+    )
     # The oracle is the truth: nothing of it is left out, however little of it stands on dev.
     least = 0.0 if recipe.kind == "oracle" else recipe.min_kind_agreement
     whole = by_kind["presence"]
-    if by_labels:  # people say which kinds matter
+    if by_labels or recipe.splitter == "model":  # no kind carries the others
         whole = measure_agreement([item for claims in dev.values() for item in claims], recipe.seed)
     found = whole | {"by_kind": by_kind, "left_out": unfit_kinds(by_kind, least)}
     return found | ({"by_labels": True} if by_labels else {})
@@ -204,11 +229,15 @@ def dev_claims(
     made: Mapping[str, Sequence[Claim]],
     objects: Mapping[int, set[str]],
     pictures: Mapping[int, PictureTruth],
+    decide: Callable[[Claim, Collection[str], PictureTruth | None], bool | None],
 ) -> dict[ClaimKind, list[tuple[str, bool, bool]]]:
     """Kind -> (image, truly so, judge says so) of each distinct judged claim on annotated dev images.
 
     Left out are claims of which the annotations don't tell, and what is said of an object that the judge
     denies: that is not counted anyway.
+
+    Args:
+        decide: whether a claim is true of a picture with these objects; None where the annotations don't say.
     """
     found: dict[tuple[str, ...], tuple[ClaimKind, bool, bool]] = {}
     for row in candidates:
@@ -217,9 +246,9 @@ def dev_claims(
             continue
         there = {claim.category for claim in made[row.id] if claim.kind == "presence" and claim.supported}
         for claim in made[row.id]:
-            truth = holds(claim, objects[image_id], pictures.get(image_id))
+            truth = decide(claim, objects[image_id], pictures.get(image_id))
             if truth is not None and claim.supported is not None and is_judged(claim, there):
-                key = (row.images[0], claim.kind, claim.category, claim.value)
+                key = (row.images[0], claim.kind, claim.category, claim.value, claim.text)
                 found[key] = (claim.kind, truth, claim.supported)
     by_kind: dict[ClaimKind, list[tuple[str, bool, bool]]] = {}
     for key, (kind, truth, says_yes) in sorted(found.items()):
@@ -235,7 +264,13 @@ def holds(claim: Claim | StatedClaim, objects: Collection[str], picture: Picture
     """
     if claim.kind == "presence":
         return claim.category in objects
-    return None if picture is None else check(StatedClaim(claim.kind, claim.category, claim.value), picture)
+    if picture is None or claim.kind not in CLAIM_KINDS:
+        return None
+    return check(StatedClaim(claim.kind, claim.category, claim.value), picture)
+
+
+def _split_holds(claim: Claim, objects: Collection[str], picture: PictureTruth | None) -> bool | None:
+    return split_truth(claim.kind, claim.text, objects, picture)
 
 
 def verdict_of(
@@ -271,15 +306,15 @@ def _name(image: str, claim: StatedClaim) -> str:
     return "\n".join((image, claim.kind, claim.category, claim.value))
 
 
-def _metrics(verdicts: Sequence[Verdict], claims: Claims) -> dict[str, Any]:
-    scored = [claim for claim in claims.values() if claim.supported is not None]
-    kinds = sorted({claim.kind for claim in claims.values()})
+def _metrics(verdicts: Sequence[Verdict], claims: Sequence[Claim]) -> dict[str, Any]:
+    scored = [claim for claim in claims if claim.supported is not None]
+    kinds = sorted({claim.kind for claim in claims})
     return {
         "verdicts": len(verdicts),
         "unscored": sum(verdict.score is None for verdict in verdicts),
         "repeating": sum(bool(verdict.repeated) for verdict in verdicts),
         "claims": len(claims),
-        "claims_by_kind": {kind: sum(claim.kind == kind for claim in claims.values()) for kind in kinds},
+        "claims_by_kind": {kind: sum(claim.kind == kind for claim in claims) for kind in kinds},
         "unscored_claims": len(claims) - len(scored),
         "denied_share": round(sum(not claim.supported for claim in scored) / max(len(scored), 1), 4),
     }

@@ -19,6 +19,7 @@ from align.serving.server import HOW_KEYS, ServeSettings
 from align.serving.wire import PATIENCE_KEYS
 from data_tools.judge.claim_questions import Questions
 from data_tools.judge.claim_scores import ClaimScores
+from data_tools.judge.split import Split
 from data_tools.material.claims import DEFAULT_QUESTION
 from data_tools.material.truth import Annotations
 
@@ -102,8 +103,9 @@ class Ensemble(Strict):
 class Recipe(StageRecipe):
     """The recipe of `align judge`."""
 
-    how_keys: ClassVar[frozenset[str]] = (
-        HOW_KEYS | {"concurrency", "answers"} | {f"judge.{name}" for name in PATIENCE_KEYS}
+    how_keys: ClassVar[frozenset[str]] = HOW_KEYS.union(
+        ("concurrency", "answers"),
+        (f"{section}.{name}" for section in ("judge", "split.by") for name in PATIENCE_KEYS),
     )
     limit_keys: ClassVar[frozenset[str]] = frozenset({"max_failed", "max_unread"})
 
@@ -143,9 +145,12 @@ class Recipe(StageRecipe):
         description="kind claims: longest reply of a judge that tells no log-probabilities or thinks first, "
         "and is read by its words",
     )
-    splitter: Literal["objects"] = Field(
-        default="objects", description="claims are about the COCO objects mentioned"
+    splitter: Literal["objects", "model"] = Field(
+        default="objects",
+        description="kind claims: objects: claims are about the COCO objects mentioned, found by rule; "
+        "model: a model splits answers into claims of any kind (`split`), a text request an answer",
     )
+    split: Split = Split()
     objects_mode: Mode = Field(default="strict", description="how objects are found in texts")
     rating: Rating = Rating()
     pairwise: Pairwise = Pairwise()
@@ -192,6 +197,10 @@ class Recipe(StageRecipe):
             raise ValueError("`guided` is for kinds rating and pairwise")
         if "{object}" not in self.question:
             raise ValueError("`question` must contain {object}")
+        if self.splitter == "model" and (self.kind != "claims" or self.score == "chair"):
+            raise ValueError("splitter: model is for kind claims, with score utility or denied")
+        if self.splitter == "objects" and (other := set(self.kinds) - set(CLAIM_KINDS)):
+            raise ValueError(f"`kinds`: {min(other)} needs splitter: model")
         if "presence" not in self.kinds:
             raise ValueError("`kinds` must have presence: what is said of an object counts where it is there")
         if (self.candidates is None) == (self.rows is None):
@@ -209,6 +218,8 @@ class Recipe(StageRecipe):
 
     def claims_digest(self) -> str:
         """What a verdict by claims records of its prompts and its scoring."""
-        templates = {kind: self.template(kind) for kind in self.kinds}
+        templates = {kind: self.template(kind) for kind in self.kinds if kind in CLAIM_KINDS}
         scores = self.claim_scores.model_dump() if self.score == "utility" else {}
+        if self.splitter == "model":
+            return digest_json([self.split.prompt, self.split.ask, self.score, scores])
         return digest_json([templates, self.splitter, self.objects_mode, self.score, scores])

@@ -7,7 +7,8 @@ and the digest of its prompt) and `agreement.json` (how often the judge is right
                   many, where, in which colour, beside what (`kinds`). True claims earn, denied ones and
                   objects named again cost (`claim_scores`; `score: denied` is RLAIF-V's minus the denied
                   ones). Kinds at which the judge is near chance on dev are left out, and named. The judge
-                  may be the policy itself.
+                  may be the policy itself. `splitter: model` has a model split answers into claims of any
+                  kind (attributes, text, actions, charts), each with its own yes/no question (RLAIF-V).
   kind: rating    a rubric, 1 to 5: accuracy, completeness, relevance. With `rows`, instruction rows rated
                   4 or 5 are kept, in `instructions.parquet`.
   kind: pairwise  two answers side by side, in both orders; disagreement is a tie. Also writes
@@ -40,6 +41,7 @@ from data_tools.judge.oracle import judge_oracle
 from data_tools.judge.pairwise import judge_pairwise
 from data_tools.judge.rating import judge_rating
 from data_tools.judge.recipe import Recipe
+from data_tools.judge.split_judge import judge_split_claims
 from data_tools.material.truth import truth_inputs
 
 _KINDS = {
@@ -62,7 +64,8 @@ def run(recipe: Recipe) -> RunFolder:
 
 
 def _work(recipe: Recipe, folder: RunFolder) -> Done:
-    judged = _KINDS[recipe.kind](recipe, folder)
+    by_model = recipe.kind == "claims" and recipe.splitter == "model"
+    judged = (judge_split_claims if by_model else _KINDS[recipe.kind])(recipe, folder)
     write_rows(folder.work / "verdicts.jsonl", judged.verdicts)
     agreement = json.dumps(judged.agreement, indent=1, sort_keys=True)
     (folder.work / "agreement.json").write_text(agreement + "\n")
