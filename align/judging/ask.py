@@ -21,6 +21,7 @@ from align.judging.endpoint import Endpoint, connect
 from align.judging.kappa import agreement_of
 from align.judging.replies import CUT_OFF, settled
 from align.judging.unread import check_unread
+from align.progress import say
 from align.rows.schema import BaseRow, Message
 from align.serving.answers import AnswerStore, ask_stored
 from align.serving.client import ChatRequest, Failure, Reply, Sampling, content_key
@@ -34,10 +35,10 @@ class JudgeSettings(Endpoint):
     max_tokens: int = Field(default=512, ge=1, description="longest reply in tokens")
     concurrency: int = Field(default=32, ge=1, description="requests at the same time")
     max_unread: float = Field(
-        default=0.5,
+        default=1.0,
         ge=0,
         le=1,
-        description="share of replies without a verdict to accept; above it, it fails",
+        description="share of replies without a verdict to accept; they are unscored, counted and shown",
     )
     store: Path | None = Field(default=None, description="file of replies; a stopped run asks nothing twice")
 
@@ -89,8 +90,8 @@ def ask_judge(
         pictures: sample id -> what the judge is shown; nothing by default.
 
     Raises:
-        AlignError: no server answers at the endpoint, it stops answering, or most of its replies give no
-            verdict.
+        AlignError: no server answers at the endpoint, it stops answering, or more of its replies than
+            `max_unread` give no verdict.
     """
     server = connect(settings, "judge.endpoint")
     digest = digest_json([wording])
@@ -111,13 +112,17 @@ def ask_judge(
     for (sample_id, repeat), key in asked.items():
         judgement = _judgement(sample_id, repeat, server.model, digest, replies[key], read)
         found.setdefault(sample_id, []).append(judgement)
-    check_unread(
-        ((row.reply, row.unscored_reason) for rows in found.values() for row in rows),
+    flat = [row for rows in found.values() for row in rows]
+    unread = check_unread(
+        ((row.reply, row.unscored_reason) for row in flat),
         settings.max_unread,
         where=server.model,
         fix="take another judge, or raise judge.max_unread",
         longer="raise judge.max_tokens",
     )
+    if 2 * unread > len(flat):
+        shown = next(row.reply for row in flat if row.reply is not None and row.verdict is None)
+        say(f"  {unread} of the judge's {len(flat)} replies give no verdict, such as {shown[:120]!r}")
     return found
 
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import Field
 
 from align.digest import digest_json
 from align.errors import AlignError
+from align.judging import pairwise as judging
 from align.judging.kappa import agreement_of
+from align.judging.replies import LETTERS, Side
 from align.objects.mentions import Mode
 from align.rows.schema import BaseRow, Candidate, read_rows
 from data_tools.judge.agreement import measure_agreement
 from data_tools.judge.asking import by_prompt
 from data_tools.material.claims import split_objects
 
-Winner = Literal["first", "second", "tie"]
+Winner = Side
 
 
 class RatingLabel(BaseRow):
@@ -187,11 +189,9 @@ def order_bias(choices: Sequence[tuple[str, str]]) -> dict[str, Any]:
         `first_place_share`: of all letters A and B, the share of A; 0.5 is unbiased. `inconsistent`: the
         share of couples whose two orders name different answers. None where there is nothing to count.
     """
-    letters = [letter for pair in choices for letter in pair if letter != "C"]
-    same = {("A", "B"), ("B", "A"), ("C", "C")}
-    flipped = sum(pair not in same for pair in choices)
+    found = judging.order_bias([(LETTERS[forth], LETTERS[back]) for forth, back in choices])
     return {
-        "couples": len(choices),
-        "first_place_share": round(letters.count("A") / len(letters), 4) if letters else None,
-        "inconsistent": round(flipped / len(choices), 4) if choices else None,
+        "couples": found.couples,
+        "first_place_share": None if found.first_place is None else round(found.first_place, 4),
+        "inconsistent": None if found.consistent is None else round(1 - found.consistent, 4),
     }

@@ -13,6 +13,7 @@ from typing import Any
 
 from align.digest import digest_json
 from align.errors import AlignError
+from align.judging.pairwise import winner_of
 from align.judging.replies import LETTERS, Read, read_choice
 from align.judging.wording import fill, spoken, wording_digest
 from align.rows.schema import Candidate, Comparison, Verdict, write_rows
@@ -43,7 +44,6 @@ from data_tools.material.truth import load_truth
 
 VERSION = "pairwise-1"
 _LETTER_OF = {side: letter for letter, side in LETTERS.items()}
-_WINNERS: dict[tuple[str | None, ...], Winner] = {("A", "B"): "first", ("B", "A"): "second"}
 
 
 def judge_pairwise(recipe: Recipe, folder: RunFolder) -> Judged:
@@ -178,7 +178,7 @@ def _comparison(
     read = [_read(item) for item in replies]
     letters = [None if item.verdict is None else _LETTER_OF[item.verdict] for item in read]
     reasons = [why_unread(reply, item) for reply, item in zip(replies, read, strict=True)]
-    winner = None if any(reasons) else _WINNERS.get(tuple(letters), "tie")
+    winner = None if any(reasons) else winner_of(read[0].verdict, read[1].verdict)
     return Comparison(
         prompt_id=first.prompt_id,
         first_id=first.id,

@@ -23,13 +23,14 @@ from pydantic import Field
 from align.config.recipe import Strict
 from align.inputs.images import resolve_image
 from align.judging.ask import Judgement, Judgements, JudgeSettings, ask_judge, summarise
-from align.judging.replies import PLACES, read_choice
+from align.judging.pairwise import order_bias, winner_of
+from align.judging.replies import PLACES, Side, read_choice
 from align.judging.wording import fill
 from align.rows.schema import Message, Score
 from align.scoring.stats import Array, intervals
 from evals.protocol import Sample
 
-Verdict = Literal["first", "second", "tie"]
+Verdict = Side
 Outcome = Literal["win", "loss", "tie"]
 
 JUDGE_PROMPT = """\
@@ -115,8 +116,7 @@ def summarise_preferences(
     counts = {name: sum(item.outcome == name for item in scored) for name in ("win", "tie", "loss")}
     worth = np.array([_WORTH[item.outcome] for item in scored if item.outcome])
     [(low, high)] = intervals([_cluster_sums(scored, worth)], resamples=resamples, seed=seed)
-    asked = [item for item in scored if item.forth is not None]
-    sided = [verdict for item in asked for verdict in (item.forth, item.back) if verdict != "tie"]
+    bias = order_bias([(item.forth, item.back) for item in scored if item.forth and item.back])
     words = np.array([item.words for item in scored], dtype=np.float64)
     return {
         **about,
@@ -126,8 +126,8 @@ def summarise_preferences(
         "win_rate": _percent(float(worth.mean())),
         "ci": [_percent(low), _percent(high)],
         "win_rate_equal_length": _percent(win_rate_at_equal_length(worth, words)),
-        "consistency": _percent(_share([_SWAPPED[item.back] == item.forth for item in asked if item.back])),
-        "prefers_first": _percent(_share([verdict == "first" for verdict in sided])),
+        "consistency": _percent(bias.consistent),
+        "prefers_first": _percent(bias.first_place),
         "mean_words_longer": round(float(words.mean()), 3),
     }
 
@@ -171,7 +171,7 @@ def read_preference(reply: str) -> Verdict | None:
     return read_choice(reply, PLACES).verdict
 
 
-_SWAPPED: Mapping[Verdict, Verdict] = {"first": "second", "second": "first", "tie": "tie"}
+_FOR_LATER: Mapping[Verdict, Outcome] = {"first": "loss", "second": "win", "tie": "tie"}
 _WORTH: Mapping[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 
 
@@ -182,11 +182,8 @@ def outcome_of(forth: Verdict | None, back: Verdict | None) -> Outcome | None:
     >>> [outcome_of(*pair) for pair in pairs]
     ['win', 'loss', 'tie', 'tie', None]
     """
-    if forth is None or back is None:
-        return None
-    if forth == "tie" or forth != _SWAPPED[back]:
-        return "tie"
-    return "win" if forth == "second" else "loss"
+    winner = winner_of(forth, back)
+    return None if winner is None else _FOR_LATER[winner]
 
 
 def _preference(one: Score, two: Score, judged: Judgements) -> Preference:
@@ -203,7 +200,7 @@ def _majority(rows: Sequence[Judgement]) -> Verdict | None:
     verdicts: list[Verdict] = [row.verdict for row in rows if row.verdict is not None]
     if not verdicts:
         return None
-    for name in _SWAPPED:
+    for name in _FOR_LATER:
         if 2 * verdicts.count(name) > len(verdicts):
             return name
     return "tie"
@@ -232,10 +229,6 @@ def _cluster_sums(found: Sequence[Preference], worth: Array) -> Array:
 
 def _text(score: Score) -> str:
     return str(score.meta.get("text") or "")
-
-
-def _share(flags: Sequence[bool]) -> float | None:
-    return sum(flags) / len(flags) if flags else None
 
 
 def _percent(share: float | None) -> float | None:

@@ -15,7 +15,13 @@ RECIPES = REPO / "recipes"
 ACCELERATE = RECIPES / "accelerate"  # launcher configs, see test_accelerate_configs.py
 BASE = RECIPES / "base"  # what other recipes lie over
 FOR_ANY = (RECIPES / "models.yaml", RECIPES / "pipeline.yaml")  # see test_any_model.py
-STAGE_OF = {"eval": "generate", "keep_rated_4_5": "judge", "sft_qlora": "sft", "dpo_qlora": "dpo"}
+STAGE_OF = {
+    "eval": "generate",
+    "keep_rated_4_5": "judge",
+    "claims_of_any_kind": "judge",
+    "sft_qlora": "sft",
+    "dpo_qlora": "dpo",
+}
 FILES = sorted(
     path for path in RECIPES.rglob("*.yaml") if path.parent not in (ACCELERATE, BASE) and path not in FOR_ANY
 )
@@ -29,7 +35,7 @@ def test_the_walk_finds_the_tree() -> None:
     for model in EXAMPLES:
         found = {path.stem for path in FILES if path.parent.name == model}
         assert found >= {"sft", "dpo", "eval", "pipeline"}, model
-    assert len(FILES) == 28 + 2 * NUM_METHODS
+    assert len(FILES) == 29 + 2 * NUM_METHODS
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))

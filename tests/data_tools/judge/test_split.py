@@ -30,7 +30,7 @@ attribute | The door is open. | Is the door open?"""
     [
         (LINES, ["presence", "attribute", "number", "relation", "attribute"]),
         (
-            "Here are the claims:\n\n1. Object | A dog. | Is there a dog?\n2. text | It says STOP. | Says it STOP?",
+            "The claims:\n\n1. Object | A dog. | Is there a dog?\n2. text | It says A. | Does it say A?",
             2,
         ),
         (
