@@ -1,22 +1,20 @@
-"""Texts by their three-word shingles, and which of a set of texts another one nearly repeats."""
+"""Texts by their three-word shingles, and which of a set of texts another one nearly repeats.
+
+In scripts without spaces a word is a character (`words.words_of`), and a shingle three of them.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.material.words import words_of
+
 _LENGTH = 3
-_WORD = re.compile(r"[^\W_]+")
-
-
-def words_of(text: str) -> list[str]:
-    """A text's words in lower case, without punctuation."""
-    return _WORD.findall(text.lower())
 
 
 def shingle_hashes(text: str) -> NDArray[np.uint64]:

@@ -37,7 +37,8 @@ from align.run.folder import RunFolder
 from align.run.stage import Done, run_stage, write_dropped
 from data_tools.decontaminate.hash_list import HashList, image_records, load_reference
 from data_tools.decontaminate.matches import MAX_BITS, ImageIndex, ImageMatch
-from data_tools.decontaminate.shingles import TextIndex, shingle_hashes, words_of
+from data_tools.decontaminate.shingles import TextIndex, shingle_hashes
+from data_tools.material.words import words_of
 
 HASHES = "hashes.parquet"
 AnyRow = SFTRow | PreferenceRow | PromptRow

@@ -5,6 +5,8 @@ pictures.py       the usable pictures of an annotation file
 claims.py         the objects that an answer claims
 co_occurrence.py  which objects are in pictures together
 answer_counts.py  length, mentions, repetition, number words of an answer
+words.py          the words of a text in any script
+answer_style.py   sentences, punctuation and layout of an answer
 edit_spans.py     which characters of two answers differ
 pair_cap.py       at most so many pairs, by seed
 seeded_order.py   an order that looks random and stays

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from align.claims import Said, named_instances, read_text
+from data_tools.material.words import count_words
 
 _NUMBER_WORD = re.compile(
     r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|couple|dozen|[2-9]|\d{2,})\b", re.I
@@ -21,7 +22,7 @@ class AnswerCounts(NamedTuple):
     """Counts of one answer; tuples of them are subtracted place by place.
 
     Attributes:
-        length: tokens where they are known, else words.
+        length: tokens where they are known, else words (characters in scripts without spaces).
         mentions: noun phrases that name an object, each time they do.
         repetition: objects that stand behind more than one number ("a dog, a dog, a sheep": 1).
         number_words: `two` and more, in words or digits; `a` and `one` come with every mention.
@@ -50,7 +51,7 @@ def count_answer(text: str, length: int | None = None) -> AnswerCounts:
 def count_phrases(text: str, phrases: Sequence[Said], length: int | None = None) -> AnswerCounts:
     """As `count_answer`, for a text that was read already."""
     return AnswerCounts(
-        length=len(text.split()) if length is None else length,
+        length=count_words(text) if length is None else length,
         mentions=len(phrases),
         repetition=sum(named.repeated for named in named_instances(phrases).values()),
         number_words=len(_NUMBER_WORD.findall(text)),

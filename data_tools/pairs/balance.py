@@ -21,11 +21,14 @@ import hashlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from align.progress import Bar
 
 Array = NDArray[np.float64]
 Gaps = tuple[int, ...]
@@ -37,6 +40,8 @@ _LOTS_TAKEN = 1000
 """Trimming takes at least this fraction of what is left in one step, so that a million pairs take as many
 steps as a thousand."""
 _ROUNDING = 1e-9
+_MOSTLY = 0.8
+"""Kinds of which none is left are looked at until they are so many."""
 
 
 @dataclass(frozen=True)
@@ -244,30 +249,83 @@ def trim(gaps: Mapping[Gaps, int], limits: Limits, max_trimmed: float) -> Counte
 
 
 def take_away(
-    gaps: Array, counts: NDArray[np.int64], may_fall: Sequence[bool], most: int
+    gaps: Array, counts: NDArray[np.int64], may_fall: Sequence[bool], most: int, title: str = ""
 ) -> list[tuple[int, int]]:
-    """Greedy: each step takes the kind of pair without which the mean gaps are smallest together.
+    """Greedy: each step takes the pairs without which the mean gaps are smallest together.
+
+    A step takes one pair, of more than 1,000 a thousandth of what is left: the number of steps then grows
+    with the share that goes and not with the number of pairs. The last step ends where the goal is reached.
 
     Args:
         gaps: [K, F], of each kind of pair, in units of their tolerances: all means within [-1, 1] is the
-        goal. counts: [K], pairs of each kind. may_fall: [F], features whose mean may lie below -1. most:
-        pairs to take at most.
+            goal. counts: [K], pairs of each kind. may_fall: [F], features whose mean may lie below -1. most:
+            pairs to take at most. title: of a bar; none without it.
 
     Returns:
         (kind, number of pairs) in the order of their going; a kind may come several times.
     """
     left, total, number = counts.copy(), counts @ gaps, int(counts.sum())
+    kinds, falling = np.flatnonzero(left), np.array(may_fall)
+    held = _Held.of(gaps[kinds], falling)
     steps: list[tuple[int, int]] = []
-    while most > 0 and number and np.abs(_beyond(total / number, may_fall)).max() > 1 + _ROUNDING:
-        kinds = np.flatnonzero(left)
-        means = _beyond((total - gaps[kinds]) / max(number - 1, 1), may_fall)
-        kind = int(kinds[np.argmin(np.round((means**2).sum(axis=1), 12))])
-        taken = int(min(left[kind], max(1, number // _LOTS_TAKEN), most))
-        steps.append((kind, taken))
-        left[kind] -= taken
-        total = total - taken * gaps[kind]
-        number, most = number - taken, most - taken
+    with Bar(title, most, "pairs at most") if title and most > _LOTS_TAKEN else nullcontext() as bar:
+        while most > 0 and number and not _is_reached(total / number, falling):
+            alive = left[kinds] > 0
+            if alive.mean() < _MOSTLY:
+                kinds, alive = kinds[alive], alive[alive]
+                held = _Held.of(gaps[kinds], falling)
+            sizes = held.sizes_without(total) / max(number - 1, 1) ** 2
+            wanted = int(min(max(1, number // _LOTS_TAKEN), most))
+            for place in _smallest(np.where(alive, sizes, np.inf), wanted):
+                kind = int(kinds[place])
+                taken = int(min(left[kind], wanted))
+                steps.append((kind, taken))
+                left[kind] -= taken
+                total = total - taken * gaps[kind]
+                number, most, wanted = number - taken, most - taken, wanted - taken
+                if bar is not None:
+                    bar.step(taken)
+                if not wanted or not number or _is_reached(total / number, falling):
+                    break
     return steps
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Gaps [K, F], laid out so that a step costs one product of a matrix and a vector."""
+
+    may_fall: NDArray[np.bool_]
+    fixed: Array
+    falling: Array
+    squares: Array
+
+    @classmethod
+    def of(cls, gaps: Array, may_fall: NDArray[np.bool_]) -> _Held:
+        fixed = np.ascontiguousarray(gaps[:, ~may_fall])
+        return cls(may_fall, fixed, gaps[:, may_fall].T.copy(), (fixed**2).sum(axis=1))
+
+    def sizes_without(self, total: Array) -> Array:
+        """[K], the squared size of `total` [F] without each kind; what may fall counts above 0 alone."""
+        fixed = total[~self.may_fall]
+        sizes = self.squares - self.fixed @ (2 * fixed)
+        sizes += (fixed**2).sum()
+        for column, value in zip(self.falling, total[self.may_fall], strict=True):
+            sizes += np.maximum(value - column, 0.0) ** 2
+        return sizes
+
+
+def _is_reached(means: Array, may_fall: Sequence[bool]) -> bool:
+    return bool(np.abs(_beyond(means, may_fall)).max() <= 1 + _ROUNDING)
+
+
+def _smallest(values: Array, count: int) -> NDArray[np.int64]:
+    """Places of the `count` smallest values, rounded to 12 digits; of equal ones the first come first."""
+    rounded = np.round(values, 12)
+    if count == 1:
+        return np.array([np.argmin(rounded)])
+    limit = np.partition(rounded, min(count, len(rounded)) - 1)[min(count, len(rounded)) - 1]
+    places = np.flatnonzero(rounded <= limit)
+    return places[np.argsort(rounded[places], kind="stable")][:count]
 
 
 def _beyond(gaps: Array, may_fall: Sequence[bool]) -> Array:

@@ -10,6 +10,7 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 
 from align.errors import AlignError
+from align.progress import track
 from align.rows.schema import Candidate, Verdict, read_rows
 from align.rows.tally import Tally
 from data_tools.judge.asking import read_candidates
@@ -61,11 +62,15 @@ class JudgedAnswers:
 
     Where both hold the same ids in rising order, as `align sample` and `align judge` write them, they are
     read side by side; otherwise they are loaded and sorted.
+
+    Attributes:
+        count: candidates, for a bar.
     """
 
     candidates: Path
     verdicts: Path
     side_by_side: bool
+    count: int
 
     @classmethod
     def open(cls, candidates: Path, verdicts: Path) -> JudgedAnswers:
@@ -74,15 +79,19 @@ class JudgedAnswers:
         Raises:
             AlignError: no candidates, or a candidate without verdict: the files are not of the same run.
         """
-        return cls(candidates, verdicts, _same_order(candidates, verdicts))
+        same_order, count = _same_order(candidates, verdicts)
+        return cls(candidates, verdicts, same_order, count)
 
-    def prompts(self, tallies: Mapping[str, Tally] | None = None) -> Iterator[tuple[str, str, list[Answer]]]:
+    def prompts(
+        self, tallies: Mapping[str, Tally] | None = None, title: str = "reading answers"
+    ) -> Iterator[tuple[str, str, list[Answer]]]:
         """(split, prompt id, its usable answers) in order of the ids; the others are counted with a reason.
 
         Args:
             tallies: of the splits `train` and `dev`; None counts nothing.
+            title: of the bar.
         """
-        pairs = self._stream() if self.side_by_side else self._sorted()
+        pairs = track(self._stream() if self.side_by_side else self._sorted(), title, self.count, "answers")
         for prompt_id, group in groupby(pairs, key=lambda pair: pair[0].prompt_id):
             answers, split = [], "train"
             for row, verdict in group:
@@ -117,15 +126,16 @@ def _unusable(row: Candidate, verdict: Verdict) -> str:
     return f"unscored: {verdict.unscored_reason.split(':')[0]}" if verdict.score is None else ""
 
 
-def _same_order(candidates: Path, verdicts: Path) -> bool:
-    """Whether both files have the same candidates, ids and prompts rising."""
-    last = ("", "")
+def _same_order(candidates: Path, verdicts: Path) -> tuple[bool, int]:
+    """Whether both files have the same candidates, ids and prompts rising; and how many candidates."""
+    last, same, count = ("", ""), True, 0
     both = zip_longest(_keys(candidates, "prompt_id", "id"), _keys(verdicts, "prompt_id", "candidate_id"))
     for ours, theirs in both:
+        count += ours is not None
         if ours is None or ours != theirs or ours <= last:
-            return False
-        last = ours
-    return True
+            same = False
+        last = ours or last
+    return same, count
 
 
 def _keys(path: Path, prompt: str, row_id: str) -> Iterator[tuple[str, str]]:

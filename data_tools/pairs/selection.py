@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from align.objects.mentions import find_objects
 from align.rows.schema import Message, PreferenceRow, Span, Spans
 from align.rows.tally import Tally
 from data_tools.material.answer_counts import FEATURES
+from data_tools.material.answer_style import BALANCED, style_of
 from data_tools.material.claims import split_objects
-from data_tools.pairs.balance import Balanced, GapCounts, Gaps, Pair, Picker
+from data_tools.pairs.balance import Balanced, GapCounts, Pair, Picker
 from data_tools.pairs.judged_answers import Answer, JudgedAnswers
 from data_tools.pairs.minimal_edit import without_objects
 from data_tools.pairs.recipe import Recipe
-from data_tools.pairs.style_balance import Styles, balance_style, style_of
+from data_tools.pairs.style_balance import balance_style
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,13 @@ class Selected:
     Attributes:
         gaps: mean of chosen minus rejected over the pairs to take, of each of `answer_counts.FEATURES`.
         style: gaps by style feature before and after balancing; None where style was not balanced.
-        off_style: keys of the pairs that style balance takes away.
+        off_style: the pairs that style balance takes away, by their place among those that are picked.
     """
 
     balanced: Balanced
     gaps: tuple[float, ...]
     style: dict[str, dict[str, float]] | None = None
-    off_style: frozenset[tuple[str, str, str]] = frozenset()
+    off_style: frozenset[int] = frozenset()
 
 
 class Selection:
@@ -49,42 +54,41 @@ class Selection:
         self._counts.add(prompt_id, pairs)
 
     def balance(self, split: str, answers: JudgedAnswers) -> Selected:
-        """Balance the counts, and style if the recipe wants it: then the features of all pairs are held."""
+        """Balance the counts, and style if the recipe wants it: of each pair a few numbers are held then."""
         recipe = self.recipe
         balanced = self._counts.balanced(recipe.max_trimmed)
         if surplus := self._possible - balanced.pairs - balanced.trimmed:
             self.tally.drop("more than max_pairs_per_prompt", count=surplus)
         if recipe.style_tolerance is None or not balanced.pairs:
             return Selected(balanced, balanced.after)
-        pairs, styles = self._styles(split, answers, Picker(balanced))
-        alike = balance_style(
-            styles,
-            [pair.gaps for pair in pairs],
-            recipe.style_tolerance,
-            recipe.limits,
-            int(recipe.max_trimmed * len(pairs)),
-        )
+        styles, gaps = self._features(split, answers, Picker(balanced))
+        most = int(recipe.max_trimmed * len(gaps))
+        alike = balance_style(styles, gaps, recipe.style_tolerance, recipe.limits, most)
         return Selected(
             balanced,
-            _mean([pairs[place].gaps for place in alike.kept]),
+            tuple(float(mean) for mean in gaps[alike.kept].mean(axis=0)),
             {"before": alike.before, "after": alike.after},
-            frozenset(pairs[place].key for place in alike.taken),
+            frozenset(alike.taken.tolist()),
         )
 
-    def _styles(self, split: str, answers: JudgedAnswers, picker: Picker) -> tuple[list[Pair], list[Styles]]:
-        found, styles = [], []
-        for other, prompt_id, judged in answers.prompts():
+    def _features(
+        self, split: str, answers: JudgedAnswers, picker: Picker
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Style [N, 2, F] and gaps [N, G] of the pairs that are picked, in their order."""
+        styles, gaps = array("d"), array("d")
+        for other, prompt_id, judged in answers.prompts(title="reading styles"):
             if other != split:
                 continue
             texts = {answer.row.id: answer.row.text for answer in judged}
             pairs, _ = picker.pick(prompt_id, eligible_pairs(self.recipe, judged))
-            found += pairs
-            styles += [(style_of(texts[pair.chosen_id]), style_of(texts[pair.rejected_id])) for pair in pairs]
-        return found, styles
-
-
-def _mean(gaps: Sequence[Gaps]) -> tuple[float, ...]:
-    return tuple(sum(values) / len(gaps) for values in zip(*gaps, strict=True))
+            for pair in pairs:
+                styles.extend(style_of(texts[pair.chosen_id]))
+                styles.extend(style_of(texts[pair.rejected_id]))
+                gaps.extend(pair.gaps)
+        return (
+            np.frombuffer(styles, dtype=np.float64).reshape(-1, 2, len(BALANCED)),
+            np.frombuffer(gaps, dtype=np.float64).reshape(-1, len(FEATURES)),
+        )
 
 
 def selected_rows(
@@ -92,17 +96,19 @@ def selected_rows(
 ) -> Iterator[tuple[str, str, PreferenceRow]]:
     """(split, prompt id, training row) of every pair to take, prompt by prompt; the others are counted."""
     pickers = {split: Picker(found.balanced) for split, found in selected.items()}
-    for split, prompt_id, found in answers.prompts():
+    picked = dict.fromkeys(selected, 0)
+    for split, prompt_id, found in answers.prompts(title="writing pairs"):
         kept, trimmed = pickers[split].pick(prompt_id, eligible_pairs(recipe, found))
         by_id = {answer.row.id: answer for answer in found}
         for pair in trimmed:
             tallies[split].drop("balance", pair.row_id)
-        for pair in kept:
-            if pair.key in selected[split].off_style:
+        for place, pair in enumerate(kept, picked[split]):
+            if place in selected[split].off_style:
                 tallies[split].drop("style balance", pair.row_id)
             else:
                 tallies[split].keep()
                 yield split, prompt_id, preference_row(pair, by_id)
+        picked[split] += len(kept)
 
 
 def edited_pairs(recipe: Recipe, answers: Sequence[Answer], tally: Tally) -> list[PreferenceRow]:

@@ -39,6 +39,7 @@ from data_tools.material.answer_counts import FEATURES
 from data_tools.material.claims import split_objects
 from data_tools.material.pair_cap import PairCap
 from data_tools.material.truth import load_truth, truth_inputs
+from data_tools.material.words import count_words
 from data_tools.pairs.altered import altered_rows
 from data_tools.pairs.chosen_rows import ChosenRows
 from data_tools.pairs.earlier import earlier_inputs, earlier_rows
@@ -303,7 +304,7 @@ class PairSums:
         self.prompts += prompt_id != self.last_prompt
         self.last_prompt = prompt_id
         for side, messages in (("chosen", row.chosen), ("rejected", row.rejected)):
-            self._count(f"{side}_words", len(messages[-1].text.split()))
+            self._count(f"{side}_words", count_words(messages[-1].text))
             for name in _AVERAGED:
                 value = row.meta.get(f"{side}_{name}")
                 if value is not None:

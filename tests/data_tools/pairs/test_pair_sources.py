@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from align.config.recipe import validate
@@ -21,15 +23,16 @@ from align.trainers.objectives.recipe import NoisyImage, TokenWeights
 from align.trainers.objectives.token_weights import span_weights
 from data_tools import corrections
 from data_tools.corrections import CorrectionRow, Edit, corrected
+from data_tools.material.answer_style import style_of
 from data_tools.material.co_occurrence import CoOccurrence
-from data_tools.material.edit_spans import edit_spans
+from data_tools.material.edit_spans import changed_share, edit_spans
 from data_tools.negatives import stage as negatives
 from data_tools.negatives.similar import colour_layout, describe_all, image_features, neighbours
 from data_tools.negatives.swaps import swap_objects
 from data_tools.pairs.balance import Limits
 from data_tools.pairs.minimal_edit import without_objects
 from data_tools.pairs.stage import run as build_pairs
-from data_tools.pairs.style_balance import Styles, balance_style, style_of
+from data_tools.pairs.style_balance import balance_style
 from tests.data_tools.pairs.test_pairs import candidate, recipe, verdict
 from tests.twins import Twins
 
@@ -143,30 +146,69 @@ def test_corrections_from_edits_and_from_pairs(tmp_path: Path) -> None:
         validate(corrections.Recipe, {"run_dir": tmp_path, "corrections": "c.jsonl"}, "t")
 
 
-def styles(texts: list[tuple[str, str]]) -> list[Styles]:
-    return [(style_of(chosen), style_of(rejected)) for chosen, rejected in texts]
+def styles(texts: list[tuple[str, str]]) -> NDArray[np.float64]:
+    return np.array([(style_of(chosen), style_of(rejected)) for chosen, rejected in texts])
+
+
+def gaps(*values: int) -> NDArray[np.float64]:
+    return np.array(values, dtype=np.float64)[:, None]
 
 
 def test_style_is_balanced_by_taking_away_what_pulls_hardest() -> None:
     assert style_of("- It may rain.\n- It seems so, perhaps.") == (4.5, 1 / 9, 2.0, 3 / 9)
     # Of four pairs one has a comma on the chosen side: commas differ by 1/4 of 1/3, until it goes.
     texts = [("a b c", "a b c")] * 3 + [("a, b c", "a b c")]
-    found = balance_style(styles(texts), [(0,)] * 4, 0.1, Limits((None,), (False,)), max_taken=2)
-    assert (found.kept, found.taken) == ([0, 1, 2], [3])
+    found = balance_style(styles(texts), gaps(0, 0, 0, 0), 0.1, Limits((None,), (False,)), max_taken=2)
+    assert (found.kept.tolist(), found.taken.tolist()) == ([0, 1, 2], [3])
     # The answers' commas a word: seven times 0, once 1/3, so one deviation is sqrt(7)/8 * 1/3.
     assert (
         found.before["commas"] == pytest.approx(0.25 / (7**0.5 / 8), abs=1e-4) and found.after["commas"] == 0
     )
-    assert balance_style(styles(texts), [(0,)] * 4, 0.1, Limits((None,), (False,)), max_taken=0).taken == []
+    none = balance_style(styles(texts), gaps(0, 0, 0, 0), 0.1, Limits((None,), (False,)), max_taken=0)
+    assert none.taken.tolist() == []
 
 
 def test_style_balance_keeps_the_balance_of_length() -> None:
     """Two pairs with a comma too many: the one whose going would tip the length stays."""
     texts = [("a, b", "a b"), ("a, b", "a b"), ("a b", "a, b"), ("a b", "a b")]
-    found = balance_style(
-        styles(texts), [(6,), (0,), (0,), (-6,)], 0.1, Limits((0.5,), (False,)), max_taken=2
-    )
-    assert found.taken == [1]
+    found = balance_style(styles(texts), gaps(6, 0, 0, -6), 0.1, Limits((0.5,), (False,)), max_taken=2)
+    assert found.taken.tolist() == [1]
+
+
+def test_style_balance_of_many_pairs_goes_in_lots_and_stops_at_the_goal() -> None:
+    """40,000 pairs of which 60% have a comma more: a step a pair takes half a minute."""
+    stream = np.random.default_rng(0)
+    more = stream.random(40_000) < 0.6
+    features = np.zeros((40_000, 2, 4))
+    features[:, 0, 1], features[:, 1, 1] = more, ~more
+    started = time.monotonic()
+    found = balance_style(features, np.zeros((40_000, 1)), 0.1, Limits((None,), (False,)), max_taken=20_000)
+    assert time.monotonic() - started < 10
+    assert found.before["commas"] == pytest.approx(2 * (2 * more.mean() - 1), abs=1e-4)
+    assert found.after["commas"] == pytest.approx(0.1, abs=2e-3)  # and not below: pairs are dear
+    assert more[found.taken].all() and len(found.kept) + len(found.taken) == 40_000
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "marked"),
+    [
+        ("桌上有一只黑色的猫，它在睡觉。", "桌上有一只黑色的狗，它在睡觉。", ("猫", "狗")),
+        ("机の上に猫がいます", "机の上に犬がいます", ("猫", "犬")),
+        ("รูปนี้มีแมวสองตัว", "รูปนี้มีแมวสามตัว", ("อ", "าม")),
+        ("एक काली बिल्ली बैठी है", "एक काली कुर्सी बैठी है", ("बिल्ली", "कुर्सी")),
+        ("A cat on a mat.", "A dog on a mat.", ("cat", "dog")),
+    ],
+)
+def test_an_edit_is_marked_where_it_is_in_any_script(
+    chosen: str, rejected: str, marked: tuple[str, str]
+) -> None:
+    spans = edit_spans(chosen, rejected, 5.0)
+    texts = [
+        "".join(text[span.start : span.end] for span in side)
+        for text, side in ((chosen, spans.chosen), (rejected, spans.rejected))
+    ]
+    assert all(piece in text for piece, text in zip(marked, texts, strict=True))
+    assert changed_share(chosen, spans.chosen) < 0.3
 
 
 def test_what_comes_together_by_hand() -> None:
