@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+Array = NDArray[np.float64]
 State = Literal["good", "look", "bad", "unknown"]
 NUM_RESAMPLES = 2000
+MOST_ROWS = 12
+"""Pairs that a finding names."""
+_LARGE = 10_000
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Finding:
         advice: what to do; empty if nothing.
         numbers: everything measured.
         rows: ids of pairs to look at, worst first.
-        values: what the page draws as a histogram, in `unit`.
+        values: what the page draws as a histogram, in `unit`; empty: nothing.
     """
 
     key: str
@@ -33,21 +40,42 @@ class Finding:
     advice: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
     rows: list[str] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
+    values: Sequence[float] | Array = ()
     unit: str = ""
 
 
-def interval(values: Sequence[float], seed: int) -> dict[str, float]:
-    """Mean and its 95% percentile bootstrap interval over values; `n` of them."""
+def interval(values: Sequence[float] | Array, seed: int) -> dict[str, float]:
+    """Mean and its 95% interval over values; `n` of them.
+
+    A percentile bootstrap; over more than 10,000 values the mean plus and minus 1.96 standard errors, which
+    is the same within a hundredth of the interval and takes no time.
+    """
     data = np.asarray(values, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    means = [float(data[rng.integers(0, len(data), len(data))].mean()) for _ in range(NUM_RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
+    if len(data) > _LARGE:
+        reach = 1.96 * float(data.std()) / math.sqrt(len(data))
+        low, high = float(data.mean()) - reach, float(data.mean()) + reach
+    else:
+        rng = np.random.default_rng(seed)
+        means = [float(data[rng.integers(0, len(data), len(data))].mean()) for _ in range(NUM_RESAMPLES)]
+        low, high = np.percentile(means, [2.5, 97.5])
     return {
         "value": round(float(data.mean()), 4),
         "ci_low": round(float(low), 4),
         "ci_high": round(float(high), 4),
         "n": len(data),
+    }
+
+
+def share_interval(share: float, count: int) -> dict[str, float]:
+    """A share of `count` with its 95% interval (Wilson 1927, J. Am. Stat. Assoc. 22: 209-212)."""
+    z = 1.96
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    reach = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return {
+        "value": round(share, 4),
+        "ci_low": round(max(middle - reach, 0.0), 4),
+        "ci_high": round(min(middle + reach, 1.0), 4),
+        "n": count,
     }
 
 
@@ -63,44 +91,90 @@ class Gap:
     Attributes:
         mean: of chosen minus rejected, with its interval.
         effect: the mean's size in standard deviations of the count over all answers.
-        larger_wins: accuracy of preferring the answer that has more, ties half.
+        wins: accuracy of preferring the answer that has more, ties half, with its interval: the area under
+            the ROC curve of the count within pairs.
+        values: chosen minus rejected, [N].
         order: places of the pairs, largest difference first.
     """
 
     mean: dict[str, float]
     effect: float
-    larger_wins: float
+    wins: dict[str, float]
     mean_chosen: float
     mean_rejected: float
-    values: list[float]
+    values: Array
     order: list[int]
 
     @property
+    def told(self) -> float:
+        """The accuracy, 0.5 to 1, with which the count surely tells chosen: more of it, or less."""
+        return max(self.wins["ci_low"], 1 - self.wins["ci_high"], 0.5)
+
+    @property
     def state(self) -> State:
-        """Bad from half a standard deviation on, worth a look from a fifth."""
-        return "bad" if self.effect >= 0.5 else "look" if self.effect >= 0.2 else "good"
+        """By the size of the gap or by how surely it tells, whichever is worse.
+
+        Bad from half a standard deviation on, or where it surely tells chosen in 65% of the pairs; worth a
+        look from a fifth, or 55%. A gap of two words in every pair is small, and tells in all of them.
+        """
+        if self.effect >= 0.5 or self.told >= 0.65:
+            return "bad"
+        return "look" if self.effect >= 0.2 or self.told >= 0.55 else "good"
 
     def numbers(self, larger_wins: str) -> dict[str, Any]:
         """For `audit.json`; `larger_wins` names that share."""
         return {
             "gap": self.mean,
             "standard_deviations": round(self.effect, 4),
-            larger_wins: round(self.larger_wins, 4),
+            larger_wins: self.wins["value"],
+            f"{larger_wins}_interval": self.wins,
             "mean_chosen": round(self.mean_chosen, 3),
             "mean_rejected": round(self.mean_rejected, 3),
         }
 
 
-def gap_of(pairs: Sequence[tuple[float, float]], seed: int) -> Gap:
-    """The difference of a count between chosen and rejected, given as pairs of it."""
-    values = [chosen - rejected for chosen, rejected in pairs]
-    mean, spread = interval(values, seed), float(np.std([count for pair in pairs for count in pair]))
+def gap_of(chosen: Array, rejected: Array, seed: int) -> Gap:
+    """The difference of a count between chosen and rejected answers, [N] each."""
+    values = chosen - rejected
+    mean, spread = interval(values, seed), float(np.concatenate([chosen, rejected]).std())
+    wins = float(((values > 0) + (values == 0) / 2).mean())
     return Gap(
         mean,
         effect=abs(mean["value"]) / spread if spread else 0.0,
-        larger_wins=sum((value > 0) + (value == 0) / 2 for value in values) / len(values),
-        mean_chosen=sum(pair[0] for pair in pairs) / len(pairs),
-        mean_rejected=sum(pair[1] for pair in pairs) / len(pairs),
+        wins=share_interval(wins, len(values)),
+        mean_chosen=float(chosen.mean()),
+        mean_rejected=float(rejected.mean()),
         values=values,
-        order=[int(place) for place in np.argsort([-abs(value) for value in values], kind="stable")],
+        order=largest(np.abs(values)),
     )
+
+
+def largest(values: Array) -> list[int]:
+    """Places of the largest values, at most `MOST_ROWS`; of equal ones the first come first."""
+    return [int(place) for place in np.argsort(-values, kind="stable")[:MOST_ROWS]]
+
+
+class Sides:
+    """A count of both answers of every pair, as they come by."""
+
+    def __init__(self) -> None:
+        self._chosen, self._rejected = array("d"), array("d")
+
+    def add(self, chosen: float, rejected: float) -> None:
+        """Of one pair."""
+        self._chosen.append(chosen)
+        self._rejected.append(rejected)
+
+    @property
+    def chosen(self) -> Array:
+        """[N]."""
+        return np.array(self._chosen)
+
+    @property
+    def rejected(self) -> Array:
+        """[N]."""
+        return np.array(self._rejected)
+
+    def gap(self, seed: int) -> Gap:
+        """Chosen against rejected."""
+        return gap_of(self.chosen, self.rejected, seed)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 _WIDTH, _HEIGHT, _BASE, _BINS = 560, 120, 96, 28
 
 
-def histogram(values: Sequence[float], unit: str) -> Markup:
+def histogram(values: Sequence[float] | NDArray[np.float64], unit: str) -> Markup:
     """Counts of values in equal bins between their 0.5% and 99.5% quantiles; the last bins have the rest.
 
     A vertical line marks 0 where it lies inside.

@@ -17,7 +17,7 @@ from align.inputs.images import open_image, resolve_image
 from align.rows.schema import PreferenceRow
 from data_tools.audit.findings import Finding
 from data_tools.audit.histogram import histogram
-from data_tools.audit.text_checks import answers
+from data_tools.audit.reading import answers
 from data_tools.material.edit_spans import edit_spans
 
 _THUMBNAIL = 240
@@ -30,13 +30,15 @@ def render_page(
     rows: Mapping[str, PreferenceRow],
     root: Path | None,
     examples: int,
+    read: tuple[int, int],
 ) -> str:
     """The page's HTML; all text of the data is escaped.
 
     Args:
-        rows: pairs by id.
+        rows: the pairs to show, by id.
         root: of the pictures; None shows none.
         examples: most pairs shown for one finding.
+        read: how many pairs were read, and how many rows could not be.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -49,16 +51,16 @@ def render_page(
         {
             "finding": finding,
             "state": _STATES[finding.state],
-            "chart": histogram(finding.values, finding.unit) if finding.values else None,
+            "chart": histogram(finding.values, finding.unit) if len(finding.values) else None,
             "pairs": [_pair(rows[row_id], root) for row_id in finding.rows[:examples] if row_id in rows],
         }
         for finding in findings
     ]
-    counts = {state: sum(finding.state == state for finding in findings) for state in _STATES}
     return template.render(
         title=title,
-        headline=_headline(counts),
-        num_pairs=len(rows),
+        headline=headline(findings),
+        num_pairs=read[0],
+        num_unread=read[1],
         sections=sections,
         style=Markup(style),
         csp="default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -66,11 +68,17 @@ def render_page(
     )
 
 
-def _headline(counts: Mapping[str, int]) -> str:
+def headline(findings: Sequence[Finding]) -> str:
+    """The one line that stands above all; what was not measured is not called sound."""
+    counts = {state: sum(finding.state == state for finding in findings) for state in _STATES}
     if counts["bad"]:
         more = f", {counts['look']} worth a look" if counts["look"] else ""
         return f"{counts['bad']} to mend before training{more}"
-    return f"{counts['look']} worth a look" if counts["look"] else "Nothing speaks against training"
+    unknown = counts["unknown"]
+    checks = f"{unknown} check{'s' if unknown > 1 else ''} not measured"
+    if counts["look"]:
+        return f"{counts['look']} worth a look" + (f", {checks}" if unknown else "")
+    return f"Nothing found in what was measured; {checks}" if unknown else "Nothing speaks against training"
 
 
 def _pair(row: PreferenceRow, root: Path | None) -> dict[str, Any]:

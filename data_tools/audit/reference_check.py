@@ -46,10 +46,13 @@ class Scored:
         return self.blind[0] - self.blind[1]
 
 
-def score_pairs(
-    section: ModelSection, rows: Sequence[PreferenceRow], root: Path, most: int, seed: int
-) -> list[Scored]:
-    """Log-probs of up to `most` pairs with pictures, drawn by seed.
+def drawn_ids(with_pictures: Sequence[str], most: int, seed: int) -> list[str]:
+    """Ids of up to `most` of the pairs that have pictures, drawn by seed."""
+    return Random(f"{seed} audit").sample(sorted(with_pictures), min(most, len(with_pictures)))
+
+
+def score_pairs(section: ModelSection, rows: Sequence[PreferenceRow], root: Path) -> list[Scored]:
+    """Log-probs of pairs with pictures.
 
     Raises:
         AlignError: a missing image, or a chat template that refuses the messages.
@@ -58,14 +61,10 @@ def score_pairs(
 
     from align.models.loading import load_model, load_processor
 
-    with_pictures = sorted((row for row in rows if row.images), key=lambda row: row.id)
-    drawn = Random(f"{seed} audit").sample(with_pictures, min(most, len(with_pictures)))
-    if not drawn:
-        return []
     processor, model = load_processor(section), load_model(section)
     model.to("cuda" if torch.cuda.is_available() else "cpu")  # pyright: ignore[reportArgumentType]
     found = []
-    for row in track(drawn, "reference", len(drawn), "pairs"):
+    for row in track(rows, "reference", len(rows), "pairs"):
         pictures = [open_image(resolve_image(root, name)) for name in row.images]
         sides = [
             answer_logp(processor, model, row.prompt, side, images)

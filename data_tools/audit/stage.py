@@ -3,13 +3,15 @@
   align audit my/pairs.parquet --image_root my/images
   align audit my/pairs.parquet --image_root my/images --model my/sft_checkpoint
 
-Checks lengths, mentions of objects, number words and repetition, shared beginnings, duplicates and
-contradictions, whether words alone tell chosen from rejected (a classifier that sees no picture), label noise
-(by `truth`, or estimated from the judge's own errors), and the judge. With a reference checkpoint: how far
-chosen is from what it would write, and whether its preference needs the picture at all. Each check says what
-decides it, and shows the pairs to look at.
+Checks lengths in any script, layout and punctuation, mentions of objects, number words and repetition, shared
+beginnings, duplicates and contradictions, whether words alone tell chosen from rejected (a classifier that
+sees no picture), label noise (by `truth`, or estimated from the judge's own errors), and the judge. With a
+reference checkpoint: how far chosen is from what it would write, and whether its preference needs the picture
+at all. Each check says what decides it, and shows the pairs to look at. Rows are read one by one.
 
-Writes `audit.json` and `audit.html`, a page with pictures that needs nothing else. Next: `align dpo`.
+Writes `audit.json`, `duplicates.jsonl` (every pair that occurs again, nearly again, or in a contradiction;
+`align drop` takes them out) and `audit.html`, a page with pictures that needs nothing else. Next: `align
+dpo`.
 """
 
 from __future__ import annotations
@@ -28,20 +30,23 @@ from align.models.loading import ModelSection
 from align.objects.coco import read_json
 from align.objects.mentions import Mode
 from align.progress import say
-from align.rows.schema import PreferenceRow, read_rows
+from align.rows.schema import PreferenceRow
 from align.run.folder import RunFolder
-from align.run.stage import Done, run_stage
+from align.run.stage import Done, open_quarantine, run_stage
 from align.run.state import Input
-from data_tools.audit.count_checks import check_counts
+from data_tools.audit.count_checks import CountChecks
+from data_tools.audit.duplicates import Duplicate, DuplicateCheck
 from data_tools.audit.findings import Finding
 from data_tools.audit.judge_check import check_judge
-from data_tools.audit.label_noise import check_noise
-from data_tools.audit.page import render_page
-from data_tools.audit.reference_check import check_blind, check_reach, score_pairs
-from data_tools.audit.style_check import check_style
-from data_tools.audit.text_checks import check_duplicates, check_length, check_prefix
+from data_tools.audit.label_noise import NoiseCheck
+from data_tools.audit.length_check import LengthCheck, PrefixCheck
+from data_tools.audit.page import headline, render_page
+from data_tools.audit.reading import each_pair, rows_of
+from data_tools.audit.reference_check import check_blind, check_reach, drawn_ids, score_pairs
+from data_tools.audit.style_check import LayoutCheck, StyleCheck
 from data_tools.material.truth import Annotations, load_truth, truth_inputs
 
+DUPLICATES = "duplicates.jsonl"
 _MARKS = {"good": "fine", "look": "LOOK", "bad": "MEND", "unknown": "-"}
 
 
@@ -59,6 +64,9 @@ class Recipe(StageRecipe):
         default=None, description="the reference checkpoint, for its reach and the blind check"
     )
     reference_pairs: int = Field(default=200, ge=2, description="pairs that the reference scores, at most")
+    style_pairs: int = Field(
+        default=20_000, ge=50, description="pairs that the classifier of words is tested on, drawn from all"
+    )
     examples: int = Field(default=6, ge=0, description="pairs shown for each check")
 
     @model_validator(mode="after")
@@ -96,7 +104,7 @@ def run(recipe: Recipe) -> RunFolder:
     """Check the pairs; byte-equal for the same recipe and inputs.
 
     Raises:
-        AlignError: a bad row, no pairs, or a judge folder without `agreement.json`.
+        AlignError: no sound pair, or a judge folder without `agreement.json`.
     """
     inputs: dict[str, Input] = {"pairs": recipe.pairs, **truth_inputs(recipe.truth)}
     if recipe.judge is not None:
@@ -107,55 +115,103 @@ def run(recipe: Recipe) -> RunFolder:
 
 
 def _work(recipe: Recipe, folder: RunFolder) -> Done:
-    rows = list(read_rows(PreferenceRow, recipe.pairs))
-    if not rows:
-        raise AlignError("no pairs", where=str(recipe.pairs))
-    findings = check_all(recipe, rows)
+    checks = Checks(recipe)
+    with open_quarantine(folder, "rows") as bad:
+        for row in each_pair(recipe.pairs, bad):
+            checks.add(row)
+            bad.tally.keep()
+    if not checks.pairs:
+        fix = f"no row is sound; the first: {bad.first}" if bad.first else "the file is empty"
+        raise AlignError("no pairs", where=str(recipe.pairs), fix=fix)
+    findings, duplicates = checks.findings()
     show(findings)
+    unread = bad.tally.dropped.total()
+    if unread:
+        bad.tally.show()
+    with (folder.work / DUPLICATES).open("w", encoding="utf-8") as out:
+        out.writelines(json.dumps(asdict(item)) + "\n" for item in duplicates)
+    told = ("state", "said", "advice", "numbers", "rows")
     record = {
-        "pairs": len(rows),
-        "findings": {
-            item.key: {
-                key: value
-                for key, value in asdict(item).items()
-                if key in ("state", "said", "advice", "numbers", "rows")
-            }
-            for item in findings
-        },
+        "pairs": checks.pairs,
+        "unread": unread,
+        "findings": {item.key: {name: getattr(item, name) for name in told} for item in findings},
     }
     (folder.work / "audit.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-    by_id = {row.id: row for row in rows}
-    page = render_page(f"Audit of {recipe.pairs.name}", findings, by_id, recipe.image_root, recipe.examples)
-    (folder.work / "audit.html").write_text(page, encoding="utf-8")
-    states = {item.key: item.state for item in findings}
+    shown = {row_id for item in findings for row_id in item.rows[: recipe.examples]}
+    page = render_page(
+        f"Audit of {recipe.pairs.name}",
+        findings,
+        rows_of(recipe.pairs, shown),
+        recipe.image_root,
+        recipe.examples,
+        (checks.pairs, unread),
+    )
+    (folder.work / "audit.html").write_text(page, encoding="utf-8", errors="replace")
+    say(f"  {headline(findings)}")
     say(f"  page: {folder.final / 'audit.html'}")
-    return Done({"pairs": len(rows), "states": states}, "align dpo RECIPE")
+    if duplicates:
+        say(f"  duplicates, {len(duplicates)} lines: {folder.final / DUPLICATES}")
+    states = {item.key: item.state for item in findings}
+    return Done({"pairs": checks.pairs, "states": states}, "align dpo RECIPE")
 
 
-def check_all(recipe: Recipe, rows: Sequence[PreferenceRow]) -> list[Finding]:
-    """All checks, in the order of the page."""
-    judge = None if recipe.judge is None else read_json(recipe.judge / "agreement.json")
-    truth = load_truth(recipe.truth, recipe.objects_mode)
-    findings = [
-        check_length(rows, recipe.seed),
-        *check_counts(rows, recipe.seed),
-        check_style(rows, recipe.seed),
-        check_noise(rows, truth, judge, recipe.objects_mode, recipe.seed),
-        check_judge(judge),
-        check_duplicates(rows),
-        check_prefix(rows),
-    ]
-    scored = []
-    if recipe.model is not None and recipe.image_root is not None:
-        scored = score_pairs(recipe.model, rows, recipe.image_root, recipe.reference_pairs, recipe.seed)
-    if scored:
-        return [*findings, check_blind(scored, recipe.seed), check_reach(scored, recipe.seed)]
-    missing = "needs the reference checkpoint (model) and pairs with pictures"
-    return [
-        *findings,
-        Finding("blind", "Without the picture", "unknown", missing),
-        Finding("off_policy", "Reach of the reference", "unknown", missing),
-    ]
+class Checks:
+    """All checks; each sees every pair once.
+
+    Attributes:
+        pairs: how many were seen.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.pairs = 0
+        self._recipe = recipe
+        self._judge = None if recipe.judge is None else read_json(recipe.judge / "agreement.json")
+        truth = load_truth(recipe.truth, recipe.objects_mode)
+        self._length, self._layout, self._counts = LengthCheck(), LayoutCheck(), CountChecks()
+        self._style = StyleCheck(recipe.style_pairs, recipe.seed)
+        self._noise = NoiseCheck(truth, self._judge, recipe.objects_mode)
+        self._duplicates, self._prefix = DuplicateCheck(recipe.image_root), PrefixCheck()
+        self._with_pictures: list[str] = []
+        self._each = (self._length, self._layout, self._counts, self._style, self._noise)
+
+    def add(self, row: PreferenceRow) -> None:
+        """Show one pair to every check."""
+        for check in (*self._each, self._duplicates, self._prefix):
+            check.add(row)
+        self.pairs += 1
+        if row.images and self._recipe.model is not None:
+            self._with_pictures.append(row.id)
+
+    def findings(self) -> tuple[list[Finding], list[Duplicate]]:
+        """What they found, in the order of the page; and every duplicate."""
+        seed = self._recipe.seed
+        duplicates = self._duplicates.found()
+        say("  weighing what was read: a classifier of words, intervals")
+        findings = [
+            self._length.finding(seed),
+            self._layout.finding(seed),
+            *self._counts.findings(seed),
+            self._style.finding(),
+            self._noise.finding(seed),
+            check_judge(self._judge),
+            self._duplicates.finding(duplicates),
+            self._prefix.finding(),
+        ]
+        return [*findings, *self._reference()], duplicates
+
+    def _reference(self) -> list[Finding]:
+        recipe, scored = self._recipe, []
+        if recipe.model is not None and recipe.image_root is not None and self._with_pictures:
+            ids = drawn_ids(self._with_pictures, recipe.reference_pairs, recipe.seed)
+            rows = rows_of(recipe.pairs, ids)
+            scored = score_pairs(recipe.model, [rows[row_id] for row_id in ids], recipe.image_root)
+        if scored:
+            return [check_blind(scored, recipe.seed), check_reach(scored, recipe.seed)]
+        missing = "needs the reference checkpoint (model) and pairs with pictures"
+        return [
+            Finding("blind", "Without the picture", "unknown", missing),
+            Finding("off_policy", "Reach of the reference", "unknown", missing),
+        ]
 
 
 def show(findings: Sequence[Finding]) -> None:

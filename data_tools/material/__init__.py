@@ -7,6 +7,7 @@ co_occurrence.py  which objects are in pictures together
 answer_counts.py  length, mentions, repetition, number words of an answer
 words.py          the words of a text in any script
 answer_style.py   sentences, punctuation and layout of an answer
+row_names.py      what a row is called in lists
 edit_spans.py     which characters of two answers differ
 pair_cap.py       at most so many pairs, by seed
 seeded_order.py   an order that looks random and stays

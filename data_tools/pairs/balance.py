@@ -314,7 +314,7 @@ class _Held:
         return sizes
 
 
-def _is_reached(means: Array, may_fall: Sequence[bool]) -> bool:
+def _is_reached(means: Array, may_fall: Sequence[bool] | NDArray[np.bool_]) -> bool:
     return bool(np.abs(_beyond(means, may_fall)).max() <= 1 + _ROUNDING)
 
 
@@ -328,7 +328,7 @@ def _smallest(values: Array, count: int) -> NDArray[np.int64]:
     return places[np.argsort(rounded[places], kind="stable")][:count]
 
 
-def _beyond(gaps: Array, may_fall: Sequence[bool]) -> Array:
+def _beyond(gaps: Array, may_fall: Sequence[bool] | NDArray[np.bool_]) -> Array:
     """Gaps [..., F] with 0 in the place of those that may be what they are."""
     return np.where(np.array(may_fall) & (gaps < 0), 0.0, gaps)
 
