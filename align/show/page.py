@@ -1,64 +1,35 @@
-"""Views as one HTML file without outside resources: thumbnails inside, all text escaped, no scripts."""
+"""Views as HTML without outside resources: all text escaped, no scripts; one file, or pages of a local
+server.
+
+A picture is large after a click, by a check box that the style sheet reads. Both answers of a pair stand
+side by side with their differences marked.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from align.errors import AlignError
 from align.inputs.images import open_image, resolve_image
+from align.show.differences import Pieces, differences
 from align.show.tokens import Token
 from align.show.views import View
 
-_SIDE = 320
-
-_STYLE = """\
-:root { color-scheme: light dark; --rule: #8884; --soft: #8889; --learnt: #2a9d4a55; }
-body { margin: 2rem auto; max-width: 70rem; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.1rem; } h2 { font-size: 1rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
-article { border-top: 1px solid var(--rule); padding: 1rem 0; }
-img { max-height: 14rem; margin: 0 .5rem .5rem 0; border-radius: 4px; }
-figure { display: inline-block; margin: 0; } figcaption { font-size: .8rem; color: var(--soft); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: 0; }
-dt { color: var(--soft); } dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
-.facts { font-size: .85rem; color: var(--soft); overflow-wrap: anywhere; }
-.tokens { font: .9rem/1.7 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
-.tokens span { border-radius: 3px; box-shadow: 0 0 0 1px var(--rule); } .learnt { background: var(--learnt); }
-.fault { color: #c33; }
-"""
-
-_TEMPLATE = """\
-<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src '{{ hash }}'; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width"><style>{{ style }}</style></head><body>
-<h1>{{ title }}</h1>
-{% for entry in entries %}<article><h2>{{ entry.view.id }}</h2>
-{% for picture in entry.pictures %}<figure>
-{% if picture.data %}<img alt="{{ picture.name }}" src="{{ picture.data }}">{% endif %}
-<figcaption>{{ picture.label }}{{ picture.name }}
-{% if picture.fault %}<span class="fault">{{ picture.fault }}</span>{% endif %}</figcaption></figure>
-{% endfor %}
-<dl>{% for label, text in entry.view.texts %}<dt>{{ label }}</dt><dd>{{ text }}</dd>{% endfor %}</dl>
-{% for label, tokens in entry.tokens %}<p class="facts">{{ label }}: green is learnt</p><div class="tokens">
-{%- for token in tokens %}<span{% if token.learnt %} class="learnt"{% endif %}>{{ token.text }}
-{%- if token.count > 1 %}&times;{{ token.count }}{% endif %}</span>{% endfor -%}
-</div>{% endfor %}
-<p class="facts">
-{% for name, value in entry.view.facts.items() %}{{ name }}: {{ value }} &ensp; {% endfor %}</p>
-</article>
-{% endfor %}</body></html>
-"""
+_SIDE = 640
+_SIDES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A thumbnail as a data URL, or why there is none."""
+    """A picture's address (a data URL in a file), or why there is none."""
 
     name: str
     label: str = ""
@@ -68,36 +39,85 @@ class Picture:
 
 @dataclass(frozen=True)
 class Entry:
-    """A row on the page."""
+    """A row on the page; `place` is its number in the file, from 0."""
 
     view: View
     pictures: Sequence[Picture]
     tokens: Sequence[tuple[str, Sequence[Token]]] = ()
+    place: int = 0
+
+    @property
+    def texts(self) -> list[tuple[str, str]]:
+        """What stands above the answers of a pair; all texts of other rows."""
+        return [item for item in self.view.texts if not self._is_pair or item[0] not in _SIDES]
+
+    @property
+    def sides(self) -> list[tuple[str, Pieces]]:
+        """Both answers of a pair, in pieces."""
+        if not self._is_pair:
+            return []
+        texts = ["\n".join(text for label, text in self.view.texts if label == side) for side in _SIDES]
+        return list(zip(_SIDES, differences(*texts), strict=True))
+
+    @property
+    def _is_pair(self) -> bool:
+        return set(_SIDES) <= {label for label, _ in self.view.texts}
 
 
 def pictures_of(shown: View, image_root: Path) -> list[Picture]:
-    """Thumbnails of a row's pictures; a picture that cannot be read says why."""
-    labelled = [(name, "") for name in shown.images] + [(name, "worse: ") for name in shown.worse]
-    return [_picture(name, label, image_root) for name, label in labelled]
+    """A row's pictures as data URLs; one that cannot be read says why."""
+    return [_picture(name, label, image_root) for name, label in labelled(shown)]
+
+
+def labelled(shown: View) -> list[tuple[str, str]]:
+    """(name, label) of a row's pictures, the worse ones last."""
+    return [(name, "") for name in shown.images] + [(name, "worse: ") for name in shown.worse]
 
 
 def render_page(title: str, entries: Sequence[Entry]) -> str:
-    """The page; everything from the rows is escaped."""
-    from jinja2 import Environment, StrictUndefined
+    """A page that is one file; everything from the rows is escaped."""
+    return rendered(title, entries, "data:", {"served": False})
+
+
+def rendered(title: str, entries: Sequence[Entry], pictures_from: str, more: Mapping[str, Any]) -> str:
+    """The page, with what its template needs besides the entries (`more`).
+
+    Args:
+        pictures_from: the only source of pictures, for the page's policy.
+    """
     from markupsafe import Markup
 
+    style = files("align.show").joinpath("page.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src {pictures_from}; style-src 'sha256-{digest}'; base-uri 'none'; "
+    policy += f"form-action {chr(39)}self{chr(39)}" if more["served"] else "form-action 'none'"
+    return _template().render(title=title, entries=entries, style=Markup(style), csp=policy, **more)
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment, StrictUndefined
+
     environment = Environment(autoescape=True, undefined=StrictUndefined)
-    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    template = environment.from_string(_TEMPLATE)
-    return template.render(title=title, entries=entries, style=Markup(_STYLE), hash=f"sha256-{digest}")
+    return environment.from_string(files("align.show").joinpath("page.html.j2").read_text(encoding="utf-8"))
+
+
+def jpeg(path: Path, side: int) -> bytes:
+    """A picture as JPEG, at most so many pixels wide and high.
+
+    Raises:
+        AlignError: it cannot be read.
+    """
+    picture = open_image(path)
+    picture.thumbnail((side, side))
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=82)
+    return out.getvalue()
 
 
 def _picture(name: str, label: str, image_root: Path) -> Picture:
     try:
-        picture = open_image(resolve_image(image_root, name))
+        data = jpeg(resolve_image(image_root, name), _SIDE)
     except AlignError as error:
         return Picture(name, label, fault=error.what)
-    picture.thumbnail((_SIDE, _SIDE))
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=80)
-    return Picture(name, label, "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode())
+    return Picture(name, label, "data:image/jpeg;base64," + base64.b64encode(data).decode())

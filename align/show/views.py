@@ -21,6 +21,8 @@ from align.rows.schema import (
     Verdict,
 )
 
+_LONG = 60
+
 
 @dataclass(frozen=True)
 class View:
@@ -42,6 +44,19 @@ class View:
 def view(row: BaseRow) -> View:
     """The view of a row of any class of `align.rows.schema`."""
     return _VIEWS[type(row)](row)
+
+
+def plain_view(raw: Any, place: int) -> View:
+    """The view of any JSON value: long texts of an object as texts, everything else as facts."""
+    values = raw if isinstance(raw, dict) else {"value": raw}
+    named = next((str(values[name]) for name in ("id", "where") if values.get(name)), f"row {place}")
+    plain = {str(name): value for name, value in values.items()}
+    inner = plain.get("row")
+    if isinstance(inner, dict):
+        plain["row"] = json.dumps(inner, ensure_ascii=False, default=str, indent=1)
+    long = {name for name, value in plain.items() if isinstance(value, str) and len(value) > _LONG}
+    texts = [(name, plain[name]) for name in plain if name in long]
+    return View(named, texts=texts, facts=_facts({k: v for k, v in plain.items() if k not in long}))
 
 
 def _turns(messages: Iterable[Message], label: str = "") -> list[tuple[str, str]]:

@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 
 from align.rows.schema import PreferenceRow
+from align.rows.words import is_latin
 from data_tools.audit.findings import Finding, Sides, interval, largest, shown
 from data_tools.audit.reading import answers
 from data_tools.material.answer_counts import count_answer
-from data_tools.material.words import is_latin
 
 _OFTEN = 0.05
 """Share of answers that repeat themselves from which on it matters that nothing pushes back."""

@@ -25,9 +25,9 @@ from align.digest import digest_file
 from align.errors import AlignError
 from align.inputs.images import resolve_image
 from align.rows.schema import PreferenceRow
+from align.rows.words import words_of
 from data_tools.audit.findings import MOST_ROWS, Finding
 from data_tools.audit.reading import answers, prompt_text
-from data_tools.material.words import words_of
 
 _ALIKE = 0.9
 _BANDS, _ROWS = 4, 4

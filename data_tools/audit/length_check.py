@@ -8,9 +8,9 @@ from itertools import takewhile
 import numpy as np
 
 from align.rows.schema import PreferenceRow
+from align.rows.words import count_words, words_of
 from data_tools.audit.findings import MOST_ROWS, Finding, Sides, shown
 from data_tools.audit.reading import answers
-from data_tools.material.words import count_words, words_of
 
 
 class LengthCheck:

@@ -13,11 +13,11 @@ import numpy as np
 
 from align.objects.mentions import find_objects
 from align.rows.schema import PreferenceRow
+from align.rows.words import word_pieces
 from data_tools.audit.findings import Finding, Sides, interval, shown
 from data_tools.audit.reading import answers
 from data_tools.material.answer_style import FEATURES, whole_style_of
 from data_tools.material.seeded_order import seeded_place
-from data_tools.material.words import word_pieces
 
 _FOLDS = 5
 _MIN_PAIRS = 50

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.material.words import words_of
+from align.rows.words import words_of
 
 _LENGTH = 3
 

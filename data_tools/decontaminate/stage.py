@@ -3,14 +3,18 @@
   align decontaminate my/pairs.parquet --image_root my/images --against data/pope_images hashes/amber.parquet
   align decontaminate --against data/amber/image --write_hashes hashes/amber.parquet
 
-Pictures are compared by bytes, by pixels, and by how they look: re-encoded, resized, mirrored and cropped
-ones (down to 90% of each side, either way) are found. Texts of eight words or more are near-duplicates from a
-similarity of 0.8 on; one that very many rows repeat is a phrasing, not a leak, and takes no row out.
-A benchmark is a folder of pictures, a file of rows with texts (.json, .jsonl), or a hash list: the second
-command makes one, which may be shared where pictures may not.
+Pictures are compared by bytes, by pixels, and by how they look: re-encoded, resized, turned and mirrored,
+inverted, framed or padded, cropped (to 80% of each side, either way), rotated by a few degrees, written on,
+and put into a collage. Documents (forms, slides, screens) that only share a template are none. What is
+found and what is not, in numbers: docs/decontamination.md. Texts of eight words or more (characters in
+scripts without spaces) are near-duplicates from a similarity of 0.8 on; one that very many rows repeat is a
+phrasing, not a leak, and takes no row out. A benchmark is a folder of pictures, a file of rows (.json,
+.jsonl with texts; .parquet with texts and pictures), or a hash list: the second command makes one, which
+may be shared where pictures may not. Hashes are kept by the pictures' bytes (`hash_store`): a stopped run
+goes on, the next is quick.
 
-Writes `rows.parquet` (or .jsonl, as it came), `matches.jsonl` (what was found, and where) and `dropped.json`.
-Next: `align audit`, or training.
+Writes `rows.parquet` (or .jsonl, as it came), `matches.jsonl` (what was found, where, and what was done to
+it) and `dropped.json`. Next: `align audit`, or training.
 """
 
 from __future__ import annotations
@@ -22,23 +26,27 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from align.config.recipe import StageRecipe, validate
 from align.errors import AlignError
-from align.progress import say
+from align.inputs.images import open_image, resolve_image
+from align.progress import say, track
 from align.rows.kinds import file_class
+from align.rows.parts import count_rows
 from align.rows.schema import BaseRow, PreferenceRow, PromptRow, SFTRow, read_rows
 from align.rows.tally import Tally
+from align.rows.words import words_of
 from align.rows.writing import RowWriter
 from align.run.folder import RunFolder
 from align.run.stage import Done, run_stage, write_dropped
 from data_tools.decontaminate.hash_list import HashList, image_records, load_reference
-from data_tools.decontaminate.matches import MAX_BITS, ImageIndex, ImageMatch
+from data_tools.decontaminate.hash_store import HashStore
+from data_tools.decontaminate.matches import MAX_BITS, ImageIndex, ImageMatch, Thumbnail
+from data_tools.decontaminate.perceptual import grey_thumbnail
 from data_tools.decontaminate.shingles import TextIndex, shingle_hashes
-from data_tools.material.words import words_of
 
 HASHES = "hashes.parquet"
 AnyRow = SFTRow | PreferenceRow | PromptRow
@@ -50,20 +58,29 @@ class Recipe(StageRecipe):
     run_dir: Path = Field(
         default=Path("runs"), description="folder of the run; the stage writes to run_dir/name"
     )
+    how_keys: ClassVar[frozenset[str]] = frozenset({"hash_store"})
     name: str = "decontaminate"
     data: Path | None = Field(default=None, description="instruction, preference or prompt rows to clean")
     image_root: Path | None = Field(
         default=None, description="folder that the rows' image paths are relative to"
     )
     against: list[Path] = Field(
-        min_length=1, description="benchmarks: folders of pictures, rows with texts, or hash lists"
+        min_length=1,
+        description="benchmarks: folders of pictures, rows with texts or pictures, or hash lists",
     )
     text_fields: list[str] = Field(
         default=["question", "text", "query", "prompt"], description="fields of a benchmark's rows to compare"
     )
     write_hashes: Path | None = Field(default=None, description="where to put the hash list of `against`")
+    hash_store: Path | None = Field(
+        default=None,
+        description="where hashes of pictures are kept; run_dir/picture_hashes.sqlite without it",
+    )
     max_bits: int = Field(
-        default=MAX_BITS, ge=0, le=256, description="hashes that differ in at most so many of 256 bits match"
+        default=MAX_BITS,
+        ge=0,
+        le=256,
+        description="hashes that differ in at most so many of 256 bits are compared closely",
     )
     min_words: int = Field(default=8, ge=1, description="shorter texts are not compared")
     similarity: float = Field(default=0.8, gt=0, le=1, description="least Jaccard similarity of shingles")
@@ -88,6 +105,7 @@ class Found:
     what: str
     reference: str
     detail: float
+    how: str = ""
 
 
 def direct(words: Sequence[str]) -> int | None:
@@ -128,8 +146,9 @@ def run(recipe: Recipe) -> RunFolder:
 
 def _work(recipe: Recipe, out: Path) -> Done:
     reference = HashList()
+    store = HashStore(recipe.hash_store or recipe.run_dir / "picture_hashes.sqlite")
     for path in recipe.against:
-        part = load_reference(path, recipe.text_fields)
+        part = load_reference(path, recipe.text_fields, store)
         say(f"  {path}: {len(part.images)} pictures, {len(part.texts)} texts")
         reference.images += part.images
         reference.texts += part.texts
@@ -137,7 +156,7 @@ def _work(recipe: Recipe, out: Path) -> Done:
     if recipe.write_hashes is not None:
         reference.write(out / HASHES)
     if recipe.data is not None:
-        metrics |= clean(recipe, recipe.data, reference, out)
+        metrics |= clean(recipe, recipe.data, reference, store, out)
     return Done(metrics, _next_step(recipe))
 
 
@@ -147,23 +166,22 @@ def _next_step(recipe: Recipe) -> str:
     return "align audit PAIRS" if row_kind(recipe.data) is PreferenceRow else "align sft RECIPE"
 
 
-def clean(recipe: Recipe, data: Path, reference: HashList, out: Path) -> dict[str, Any]:
+def clean(recipe: Recipe, data: Path, reference: HashList, store: HashStore, out: Path) -> dict[str, Any]:
     """Write `rows`, `matches.jsonl` and `dropped.json` to `out`; the counts.
 
     Raises:
         AlignError: no row is left.
     """
     cls = row_kind(data)
-    bad_images = match_images(
-        recipe, sorted({n for row in read_rows(cls, data) for n in _images(row)}), reference
-    )
-    texts = TextMatcher(recipe, reference)
-    for row in read_rows(cls, data):
+    texts, names, total = TextMatcher(recipe, reference), set[str](), count_rows(data)
+    for row in track(read_rows(cls, data), "reading rows", total):
+        names.update(_images(row))
         texts.count(row)
+    bad_images = match_images(recipe, sorted(names), reference, store)
     tally = Tally("rows")
     kept = RowWriter(cls, out / f"rows{data.suffix}")
     with kept, (out / "matches.jsonl").open("w", encoding="utf-8") as lines:
-        for row in read_rows(cls, data):
+        for row in track(read_rows(cls, data), "writing rows", total):
             found = [*_image_findings(row, bad_images), *texts.findings(row)]
             for item in found:
                 lines.write(json.dumps({"id": row.id, **vars(item)}) + "\n")
@@ -196,22 +214,29 @@ def row_kind(data: Path) -> type[SFTRow] | type[PreferenceRow] | type[PromptRow]
     )
 
 
-def match_images(recipe: Recipe, names: Sequence[str], reference: HashList) -> dict[str, ImageMatch]:
+def match_images(
+    recipe: Recipe, names: Sequence[str], reference: HashList, store: HashStore
+) -> dict[str, ImageMatch]:
     """Image path -> the benchmark picture that it is; a picture that cannot be read is none."""
-    assert recipe.image_root is not None
+    root = recipe.image_root
+    assert root is not None
     if not names or not reference.images:
         return {}
     index = ImageIndex(reference.images, recipe.max_bits)
     found, unread = {}, Tally("pictures compared")
-    for name, record, fault in image_records(recipe.image_root, names):
+    for name, record, fault in image_records(root, names, store):
         if record is None:
             unread.drop(fault.split(":")[0], name)
             continue
         unread.keep()
-        if (match := index.match(record)) is not None:
+        if (match := index.match(record, lambda name=name: _thumbnail(root, name))) is not None:
             found[name] = match
     unread.show()
     return found
+
+
+def _thumbnail(root: Path, name: str) -> Thumbnail:
+    return grey_thumbnail(open_image(resolve_image(root, name)))
 
 
 class TextMatcher:
@@ -260,7 +285,8 @@ class TextMatcher:
 def _image_findings(row: AnyRow, bad: dict[str, ImageMatch]) -> Iterator[Found]:
     for name in _images(row):
         if name in bad:
-            yield Found(f"picture: {bad[name].kind}", name, bad[name].reference, float(bad[name].bits))
+            match = bad[name]
+            yield Found(f"picture: {match.kind}", name, match.reference, float(match.bits), match.how)
 
 
 def _images(row: BaseRow) -> list[str]:

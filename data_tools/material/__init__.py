@@ -5,7 +5,6 @@ pictures.py       the usable pictures of an annotation file
 claims.py         the objects that an answer claims
 co_occurrence.py  which objects are in pictures together
 answer_counts.py  length, mentions, repetition, number words of an answer
-words.py          the words of a text in any script
 answer_style.py   sentences, punctuation and layout of an answer
 row_names.py      what a row is called in lists
 edit_spans.py     which characters of two answers differ

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from align.claims import Said, named_instances, read_text
-from data_tools.material.words import count_words
+from align.rows.words import count_words
 
 _NUMBER_WORD = re.compile(
     r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|couple|dozen|[2-9]|\d{2,})\b", re.I

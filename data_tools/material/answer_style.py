@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from data_tools.material.words import count_words
+from align.rows.words import count_words
 
 BALANCED = ("words_per_sentence", "commas", "list_lines", "hedges")
 FEATURES = (*BALANCED, "sentences", "line_breaks", "markup", "capitals", "digits", "ends_in_a_stop")

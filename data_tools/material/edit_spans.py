@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from align.rows.schema import Span, Spans
-from data_tools.material.words import word_pieces
+from align.rows.words import word_pieces
 
 DEFAULT_WEIGHT = 5.0
 """RLHF-V's gamma (Yu et al. 2023, arXiv 2312.00849, section 3.2)."""

@@ -32,6 +32,7 @@ from align.objects.mentions import Mode
 from align.progress import say
 from align.rows.schema import Message, PreferenceRow
 from align.rows.tally import Tally
+from align.rows.words import count_words
 from align.rows.writing import RowWriter
 from align.run.folder import RunFolder
 from align.run.stage import Done, run_stage, write_dropped
@@ -39,7 +40,6 @@ from data_tools.material.answer_counts import FEATURES
 from data_tools.material.claims import split_objects
 from data_tools.material.pair_cap import PairCap
 from data_tools.material.truth import load_truth, truth_inputs
-from data_tools.material.words import count_words
 from data_tools.pairs.altered import altered_rows
 from data_tools.pairs.chosen_rows import ChosenRows
 from data_tools.pairs.earlier import earlier_inputs, earlier_rows

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -27,8 +30,12 @@ from align.rows.schema import (
     Verdict,
     write_rows,
 )
+from align.show.catalogue import Catalogue, Filter, Query
+from align.show.differences import differences
+from align.show.server import Pages, make_server
 from align.show.terminal import token_lines
 from align.show.tokens import Token, row_tokens
+from align.show.views import view
 from tests.align.inputs.test_image_tokens import load
 from tests.twins import Twins
 
@@ -131,6 +138,155 @@ def test_some_of_the_rows(root: Path, capsys: pytest.CaptureFixture[str]) -> Non
     shown = show(capsys, file, "--rows", 2, "--start", 3)
     assert [line for line in shown.splitlines() if line.startswith("--")] == ["-- r3", "-- r4"]
     assert "-- r8" in show(capsys, file, "--id", "r8")
+
+
+def test_a_start_beyond_the_end_and_an_unknown_id_are_said(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("rows.parquet", "rows.jsonl"):
+        write_rows(root / name, [SFTRow(id=f"r{k}", messages=[ASK, ANSWER]) for k in range(3)])
+        assert "no row from 3 on: the file has 3" in show(capsys, root / name, "--start", 3)
+        assert "no row has the id r9" in show(capsys, root / name, "--id", "r9")
+    with pytest.raises(SystemExit):
+        main(["show", str(root / "rows.jsonl"), "--start", "-1"])
+
+
+def test_a_verdict_is_shown_with_its_picture_and_answer(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer(number: int) -> Candidate:
+        text = f"A cat, number {number}."
+        return Candidate(
+            id=f"d#{number}",
+            prompt_id="d",
+            images=["a.png"],
+            prompt=[ASK],
+            text=text,
+            finish_reason="stop",
+            num_tokens=3,
+        )
+
+    def verdict(number: int) -> Verdict:
+        return Verdict(
+            candidate_id=f"d#{number}", prompt_id="d", judge="j", prompt_sha256="0", score=-float(number)
+        )
+
+    write_rows(root / "candidates.jsonl", [answer(number) for number in range(4)])
+    (root / "judge").mkdir()
+    write_rows(root / "judge" / "verdicts.jsonl", [verdict(number) for number in (3, 0, 2)])
+    words = [
+        root / "judge" / "verdicts.jsonl",
+        "--candidates",
+        root / "candidates.jsonl",
+        "--image_root",
+        root,
+    ]
+    shown = show(capsys, *words, "--html", root / "page.html")
+    assert "A cat, number 3." in shown and "A cat, number 1." not in shown
+    page = (root / "page.html").read_text()
+    assert page.count("data:image/jpeg") == 3 and "number 2" in page and "score: -3" in page
+    recipe = f"candidates: {root / 'candidates.jsonl'}\nimage_root: {root}\n"
+    (root / "judge" / "recipe.yaml").write_text(recipe)
+    assert "number 0" in show(capsys, root / "judge" / "verdicts.jsonl", "--id", "d#0")
+    assert main(["show", str(words[0]), "--candidates", "none.jsonl"]) == 1
+
+
+def test_what_a_stage_writes_beside_its_rows_is_shown(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = {"where": "f:3", "reason": "a video", "detail": "", "row": {"id": "x", "text": EVIL}}
+    (root / "quarantine.jsonl").write_text(json.dumps(record) + "\n")
+    shown = show(capsys, root / "quarantine.jsonl")
+    assert "-- f:3" in shown and "reason: a video" in shown and "\x1b" not in shown
+    (root / "duplicates.jsonl").write_text('{"id": "p1", "kind": "exact", "of": "p0"}\n')
+    assert "kind: exact" in show(capsys, root / "duplicates.jsonl")
+
+
+def test_differences_are_whole_texts_in_pieces() -> None:
+    for one, other, marked in (
+        ("A cat on a mat.", "A dog on a mat.", (["cat"], ["dog"])),
+        ("桌上有一只猫", "桌上有两只猫", (["一"], ["两"])),
+        ("same", "same words", ([], ["words"])),
+    ):
+        found = differences(one, other)
+        assert ["".join(piece for _, piece in side) for side in found] == [one, other]
+        assert tuple([piece for differs, piece in side if differs] for side in found) == marked
+
+
+def catalogue_of(number: int) -> Catalogue:
+    found = Catalogue()
+    for k in range(number):
+        chosen, rejected = "a " * (k % 7 + 1) + EVIL, "b " * (k % 5 + 1)
+        row = PreferenceRow(
+            id=f"p{k}",
+            images=["a.png", "../secret.png"],
+            prompt=[ASK],
+            chosen=[Message(role="assistant", content=chosen)],
+            rejected=[Message(role="assistant", content=rejected)],
+            meta={"source": ["x", "y"][k % 2], "score": k / 4, "note": "\ud83d cut"}
+            | ({"late": "yes"} if k == 9 else {}),
+        )
+        found.add(view(row))
+    return found
+
+
+def test_rows_are_filtered_and_sorted_by_any_column() -> None:
+    found = catalogue_of(20)
+    assert {"source", "score", "words of chosen", "words, chosen minus rejected", "pictures", "late"} <= set(
+        found.columns
+    )
+    by_score = Query(sort="score", descending=True)
+    assert [place for place, _ in found.page(by_score, 0, 3)] == [19, 18, 17]
+    assert [place for place, _ in found.page(by_score, 18, 9)] == [1, 0]
+    only = Query(filters=(Filter("source", "is", "y"), Filter("score", "at least", "4")))
+    assert found.found(only) == 2 and [place for place, _ in found.page(only, 0, 9)] == [17, 19]
+    assert found.found(Query(filters=(Filter("late", "is not", "yes"),))) == 19
+    assert found.found(Query(filters=(Filter("id", "contains", "P1"),))) == 11
+    assert found.found(Query(words="b b b b b script")) == 20 and found.found(Query(words="nowhere")) == 0
+    assert (
+        found.found(Query(filters=(Filter("no such", "is", "1"), Filter("score", "drop table", "1")))) == 20
+    )
+    longest = found.page(Query(sort="words, chosen minus rejected", descending=True), 0, 1)[0][1]
+    assert longest.id == "p6" or longest.id == "p5"
+    found.close()
+
+
+@pytest.fixture
+def served(root: Path) -> Iterator[str]:
+    catalogue = catalogue_of(60)
+    server = make_server(Pages("pairs", catalogue, root), 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    catalogue.close()
+
+
+def test_the_server_pages_rows_and_gives_nothing_else(served: str, root: Path) -> None:
+    (root.parent / "secret.png").write_bytes((root / "a.png").read_bytes())
+    first = httpx.get(served + "/?sort=score&order=down")
+    assert first.status_code == 200 and "page 1 of 3" in first.text and "60 of 60 rows" in first.text
+    assert first.text.index("p59") < first.text.index("p58") and first.text.count("<article") == 25
+    assert "<script" not in first.text and "leaves the image root" in first.text
+    assert "img-src &#39;self&#39;" in first.text and "http" not in first.text.replace("http-equiv", "")
+    last = httpx.get(served + "/?page=999")
+    assert "page 3 of 3" in last.text and last.text.count("<article") == 10
+    some = httpx.get(served + "/", params={"f": "source", "o": "is", "v": "<b>", "q": "x"})
+    assert "No row meets this" in some.text and "source is &lt;b&gt;" in some.text
+    assert httpx.get(served + "/?page=-1&page=x&f=a&sort=none&q=%00%ff").status_code == 200
+    picture = httpx.get(served + "/picture/0/0")
+    assert picture.headers["content-type"] == "image/jpeg" and picture.content[:2] == b"\xff\xd8"
+    for path in (
+        "/picture/0/1",
+        "/picture/0/7",
+        "/picture/99/0",
+        "/picture/0/0/0",
+        "/a.png",
+        "/..%2fsecret.png",
+    ):
+        assert httpx.get(served + path).status_code == 404, path
+    assert httpx.get(served + "/", headers={"Host": "evil.example"}).status_code == 403
+    assert httpx.post(served + "/").status_code == 501
 
 
 def test_what_is_no_file_of_ours_is_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from align.rows.words import count_words, is_latin, words_of
 from data_tools.material.answer_style import FEATURES, whole_style_of
-from data_tools.material.words import count_words, is_latin, words_of
 
 
 @pytest.mark.parametrize(
