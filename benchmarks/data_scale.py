@@ -1,14 +1,18 @@
-"""Import, preflight and pairs at scale: does memory stay flat, and does twice the data take twice the time?
+"""Import, preflight, judge, pairs and audit at scale: does memory stay flat, and does twice the data take
+twice the time?
 
     python -m benchmarks.data_scale                              # 100,000 and 200,000 rows
     python -m benchmarks.data_scale --rows 5000 10000 --model DIR
+    python -m benchmarks.data_scale --rows 300000 --only audit oracle "pairs, style balanced"
 
 For each number N of rows: N published pairs in MMPR's form are imported, the N rows are counted by preflight,
-and pairs are built of N judged answers, four a prompt. Rows are generated, no two alike; they share a few
-hundred small pictures. Every stage is a process of its own, as a user starts it; memory is its largest
-resident set, as the kernel counted it. Prints a Markdown table and, for each stage, the ratio of CPU seconds
-between the sizes (wall seconds depend on what else the machine does). Fails where memory passes 1.5 GB or
-grows by more than a tenth and 100 MB, or where time grows more than 15% beyond linear.
+pairs are built of N judged answers, four a prompt
+(with style balance of N pairs, of which 60% have a comma more), the oracle judges N answers, and N pairs
+are audited. Rows are generated, no two alike; they share a few hundred small pictures. Every stage is a
+process of its own, as a user starts it; memory is its largest resident set, as the kernel counted it.
+Prints a Markdown table and, for each stage, the ratio of CPU seconds between the sizes (wall seconds depend
+on what else the machine does). Fails where memory passes 1.5 GB or grows by more than a tenth and 100 MB,
+or where time grows more than 15% beyond linear.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ from data_tools.scenes.categories import CATEGORIES
 REPO = Path(__file__).resolve().parent.parent
 NUM_PICTURES = 300
 ANSWERS_A_PROMPT = 4
+NUM_KNOWN = 1000
+"""Pictures with annotations."""
 MOST_BYTES = 1.5e9
 _PLACES = (
     "on the table",
@@ -131,7 +137,7 @@ def judged(number: int, pictures: Sequence[str]) -> Iterator[tuple[Candidate, Ve
                 text=text,
                 finish_reason="stop" if stream.random() < 0.95 else "length",
                 num_tokens=len(text.split()),
-                meta={"split": "train", "image_id": k, "count": 1},
+                meta={"split": "train" if k % 100 else "dev", "image_id": k % NUM_KNOWN, "count": 1},
             )
             claims = [
                 Claim(text=name, question=f"Is there a {name}?", p_yes=yes, p_no=1 - yes)
@@ -150,6 +156,56 @@ def judged(number: int, pictures: Sequence[str]) -> Iterator[tuple[Candidate, Ve
                     meta={COUNTS: count_answer(text)._asdict()},
                 ),
             )
+
+
+def write_truth(path: Path) -> None:
+    """COCO instances of `NUM_KNOWN` pictures, five objects each."""
+    stream, names = np.random.default_rng(3), [category.name for category in CATEGORIES]
+    categories = [{"id": number, "name": name} for number, name in enumerate(names)]
+    images = [{"id": k, "file_name": f"{k}.jpg", "width": 90, "height": 90} for k in range(NUM_KNOWN)]
+    annotations = [
+        {"id": 5 * k + n, "image_id": k, "category_id": int(place), "bbox": [10 * n, 0, 9, 9], "iscrowd": 0}
+        for k in range(NUM_KNOWN)
+        for n, place in enumerate(stream.choice(len(names), 5, replace=False))
+    ]
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+
+
+def write_commas(folder: Path, number: int, pictures: Sequence[str]) -> None:
+    """Two judged answers to each of `number` prompts; in 60% of the pairs the better one has more commas."""
+    folder.mkdir()
+    sure = {"balanced_accuracy": {"value": 0.95, "ci_low": 0.9, "ci_high": 1.0}}
+    (folder / "agreement.json").write_text(json.dumps(sure))
+    stream = np.random.default_rng(4)
+    with (
+        (folder / "candidates.jsonl").open("w") as answers,
+        (folder / "verdicts.jsonl").open("w") as verdicts,
+    ):
+        for k in range(number):
+            objects, more = drawn(stream, 4), int(stream.random() < 0.4)
+            for answer in range(2):
+                text = sentences(stream, objects)
+                text = text.replace(" is a", ", surely, is a", 1 + (answer == more))
+                candidate = Candidate(
+                    id=f"p{k:08d}#{answer}",
+                    prompt_id=f"p{k:08d}",
+                    images=[pictures[k % len(pictures)]],
+                    prompt=[Message(role="user", content="Describe the picture.")],
+                    text=text,
+                    finish_reason="stop",
+                    num_tokens=len(text.split()),
+                    meta={"split": "train", "image_id": k % NUM_KNOWN, "count": 1},
+                )
+                verdict = Verdict(
+                    candidate_id=candidate.id,
+                    prompt_id=candidate.prompt_id,
+                    judge="benchmark",
+                    prompt_sha256="0" * 64,
+                    score=-float(answer),
+                    meta={COUNTS: count_answer(text)._asdict()},
+                )
+                answers.write(candidate.model_dump_json() + "\n")
+                verdicts.write(verdict.model_dump_json() + "\n")
 
 
 def measured(words: Sequence[str]) -> Cost:
@@ -175,33 +231,51 @@ def measured(words: Sequence[str]) -> Cost:
     return Cost(time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
 
 
-def stages(folder: Path, number: int, pictures: Sequence[str], model: Path) -> dict[str, Cost]:
-    """The three stages on so many rows; their files are removed again."""
+def stages(
+    folder: Path, number: int, pictures: Sequence[str], model: Path, only: Sequence[str]
+) -> dict[str, Cost]:
+    """The stages on so many rows, all or only some of them; their files are removed again."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         work = Path(name)
         published, rows, images = work / "published.jsonl", work / "rows.parquet", folder / "images"
         write_published(published, number, pictures)
         write_judged(work / "judged", number, pictures)
+        write_truth(work / "truth.json")
         costs = {
             "import": measured(["import", "mmpr", str(published), str(rows), "--image_root", str(images)])
         }
         words = ["preflight", str(rows), "--model", str(model), "--image_root", str(images)]
         words += ["--max_length", "4096", "--out", str(work / "fit.parquet")]
-        costs["preflight"] = measured(words)
-        inputs = {name: work / "judged" / f"{name}.jsonl" for name in ("candidates", "verdicts")}
-        inputs |= {"agreement": work / "judged" / "agreement.json", "run_dir": work / "run"}
-        costs["pairs"] = measured(["pairs", *(f"{key}={value}" for key, value in inputs.items())])
-        _check(work, number)
+        commands = {"preflight": words, "pairs": _pairs(work / "judged", work / "run")}
+        commands["audit"] = ["audit", str(rows), "--image_root", str(images), "--run_dir", str(work / "run")]
+        candidates = work / "judged" / "candidates.jsonl"
+        oracle = {"kind": "oracle", "candidates": candidates, "run_dir": work / "run", "image_root": images}
+        oracle["truth"] = f"[{{instances: {work / 'truth.json'}}}]"
+        commands["oracle"] = ["judge", *(f"{key}={value}" for key, value in oracle.items())]
+        balanced = "pairs, style balanced"
+        commands[balanced] = [*_pairs(work / "commas", work / "styled"), "style_tolerance=0.02"]
+        commands[balanced] += ["max_more_repeats=null", "min_pairs=1"]
+        if not only or balanced in only:
+            write_commas(work / "commas", number, pictures)
+        costs |= {stage: measured(line) for stage, line in commands.items() if not only or stage in only}
+        _check(work, number, only)
     return costs
 
 
-def _check(work: Path, number: int) -> None:
+def _pairs(judged: Path, run_dir: Path) -> list[str]:
+    inputs = {name: judged / f"{name}.jsonl" for name in ("candidates", "verdicts")}
+    inputs |= {"agreement": judged / "agreement.json", "run_dir": run_dir}
+    return ["pairs", *(f"{key}={value}" for key, value in inputs.items())]
+
+
+def _check(work: Path, number: int, only: Sequence[str]) -> None:
     """Nothing was lost on the way."""
     import pyarrow.parquet as pq
 
-    for name in ("rows.parquet", "fit.parquet"):
+    for name in ("rows.parquet", *(["fit.parquet"] if not only or "preflight" in only else [])):
         assert pq.ParquetFile(work / name).metadata.num_rows == number, name
-    assert pq.ParquetFile(work / "run" / "pairs" / "pairs.parquet").metadata.num_rows > number // 20
+    if not only or "pairs" in only:
+        assert pq.ParquetFile(work / "run" / "pairs" / "pairs.parquet").metadata.num_rows > number // 20
 
 
 def linear(small: Cost, large: Cost, times: float) -> bool:
@@ -221,6 +295,7 @@ def main() -> int:
     )
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 200_000], metavar="N")
     parser.add_argument("--model", type=Path, default=REPO / "assets" / "base", help="whose processor counts")
+    parser.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="import and these alone")
     parser.add_argument("--folder", type=Path, help="where the files are written for the time being")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="data-scale-", dir=given.folder) as name:
@@ -229,7 +304,7 @@ def main() -> int:
         found: dict[int, dict[str, Cost]] = {}
         print("| stage | rows | wall s | CPU s | rows / CPU s | peak memory |\n|---|---|---|---|---|---|")
         for number in given.rows:
-            found[number] = stages(folder, number, pictures, given.model)
+            found[number] = stages(folder, number, pictures, given.model, given.only)
             for stage, cost in found[number].items():
                 times = f"{cost.wall:.1f} | {cost.cpu:.1f} | {number / cost.cpu:,.0f}"
                 print(f"| {stage} | {number:,} | {times} | {cost.peak / 1e6:,.0f} MB |", flush=True)

@@ -329,7 +329,9 @@ def raw_rows(path: Path, part: Part | None = None) -> Iterator[tuple[str, Any]]:
         try:
             groups = range(part.start, part.stop) if part else None
             number = part.first if part else 0
-            for batch in pq.ParquetFile(path).iter_batches(batch_size=1024, row_groups=groups):
+            # read by the page, not by the row group, which may be the whole file
+            file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+            for batch in file.iter_batches(batch_size=1024, row_groups=groups):
                 for raw in plain_rows(batch):
                     where = f"{path} row {number}"
                     number += 1

@@ -223,7 +223,7 @@ def of_parquet(path: Path, text_fields: Sequence[str]) -> HashList:
 
     found, number = HashList(), 0
     try:
-        file = pq.ParquetFile(path, buffer_size=1 << 20)
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
         bar = Bar(f"hashing {path.name}", file.metadata.num_rows, "rows")
         with bar, ThreadPoolExecutor(_cores()) as pool:
             for batch in file.iter_batches(batch_size=_AT_ONCE):

@@ -29,11 +29,12 @@ class Judged:
     """What a kind of judge returns.
 
     Attributes:
+        verdicts: in order; gone through once, before metrics and lines are read.
         agreement: with annotations or labels, for `agreement.json`.
         lines: what is printed.
     """
 
-    verdicts: list[Verdict]
+    verdicts: Iterable[Verdict]
     agreement: dict[str, Any]
     metrics: dict[str, Any]
     lines: list[str] = field(default_factory=list)

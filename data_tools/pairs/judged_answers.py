@@ -13,8 +13,8 @@ from align.errors import AlignError
 from align.progress import track
 from align.rows.schema import Candidate, Verdict, read_rows
 from align.rows.tally import Tally
-from data_tools.judge.asking import read_candidates
 from data_tools.material.answer_counts import COUNTS, AnswerCounts, count_answer
+from data_tools.material.rows_in_order import RowsInOrder
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class JudgedAnswers:
     """The two files of one run; may be gone through several times.
 
     Where both hold the same ids in rising order, as `align sample` and `align judge` write them, they are
-    read side by side; otherwise they are loaded and sorted.
+    read side by side; otherwise their ids are sorted, and each row is sought in its file.
 
     Attributes:
         count: candidates, for a bar.
@@ -110,14 +110,20 @@ class JudgedAnswers:
         return zip(read_rows(Candidate, self.candidates), read_rows(Verdict, self.verdicts), strict=True)
 
     def _sorted(self) -> Iterator[tuple[Candidate, Verdict]]:
-        judged = {row.candidate_id: row for row in read_rows(Verdict, self.verdicts)}
-        rows = sorted(read_candidates(self.candidates), key=lambda row: (row.prompt_id, row.id))
+        rows = RowsInOrder(Candidate, self.candidates, ("prompt_id", "id"))
+        verdicts = RowsInOrder(Verdict, self.verdicts, ("prompt_id", "candidate_id"))
+        if not rows.count:
+            raise AlignError("no candidates", where=str(self.candidates), fix="run the sample stage again")
+        others = iter(verdicts)
+        judged = next(others, None)
         for row in rows:
-            if row.id not in judged:
+            while judged is not None and (judged.prompt_id, judged.candidate_id) < (row.prompt_id, row.id):
+                judged = next(others, None)
+            if judged is None or judged.candidate_id != row.id:
                 raise AlignError(
                     f"no verdict on candidate {row.id}", where=str(self.verdicts), fix="run the judge again"
                 )
-            yield row, judged[row.id]
+            yield row, judged
 
 
 def _unusable(row: Candidate, verdict: Verdict) -> str:
