@@ -52,6 +52,19 @@ _QUIET = {
 }
 
 
+# What a stopped command finds again when it is run again; the others begin anew.
+_KEPT = {
+    "sft": "it goes on from its last checkpoint",
+    "dpo": "it goes on from its last checkpoint",
+    "run": "stages that are complete are kept, and the stopped one goes on if it can",
+    "sample": "answers so far are kept",
+    "judge": "answers so far are kept",
+    "generate": "answers so far are kept",
+    "eval": "answers so far are kept",
+    "decontaminate": "pictures hashed so far are kept",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `align` command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -63,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\nstopped; run the same command again to go on from here", file=sys.stderr)
+        kept = _KEPT.get(words[0] if words else "", "it begins anew")
+        print(f"\nstopped; run the same command again: {kept}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0
