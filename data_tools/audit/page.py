@@ -15,12 +15,12 @@ from markupsafe import Markup
 from align.errors import AlignError
 from align.inputs.images import open_image, resolve_image
 from align.rows.schema import PreferenceRow
+from align.show.differences import differences
 from data_tools.audit.findings import Finding
 from data_tools.audit.histogram import histogram
 from data_tools.audit.reading import answers
-from data_tools.material.edit_spans import edit_spans
 
-_THUMBNAIL = 240
+_THUMBNAIL = 640
 _STATES = {"good": "fine", "look": "look at it", "bad": "mend it", "unknown": "not measured"}
 
 
@@ -31,6 +31,7 @@ def render_page(
     root: Path | None,
     examples: int,
     read: tuple[int, int],
+    serve: str,
 ) -> str:
     """The page's HTML; all text of the data is escaped.
 
@@ -39,6 +40,7 @@ def render_page(
         root: of the pictures; None shows none.
         examples: most pairs shown for one finding.
         read: how many pairs were read, and how many rows could not be.
+        serve: the command that shows all of them.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -61,6 +63,7 @@ def render_page(
         headline=headline(findings),
         num_pairs=read[0],
         num_unread=read[1],
+        serve=serve,
         sections=sections,
         style=Markup(style),
         csp="default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -83,24 +86,15 @@ def headline(findings: Sequence[Finding]) -> str:
 
 def _pair(row: PreferenceRow, root: Path | None) -> dict[str, Any]:
     chosen, rejected = answers(row)
-    spans = edit_spans(chosen, rejected, 1.0)
+    sides = differences(chosen, rejected)
     return {
         "id": row.id,
         "prompt": row.prompt[-1].marked,
-        "chosen": _marked(chosen, [(span.start, span.end) for span in spans.chosen]),
-        "rejected": _marked(rejected, [(span.start, span.end) for span in spans.rejected]),
+        "chosen": sides[0],
+        "rejected": sides[1],
         "pictures": [_thumbnail(root, name) for name in row.images[:2]] if root is not None else [],
         "margin": row.meta.get("margin"),
     }
-
-
-def _marked(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[bool, str]]:
-    """The text in pieces: (differs from the other answer, piece)."""
-    pieces, done = [], 0
-    for start, end in spans:
-        pieces += [(False, text[done:start]), (True, text[start:end])]
-        done = end
-    return [piece for piece in [*pieces, (False, text[done:])] if piece[1]]
 
 
 def _thumbnail(root: Path, name: str) -> dict[str, str]:

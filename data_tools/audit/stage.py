@@ -145,6 +145,8 @@ def _work(recipe: Recipe, folder: RunFolder) -> Done:
         recipe.image_root,
         recipe.examples,
         (checks.pairs, unread),
+        f"align show {recipe.pairs} --serve"
+        + (f" --image_root {recipe.image_root}" if recipe.image_root is not None else ""),
     )
     (folder.work / "audit.html").write_text(page, encoding="utf-8", errors="replace")
     say(f"  {headline(findings)}")

@@ -36,12 +36,13 @@ from align.inputs.images import open_image, resolve_image
 from align.progress import say, track
 from align.rows.kinds import file_class
 from align.rows.parts import count_rows
+from align.rows.quarantine import Quarantine
 from align.rows.schema import BaseRow, PreferenceRow, PromptRow, SFTRow, read_rows
 from align.rows.tally import Tally
 from align.rows.words import words_of
 from align.rows.writing import RowWriter
 from align.run.folder import RunFolder
-from align.run.stage import Done, run_stage, write_dropped
+from align.run.stage import QUARANTINE, Done, run_stage, write_dropped
 from data_tools.decontaminate.hash_list import HashList, image_records, load_reference
 from data_tools.decontaminate.hash_store import HashStore
 from data_tools.decontaminate.matches import MAX_BITS, ImageIndex, ImageMatch, Thumbnail
@@ -174,14 +175,15 @@ def clean(recipe: Recipe, data: Path, reference: HashList, store: HashStore, out
     """
     cls = row_kind(data)
     texts, names, total = TextMatcher(recipe, reference), set[str](), count_rows(data)
-    for row in track(read_rows(cls, data), "reading rows", total):
+    for row in track(read_rows(cls, data, lambda where, reason, raw: None), "reading rows", total):
         names.update(_images(row))
         texts.count(row)
     bad_images = match_images(recipe, sorted(names), reference, store)
     tally = Tally("rows")
     kept = RowWriter(cls, out / f"rows{data.suffix}")
-    with kept, (out / "matches.jsonl").open("w", encoding="utf-8") as lines:
-        for row in track(read_rows(cls, data), "writing rows", total):
+    bad = Quarantine(out / QUARANTINE, "rows")
+    with kept, bad, (out / "matches.jsonl").open("w", encoding="utf-8") as lines:
+        for row in track(read_rows(cls, data, bad.refuse), "writing rows", total):
             found = [*_image_findings(row, bad_images), *texts.findings(row)]
             for item in found:
                 lines.write(json.dumps({"id": row.id, **vars(item)}) + "\n")
@@ -190,6 +192,8 @@ def clean(recipe: Recipe, data: Path, reference: HashList, store: HashStore, out
             else:
                 tally.keep()
                 kept.write(row)
+    if unsound := bad.tally.dropped.total():
+        tally.drop("unsound row", bad.first, unsound)
     tally.show()
     texts.show()
     write_dropped(out, [tally])
