@@ -18,7 +18,8 @@ Row = TypeVar("Row", bound=BaseRow)
 class RowsInOrder(Generic[Row]):
     """The rows of a file by the values of some of their keys; may be gone through several times.
 
-    Where they stand in rising order they are streamed, else each is sought by its place in the file.
+    Where JSON lines stand in rising order they are streamed, else each is sought by its place in the file;
+    other formats are held.
 
     Args:
         keys: what sorts the rows; the last one is unique.
@@ -29,7 +30,12 @@ class RowsInOrder(Generic[Row]):
 
     def __init__(self, cls: type[Row], path: Path, keys: tuple[str, ...]) -> None:
         self._cls, self._path = cls, path
-        names, places = _indexed(cls, path, keys)
+        self._held: list[Row] | None = None
+        found = _indexed(path, keys)
+        if found is None:
+            self._held = sorted(read_rows(cls, path), key=lambda row: _name(row, keys))
+            found = [_name(row, keys) for row in self._held], array("q", range(len(self._held)))
+        names, places = found
         self.count = len(names)
         order = sorted(range(len(names)), key=names.__getitem__)
         if any(names[one][-1] == names[two][-1] for one, two in pairwise(order)):
@@ -38,6 +44,9 @@ class RowsInOrder(Generic[Row]):
         self._places = array("q", (places[number] for number in order))
 
     def __iter__(self) -> Iterator[Row]:
+        if self._held is not None:
+            yield from self._held
+            return
         if self._rising:
             yield from read_rows(self._cls, self._path)
             return
@@ -50,10 +59,17 @@ class RowsInOrder(Generic[Row]):
         return check_row(self._cls, json.loads(line), f"{self._path} byte {place}")
 
 
-def _indexed(cls: type[Row], path: Path, keys: tuple[str, ...]) -> tuple[list[tuple[str, ...]], array[int]]:
-    """The values of the keys and the byte of each row; what is no row is read as rows are, which says why."""
+def _name(row: BaseRow, keys: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(getattr(row, key)) for key in keys)
+
+
+def _indexed(path: Path, keys: tuple[str, ...]) -> tuple[list[tuple[str, ...]], array[int]] | None:
+    """The values of the keys and the byte of each row; None for a file that is not lines of JSON in UTF-8,
+    which is read as a whole (and says what is wrong with it)."""
     if not path.is_file():
         raise AlignError(f"no such file: {path}", fix="check the path, or run the stage that writes it")
+    if path.suffix != ".jsonl":
+        return None
     names: list[tuple[str, ...]] = []
     places, place = array("q"), 0
     with path.open("rb") as file:
@@ -62,10 +78,8 @@ def _indexed(cls: type[Row], path: Path, keys: tuple[str, ...]) -> tuple[list[tu
                 try:
                     row = json.loads(line)
                     names.append(tuple(str(row[key]) for key in keys))
-                except (ValueError, LookupError, TypeError, RecursionError) as error:
-                    for _ in read_rows(cls, path):
-                        pass
-                    raise AlignError(f"not a row: {error}", where=f"{path} byte {place}") from error
+                except (ValueError, LookupError, TypeError, RecursionError):
+                    return None
                 places.append(place)
             place += len(line)
     return names, places

@@ -26,6 +26,16 @@ def test_rows_come_by_their_ids(names: str, tmp_path: Path) -> None:
         assert list(found) == list(map(row, "abcd"))
 
 
+def test_other_formats_are_held(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.parquet", map(row, "cab"))
+    assert list(RowsInOrder(PromptRow, tmp_path / "rows.parquet", ("id",))) == list(map(row, "abc"))
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, map(row, "cab"))
+    path.write_bytes(path.read_text(encoding="utf-8").encode("utf-16"))
+    with pytest.raises(AlignError, match="UTF-16"):
+        RowsInOrder(PromptRow, path, ("id",))
+
+
 def test_what_cannot_be_sorted_is_said(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write_rows(path, map(row, "aba"))
