@@ -26,6 +26,8 @@ from data_tools.decontaminate.sketch import Likeness, likeness
 MAX_BITS = 90
 """Of 256: pictures that are nearer are looked at closely (`sketch.likeness`). Strangers come as near as
 50."""
+SURE_BITS = 32
+"""Photographs that are so near are the same even where their detail is the encoder's noise (sky, blur)."""
 _MOST_CANDIDATES = 4
 _NEIGHBOURS = 4
 Thumbnail = NDArray[np.float32]
@@ -100,7 +102,8 @@ class ImageIndex:
         own, best = thumbnail(), None
         for item in near:
             found = self.likeness(item, own)
-            if found.is_same and (best is None or found.whole > best[0]):
+            sure = item.bits <= SURE_BITS and not found.is_document
+            if (found.is_same or sure) and (best is None or found.whole > best[0]):
                 best = (found.whole, item)
         if best is None:
             return None

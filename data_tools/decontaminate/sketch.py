@@ -41,9 +41,14 @@ class Likeness(NamedTuple):
     flatness: float
 
     @property
+    def is_document(self) -> bool:
+        """Whether one of them is mostly one tone."""
+        return self.flatness >= _FLAT
+
+    @property
     def is_same(self) -> bool:
         """Whether they show the same."""
-        if self.flatness >= _FLAT:
+        if self.is_document:
             return self.worst >= LEAST_OF_BLOCKS
         return self.whole >= LEAST_AGREEMENT
 
