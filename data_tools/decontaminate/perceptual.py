@@ -149,9 +149,9 @@ def cells() -> tuple[Box, ...]:
 
 def cut(thumbnail: NDArray[np.float32], box: Box) -> NDArray[np.float32]:
     """A part of a thumbnail as a thumbnail."""
-    pixels = tuple(THUMBNAIL * side for side in box)
-    image = Image.fromarray(np.ascontiguousarray(thumbnail))
-    return np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR, box=pixels))
+    left, top, right, bottom = (THUMBNAIL * side for side in box)
+    image, size = Image.fromarray(np.ascontiguousarray(thumbnail)), (THUMBNAIL, THUMBNAIL)
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
 
 
 @cache
@@ -181,7 +181,7 @@ def _small(grey: Image.Image) -> NDArray[np.float64]:
 
 def _box_coefficients(thumbnail: NDArray[np.float32], box: Box) -> NDArray[np.float32]:
     across, down = _projection(box[0], box[2]), _projection(box[1], box[3])
-    return down @ thumbnail @ across.T
+    return (down @ thumbnail @ across.T).astype(np.float32)
 
 
 @cache

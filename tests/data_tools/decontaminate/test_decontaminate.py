@@ -73,9 +73,8 @@ def test_the_hash_of_a_window_is_that_of_the_crop() -> None:
     hashes = window_hashes(np.asarray(image.convert("L"), dtype=np.float32))
     assert len(hashes) == len(windows()) == 1 + 9 + 25 + 25 + 25 and windows()[0] == (0, 0, 1, 1)
     for place in (0, 5, 20, 84):
-        crop = image.convert("L").resize(
-            (64, 64), Image.Resampling.LANCZOS, tuple(256 * x for x in windows()[place])
-        )
+        left, top, right, bottom = (256 * side for side in windows()[place])
+        crop = image.convert("L").resize((64, 64), Image.Resampling.LANCZOS, (left, top, right, bottom))
         assert distances(image_hash(crop), hashes[place]) <= 4
     assert all(0 <= box[0] < box[2] <= 1.0001 and 0 <= box[1] < box[3] <= 1.0001 for box in windows())
 
