@@ -36,7 +36,7 @@ def _mixed(folder: Path, sources: list[Source], seed: int = 0, heldout: float = 
     out, held = folder / "out.jsonl", folder / "held.jsonl"
     root, table = mix(SFTRow, sources, seed, heldout, out, held)
     rows = list(read_rows(SFTRow, out))
-    assert folder in (root, *root.parents)
+    assert root is not None and folder in (root, *root.parents)
     assert all((root / name).is_file() for row in rows for name in row.images)
     return rows, list(read_rows(SFTRow, held)), {line.set: line for line in table}
 
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_said(given: Any, says: str) -> None:
 
 
 def test_a_list_is_the_sets_and_all_files_are_inputs() -> None:
-    section = validate(DataSection, [{"path": "a.json", "image_root": "r"}, {"path": "b.jsonl"}], "test")
+    section = DataSection.model_validate([{"path": "a.json", "image_root": "r"}, {"path": "b.jsonl"}])
     assert section.path == Path("a.json") and section.names() == ["a", "b"]
     inputs = {"data of a": Path("a.json"), "data of b": Path("b.jsonl"), "images of a": Path("r")}
     assert section.inputs() == inputs
