@@ -146,6 +146,7 @@ def _row_of_data(stage: Stage, recipe: Any, model: Any, given: argparse.Namespac
     """Processor, longest row and its origin; Nones where checkpoint or data are not here."""
     from align.models.loading import load_processor
     from align.planning.row_shapes import longest_row
+    from align.rows.foreign import is_ours
     from align.rows.schema import PreferenceRow, SFTRow
 
     assumed = "assumed"
@@ -155,6 +156,11 @@ def _row_of_data(stage: Stage, recipe: Any, model: Any, given: argparse.Namespac
         return None, None, assumed
     root = recipe.data.image_root
     if given.assume or not recipe.data.path.is_file() or not (root is None or root.is_dir()):
+        return processor, None, assumed
+    if recipe.data.sets or not is_ours(recipe.data.path):
+        say(
+            "  several sets, and rows of other tools, are not read here: import them for their longest row"
+        )
         return processor, None, assumed
     limit = recipe.trainer.given().get("max_length", 2048)
     cls = SFTRow if stage == "sft" else PreferenceRow
