@@ -158,9 +158,7 @@ def _row_of_data(stage: Stage, recipe: Any, model: Any, given: argparse.Namespac
     if given.assume or not recipe.data.path.is_file() or not (root is None or root.is_dir()):
         return processor, None, assumed
     if recipe.data.sets or not is_ours(recipe.data.path):
-        say(
-            "  several sets, and rows of other tools, are not read here: import them for their longest row"
-        )
+        say("  several sets, and rows of other tools, are not read here: import them for their longest row")
         return processor, None, assumed
     limit = recipe.trainer.given().get("max_length", 2048)
     cls = SFTRow if stage == "sft" else PreferenceRow
