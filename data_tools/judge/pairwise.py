@@ -42,7 +42,7 @@ from data_tools.judge.calibration import (
 from data_tools.judge.recipe import Recipe
 from data_tools.material.truth import load_truth
 
-VERSION = "pairwise-1"
+VERSION = "pairwise-2"
 _LETTER_OF = {side: letter for letter, side in LETTERS.items()}
 
 

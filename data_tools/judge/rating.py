@@ -35,7 +35,7 @@ from data_tools.judge.recipe import Recipe
 from data_tools.material.truth import load_truth
 
 SIDES = ("accuracy", "completeness", "relevance")
-VERSION = "rating-1"
+VERSION = "rating-2"
 PATTERN = r"\n".join(f"{side}: [1-5]" for side in SIDES)
 
 

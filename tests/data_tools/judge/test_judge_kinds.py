@@ -84,7 +84,7 @@ def test_ratings_by_the_weakest_side_or_the_mean(tmp_path: Path) -> None:
     assert [row.score for row in verdicts.values()] == [4.0, 2.0, None]
     odd = verdicts["t2#0"]
     assert odd.unscored_reason == "the judge's reply is none of the verdicts"
-    assert odd.meta["reply"] == "I like it" and odd.meta["version"] == "rating-1"
+    assert odd.meta["reply"] == "I like it" and odd.meta["version"] == "rating-2"
     assert odd.judge == "rating/no model" and len(odd.prompt_sha256) == 64
     assert agreement["n"] == 0 and agreement["balanced_accuracy"] is None
     verdicts, _ = judged(tmp_path, say, kind="rating", candidates=path, rating={"combine": "mean"})
