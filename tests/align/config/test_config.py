@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -62,7 +63,7 @@ class Far(Strict):
 
 
 class ByKind(StageRecipe):
-    moved_keys: ClassVar[dict[str, str]] = {"distance": "places.NAME.distance"}
+    moved_keys: ClassVar[Mapping[str, str]] = {"distance": "places.NAME.distance"}
 
     name: str = "by_kind"
     places: dict[str, Annotated[Near | Far, Field(discriminator="kind")] | None]

@@ -65,7 +65,7 @@ def test_what_stands_behind_the_name(said: str, number: float | str) -> None:
         assert read.verdict is None and read.reason.startswith(number)
     else:
         assert read.verdict == {"accuracy": number, "completeness": 4, "relevance": 3}
-        assert isinstance(read.verdict["accuracy"], type(number))
+        assert read.verdict is not None and isinstance(read.verdict["accuracy"], type(number))
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_no_family_has_a_hole(model_type: str) -> None:
     sees = family.modules.vision is not None
     assert sees == (family.processor is not None) == (family.sharing.images != "no images")
     assert sees == (family.modules.tower is not None) == bool(family.modules.connector)
-    assert len(seen) == (25 if sees else 18)
+    assert len(seen) == (26 if sees else 18)
     assert set(family.modules.layers) <= set(family.modules.connector)
 
 

@@ -22,7 +22,7 @@ def pairs_of(tmp_path: Path, *answers: tuple[str, str, str], **fields: Any) -> l
 
 
 def said(row: PreferenceRow) -> tuple[str, str]:
-    return row.chosen[0].content, row.rejected[0].content
+    return row.chosen[0].text, row.rejected[0].text
 
 
 def test_two_next_sentences_behind_what_both_begin_with(tmp_path: Path) -> None:
