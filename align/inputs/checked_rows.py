@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
@@ -112,6 +114,22 @@ class CheckedFile:
         """Whether the checks have been made."""
         return (self.folder / SUMMARY).is_file()
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """The only process that makes them; what a killed one left unfinished is removed."""
+        import fcntl
+
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with self.folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            shutil.rmtree(self.partial, ignore_errors=True)
+            yield
+
+    @property
+    def partial(self) -> Path:
+        """Where they are written until they are whole."""
+        return self.folder.with_suffix(".partial")
+
     def wait(self) -> None:
         """Until another process has made them.
 
@@ -142,7 +160,7 @@ class CheckedFile:
 
 @dataclass
 class CheckedWriter:
-    """Writes a folder of checked rows; it is there under its name once it is whole."""
+    """Writes a folder of checked rows, inside `CheckedFile.alone`; it has its name once it is whole."""
 
     cls: type[Any]
     target: CheckedFile
@@ -151,8 +169,8 @@ class CheckedWriter:
     def __enter__(self) -> CheckedWriter:
         import pyarrow
 
-        self.target.folder.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="partial-", dir=self.target.folder.parent))
+        self._folder = self.target.partial
+        self._folder.mkdir(parents=True)
         self._bad = (self._folder / BAD).open("w", encoding="utf-8")
         self._schema = _schema(self.cls)
         self._file = pyarrow.OSFile(str(self._folder / ROWS), "wb")
@@ -179,8 +197,6 @@ class CheckedWriter:
         self._held = []
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        import shutil
-
         if kind is None and self._held:
             self._flush()
         for file in (self._rows, self._file, self._bad):
@@ -189,11 +205,7 @@ class CheckedWriter:
             shutil.rmtree(self._folder, ignore_errors=True)
             return
         (self._folder / SUMMARY).write_text(json.dumps(asdict(self.summary)), encoding="utf-8")
-        if self.target.is_whole():  # another run made them meanwhile
-            shutil.rmtree(self._folder)
-        else:
-            shutil.rmtree(self.target.folder, ignore_errors=True)
-            self._folder.rename(self.target.folder)
+        self._folder.rename(self.target.folder)
 
 
 def checks_key(data: Path, pictures: str, processor: Any, limits: Sequence[Any]) -> str:

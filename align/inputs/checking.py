@@ -30,6 +30,12 @@ def make_checks(checker: RowChecker[Any], path: Path, target: CheckedFile) -> No
 
     Memory holds a part of the file for each core, and of every row only its id.
     """
+    with target.alone():
+        if not target.is_whole():  # another run may have made them meanwhile
+            _make(checker, path, target)
+
+
+def _make(checker: RowChecker[Any], path: Path, target: CheckedFile) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     size = path.stat().st_size
     on_cores = size >= LARGE_BYTES and cores > 1 and _can_be_sent(checker)
@@ -75,7 +81,7 @@ def _can_be_sent(checker: RowChecker[Any]) -> bool:
 
 
 def _rows(path: Path) -> int:
-    """How many rows a file has, for the bar; 0 where counting would take a pass over text."""
+    """How many rows a file has, for the bar: lines of text, or what Parquet's footer says."""
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
 

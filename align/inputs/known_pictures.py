@@ -98,22 +98,36 @@ class KnownPictures:
     def _kept(self, path: str, size: int, changed: int) -> Picture | None:
         if self.database is None or not self.database.is_file():
             return None
-        if self._connection is None:
-            self._connection = sqlite3.connect(f"{self.database.absolute().as_uri()}?mode=ro", uri=True)
         asked = (path, self.max_pixels)
         query = "SELECT bytes, changed, fault, height, width FROM pictures WHERE path = ? AND max_pixels = ?"
-        row = self._connection.execute(query, asked).fetchone()
+        try:
+            if self._connection is None:
+                self._connection = sqlite3.connect(f"{self.database.absolute().as_uri()}?mode=ro", uri=True)
+            row = self._connection.execute(query, asked).fetchone()
+        except sqlite3.DatabaseError:  # damaged: nothing is known, and `remember` begins anew
+            return None
         return Picture(*row[2:]) if row is not None and row[:2] == (size, changed) else None
 
 
 def remember(database: Path, found: Iterable[Found]) -> None:
-    """Add lines to the database, newer ones in the place of older ones."""
+    """Add lines to the database, newer ones in the place of older ones; a damaged one begins anew."""
     database.parent.mkdir(parents=True, exist_ok=True)
+    lines = list(found)
+    try:
+        _write(database, lines)
+    except sqlite3.OperationalError:  # locked or full, not damaged
+        raise
+    except sqlite3.DatabaseError:
+        database.unlink()
+        _write(database, lines)
+
+
+def _write(database: Path, lines: list[Found]) -> None:
     connection = sqlite3.connect(database, timeout=60)
     try:
         with connection:
             connection.execute(_TABLE)
-            connection.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)", found)
+            connection.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)", lines)
     finally:
         connection.close()
 

@@ -168,3 +168,18 @@ def test_pairs_keep_spans_margin_and_worse_pictures(
     made = lazy_dataset(found.rows, pairs, processor, for_objective=True)[0]
     assert made["margin"] == 1.5 and made["spans"]["chosen"] == pair["spans"]["chosen"]
     assert [picture.size for picture in made["rejected_images"]] == [(40, 30)]
+
+
+def test_what_a_killed_run_or_a_damaged_file_left_stops_nothing(
+    section: DataSection, processor: Any, tmp_path: Path
+) -> None:
+    first = check(section, processor, tmp_path)
+    store = tmp_path / CHECKED
+    (folder,) = (one for one in store.iterdir() if one.is_dir())
+    folder.rename(folder.with_suffix(".partial"))
+    (folder.with_suffix(".partial") / "checked.json").unlink()
+    (store / "pictures.db").write_bytes(b"no database " * 400)
+    again = check(section, processor, tmp_path)
+    assert list(again.rows) == list(first.rows) and again.dropped == first.dropped
+    assert folder.is_dir() and not folder.with_suffix(".partial").exists()
+    assert (store / "pictures.db").read_bytes().startswith(b"SQLite format 3")
