@@ -140,8 +140,9 @@ def assert_equal(ours: Record, theirs: Record) -> None:
         for name, grad in wanted.items():
             off = float((mine[name] - grad).norm())
             # A gradient that is nothing but rounding has no relative error worth the name. A's is one in
-            # the second step: Adam's first takes the signs of B's smallest gradients, which rounding decides.
-            assert off <= 1e-4 * max(float(grad.norm()), 1e-2 * scale), f"step {step}: {name} off by {off}"
+            # the second step: Adam's first takes the signs of B's smallest gradients, which rounding decides,
+            # and no two processors round alike (1.4e-6 beside gradients of 0.6 on one of them).
+            assert off <= 1e-4 * max(float(grad.norm()), 5e-2 * scale), f"step {step}: {name} off by {off}"
     for mine, wanted in zip(ours.logs, theirs.logs, strict=True):
         for name in wanted.keys() - {"epoch", "grad_norm", "total_flos", "step"}:
             assert abs(mine[name] - wanted[name]) <= 1e-3 * max(1.0, abs(wanted[name])), name
