@@ -13,7 +13,7 @@ from align.errors import AlignError
 from align.models.loading import first_line
 from align.models.lora_places import Blocks
 from align.tuning.initialisation import with_settings
-from align.tuning.lora_components import Components, Part, listed_parts, pattern_part, section_parts
+from align.tuning.lora_components import Components, Part, Wishes, listed_parts, pattern_part, section_parts
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -44,6 +44,14 @@ _OWN_LORA_KEYS: dict[str, tuple[Any, Any]] = {
         Field(default=None, description="[start, end) ranges of layers to stack; text-only Llama alone"),
     ),
     "blocks": (Blocks, Field(default="attention+mlp", description="which layers of listed components")),
+    "leave_out": (
+        list[str],
+        Field(
+            default=[],
+            description="weight matrices of those components that stay frozen, by the ends of their names: "
+            "[mlp.gate, mlp.experts.down_proj]; what is neither adapted nor named here stops the stage",
+        ),
+    ),
 }
 # PEFT's own, LoraConfig's defaults.
 _DEFAULTS = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}
@@ -58,6 +66,8 @@ class LoraSection(section("LoraConfig", PEFT_STAGE_OWNS, _OWN_LORA_KEYS)):
     @model_validator(mode="after")
     def _one_placement(self) -> LoraSection:
         given = self.given()
+        if given.get("target_modules") is not None and given.get("leave_out"):
+            raise ValueError("target_modules says itself what is adapted: remove leave_out")
         if not isinstance(given.get("components"), dict):
             return self
         clash = {"blocks", "target_modules", "rank_pattern", "alpha_pattern"} & set(given)
@@ -82,8 +92,8 @@ def lora_plan(section: LoraSection, model: PreTrainedModel) -> LoraPlan:
     `align.tuning.placement.place_dropout` lowers it where a component asks for less.
 
     Raises:
-        AlignError: unknown family without `target_modules`, bare names, a component that hits nothing or
-            overlaps another, or arguments that PEFT refuses.
+        AlignError: unknown family without `target_modules`, bare names, a component that hits nothing,
+            overlaps another, or has matrices that the recipe does not speak of; arguments that PEFT refuses.
     """
     from peft import LoraConfig
 
@@ -91,15 +101,16 @@ def lora_plan(section: LoraSection, model: PreTrainedModel) -> LoraPlan:
     components = given.pop("components", ["language"])
     blocks = given.pop("blocks", "attention+mlp")
     target = given.pop("target_modules", None)
+    wishes = Wishes(tuple(given.pop("leave_out", ())), tuple(given.get("target_parameters") or ()))
     defaults = _DEFAULTS | {name: given[name] for name in _DEFAULTS if given.get(name) is not None}
     if target is not None:
         _check_full_names(target)
         parts = pattern_part(target, defaults, model)
     elif isinstance(components, dict):
-        parts = section_parts(components, defaults, model)
+        parts = section_parts(components, defaults, model, wishes)
         given |= _patterns(parts, given)
     else:
-        parts = listed_parts(components, blocks, defaults, model)
+        parts = listed_parts(components, blocks, defaults, model, wishes)
     placed = [part for part in parts if not part.is_full]
     if not placed:
         raise AlignError(

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -23,7 +23,7 @@ from align.config.recipe import Strict
 from align.errors import AlignError
 from align.models.families import known_modules
 from align.models.family import Component, Modules
-from align.models.lora_places import Blocks, lora_targets, matching
+from align.models.lora_places import Blocks, Places, as_pattern, by_leaf, leaf_name, matching, places
 from align.models.proposal import checked_modules
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Part:
         modules: full names: LoRA's targets, or what trains whole.
         pattern: a regular expression that matches LoRA's targets among all module names.
         is_full: every weight of `modules` trains.
+        matrices: all weight matrices of the component, sorted; None where it trains whole or is not known.
         r, lora_alpha, lora_dropout: LoRA's; None elsewhere.
         learning_rate: None is the trainer's.
     """
@@ -90,14 +91,34 @@ class Part:
     modules: tuple[str, ...]
     pattern: str = ""
     is_full: bool = False
+    matrices: Places | None = None
     r: int | None = None
     lora_alpha: int | None = None
     lora_dropout: float | None = None
     learning_rate: float | None = None
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What a recipe says about matrices beside the components.
+
+    Attributes:
+        leave_out: ends of names that stay frozen though their component trains: `mlp.gate`.
+        target_parameters: PEFT's: ends of names of parameters that no linear layer holds.
+        section: of the recipe, for messages.
+    """
+
+    leave_out: tuple[str, ...] = ()
+    target_parameters: tuple[str, ...] = ()
+    section: str = "lora"
+
+
 def listed_parts(
-    components: Sequence[Component], blocks: Blocks, defaults: Mapping[str, Any], model: PreTrainedModel
+    components: Sequence[Component],
+    blocks: Blocks,
+    defaults: Mapping[str, Any],
+    model: PreTrainedModel,
+    wishes: Wishes | None = None,
 ) -> list[Part]:
     """The short form: the same in each component.
 
@@ -107,11 +128,14 @@ def listed_parts(
     sections: dict[Component, ComponentSection] = {
         name: ComponentSection(target=blocks) for name in components
     }
-    return section_parts(sections, defaults, model)
+    return section_parts(sections, defaults, model, wishes)
 
 
 def section_parts(
-    sections: Mapping[Component, ComponentSection], defaults: Mapping[str, Any], model: PreTrainedModel
+    sections: Mapping[Component, ComponentSection],
+    defaults: Mapping[str, Any],
+    model: PreTrainedModel,
+    wishes: Wishes | None = None,
 ) -> list[Part]:
     """One section a component.
 
@@ -119,14 +143,21 @@ def section_parts(
         defaults: `r`, `lora_alpha`, `lora_dropout` where a section does not set them.
 
     Raises:
-        AlignError: a component that hits nothing, reaches out of itself, or overlaps another.
+        AlignError: a component that hits nothing, reaches out of itself, overlaps another, or has matrices
+            that nobody spoke of.
     """
+    wishes = wishes or Wishes()
     if not sections:
-        raise AlignError("lora.components names no component", fix="set lora.components: [language]")
+        what = f"{wishes.section}.components names no component"
+        raise AlignError(what, fix=f"set {wishes.section}.components: [language]")
     modules = checked_modules(model.config)
-    parts = [_part(name, section, defaults, modules, model) for name, section in sections.items()]
+    parts = [_part(name, section, defaults, modules, model, wishes) for name, section in sections.items()]
     for one, other in combinations(parts, 2):
         _check_apart(one, other)
+    _check_heard(parts, wishes)
+    for part in parts:
+        if part.matrices is not None and not sections[cast(Component, part.component)].target_modules:
+            _check_covered(part.component, part.matrices, wishes)
     return parts
 
 
@@ -149,19 +180,55 @@ def _part(
     defaults: Mapping[str, Any],
     modules: Modules,
     model: PreTrainedModel,
+    wishes: Wishes,
 ) -> Part:
     if section.train == "full":
         whole = whole_modules(name, modules, model)
         return Part(name, whole, is_full=True, learning_rate=section.learning_rate)
-    where = f"lora.components.{name}"
-    pattern = section.target_modules or lora_targets(modules, [name], section.target or "attention+mlp")
+    where = f"{wishes.section}.components.{name}"
+    blocks = section.target or "attention+mlp"
+    sorted_out = places(model, modules, name, blocks, wishes.leave_out, wishes.target_parameters)
+    pattern = section.target_modules
+    if pattern is None:
+        pattern = as_pattern(sorted_out.chosen, (key for key, _ in model.named_modules()))
     hits = _hits(pattern, model, where)
     stray = [hit for hit in hits if modules.component_of(hit) != name]
     if stray:
         what = f"target_modules of {name} reaches out of it: {', '.join(stray[:2])}"
         raise AlignError(what, where=where, fix="begin it with the component's prefix")
+    sorted_out = sorted_out.with_chosen(hits)
     numbers = _numbers(section, defaults)
-    return Part(name, tuple(hits), pattern, learning_rate=section.learning_rate, **numbers)
+    return Part(
+        name, tuple(hits), pattern, matrices=sorted_out, learning_rate=section.learning_rate, **numbers
+    )
+
+
+def _check_covered(component: str, found: Places, wishes: Wishes) -> None:
+    """Nothing of a component stays untrained in silence."""
+    if not found.unmatched:
+        return
+    leaves = list(dict.fromkeys(map(leaf_name, found.unmatched)))
+    fix = f"leave them as they are: {wishes.section}.leave_out: [{', '.join(leaves)}]"
+    if wishes.section == "lora":
+        fix += "; or adapt them: experts by lora.target_parameters, others by lora.target_modules"
+    what = f"{len(found.unmatched)} weight matrices of {component} would stay untrained"
+    raise AlignError(f"{what}: {by_leaf(found.unmatched)}", where=f"{wishes.section}.components", fix=fix)
+
+
+def _check_heard(parts: Sequence[Part], wishes: Wishes) -> None:
+    """Each entry of `leave_out` names something in a component that trains."""
+    known = [part.matrices for part in parts if part.matrices is not None]
+    left = [name for found in known for name in found.left_out]
+    for entry in wishes.leave_out:
+        if not any(name == entry or name.endswith(f".{entry}") for name in left):
+            names = dict.fromkeys(
+                leaf_name(name) for found in known for name in (*found.chosen, *found.unmatched)
+            )
+            raise AlignError(
+                f"leave_out names nothing that would train: {entry!r}",
+                where=f"{wishes.section}.leave_out",
+                fix=f"matrices end in: {', '.join(names)}",
+            )
 
 
 def _numbers(section: ComponentSection, defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,10 +46,16 @@ _ON_MODULES = PEFT_STAGE_OWNS | {
 _PLACES: dict[str, tuple[Any, Any]] = {
     "components": (list[Component], Field(default=["language"], description="vision, connector, language")),
     "blocks": (Blocks, Field(default="attention+mlp", description="which layers of those components")),
+    "leave_out": (
+        list[str],
+        Field(default=[], description="matrices there that stay frozen, by the ends of their names"),
+    ),
 }
 
 
-class IA3Section(section("IA3Config", _ON_MODULES, {"components": _PLACES["components"]})):
+class IA3Section(
+    section("IA3Config", _ON_MODULES, {name: _PLACES[name] for name in ("components", "leave_out")})
+):
     """PEFT's `IA3Config`: learnt factors on keys, values and the MLP's hidden state (Liu et al., 2022)."""
 
 

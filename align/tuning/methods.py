@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from align.errors import AlignError
 from align.models.families import FAMILIES
 from align.models.loading import first_line
+from align.models.lora_places import by_leaf
 from align.models.proposal import checked_modules
 from align.progress import say
 from align.tuning.initialisation import LOFTQ, check_initialisation, check_loftq
 from align.tuning.lora import lora_plan
-from align.tuning.lora_components import Part, listed_parts, whole_modules
+from align.tuning.lora_components import Part, Wishes, listed_parts, whole_modules
 from align.tuning.method_sections import TrainingRecipe
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def method_plan(recipe: TrainingRecipe, model: PreTrainedModel, reference: str =
         )
     given = getattr(recipe, recipe.method).given()
     components, blocks = given.pop("components", ["language"]), given.pop("blocks", "attention+mlp")
-    parts = listed_parts(components, blocks, {"r": None, "lora_alpha": None, "lora_dropout": None}, model)
+    wishes = Wishes(tuple(given.pop("leave_out", ())), section=recipe.method)
+    none = {"r": None, "lora_alpha": None, "lora_dropout": None}
+    parts = listed_parts(components, blocks, none, model, wishes)
     given["target_modules"] = "|".join(part.pattern for part in parts)
     if recipe.method == "beft":
         _check_biases(parts, model)
@@ -98,15 +101,29 @@ def _ia3(recipe: TrainingRecipe, model: PreTrainedModel) -> MethodPlan:
     none = {"r": None, "lora_alpha": None, "lora_dropout": None}
     wanted = re.compile(rf".*\.(?:{_KEYS_AND_VALUES}|{_LAST_OF_MLP})")
     parts = []
-    for part in listed_parts(components, "attention+mlp", none, model):
+    wishes = Wishes(tuple(given.pop("leave_out", ())), section="ia3")
+    for part in listed_parts(components, "attention+mlp", none, model, wishes):
         hits = tuple(name for name in part.modules if wanted.fullmatch(name))
         if not hits:
             what = f"no keys, values or MLP that IA3 knows in {part.component}"
             raise AlignError(what, where="ia3.components", fix="leave the component out")
+        _check_no_layer_without(part, hits)
         parts.append(Part(part.component, hits, f"(?=(?:{part.pattern})$)(?:{wanted.pattern})"))
     given["target_modules"] = "|".join(part.pattern for part in parts)
     given["feedforward_modules"] = rf".*\.{_LAST_OF_MLP}"
     return MethodPlan("ia3", _config("IA3Config", "ia3", given), tuple(parts))
+
+
+def _check_no_layer_without(part: Part, hits: tuple[str, ...]) -> None:
+    """Linear attention has keys and values fused with its queries, where IA3 has nothing to scale."""
+    inside = {name.rpartition(".")[0] for name in hits}
+    bare = [name for name in part.modules if name.rpartition(".")[0] not in inside]
+    if part.component in ("language", "vision") and bare:
+        raise AlignError(
+            f"IA3 knows no keys, values or last layer there: {by_leaf(bare)}",
+            where="ia3.components",
+            fix="use lora; or name them in ia3.leave_out, to train the other layers alone",
+        )
 
 
 def _prompt_config(recipe: TrainingRecipe, model: PreTrainedModel, reference: str) -> PeftConfig:

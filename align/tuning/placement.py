@@ -49,6 +49,7 @@ class Placement:
         by_kind: `component: leaf name` -> number of modules.
         trainable, total: numbers of parameters.
         components: one line each.
+        matrices: of the planned components, in words: what is adapted, what is left out and why.
     """
 
     modules: tuple[str, ...]
@@ -56,14 +57,17 @@ class Placement:
     trainable: int
     total: int
     components: tuple[PlacedComponent, ...]
+    matrices: tuple[str, ...] = ()
 
     def show(self, learning_rate: float | None = None) -> None:
-        """Print the table.
+        """Print the table, and what each component's weight matrices do.
 
         Args:
             learning_rate: the trainer's, for components without one of their own.
         """
         for line in self.table(learning_rate):
+            say(f"  {line}")
+        for line in self.matrices:
             say(f"  {line}")
         counts = f"{self.trainable:,} of {self.total:,} parameters ({self.trainable / self.total:.2%})"
         say(f"  trains {counts}; everything else is frozen")
@@ -131,7 +135,8 @@ def placement(model: Any, parts: Sequence[Part] = (), exact: bool = True) -> Pla
     kinds = Counter(f"{component(name)}: {name.rsplit('.', 1)[-1]}" for name in layers)
     total = sum(_num_weights(parameter) for parameter in base.parameters()) + sum(prompts.values())
     count = sum(trained.values()) + sum(prompts.values())
-    return Placement(tuple(layers), dict(kinds), count, total, tuple(rows))
+    spoken_of = [line for part in parts if part.matrices for line in part.matrices.lines(part.component)]
+    return Placement(tuple(layers), dict(kinds), count, total, tuple(rows), tuple(spoken_of))
 
 
 def _check_adapter_only(trained: Mapping[str, int], layers: Iterable[Any]) -> None:

@@ -10,7 +10,7 @@ import transformers
 
 from align.models.families import modules_of
 from align.models.family import Component
-from align.models.lora_places import lora_targets
+from align.models.lora_places import Blocks, as_pattern, places
 
 
 def load(folder: Path) -> Any:
@@ -18,6 +18,13 @@ def load(folder: Path) -> Any:
     config: Any = transformers.AutoConfig.from_pretrained(folder)
     kind: Any = getattr(transformers, config.architectures[0])
     return kind.from_pretrained(folder, dtype="float32").eval()
+
+
+def lora_targets(model: Any, components: Sequence[Component], blocks: Blocks = "attention+mlp") -> str:
+    """PEFT's `target_modules` for components of a built model of a known family."""
+    modules = modules_of(model.config.model_type)
+    chosen = [name for one in components for name in places(model, modules, one, blocks).chosen]
+    return as_pattern(chosen, [name for name, _ in model.named_modules()])
 
 
 def make_adapter(
@@ -28,7 +35,7 @@ def make_adapter(
     from peft import LoraConfig, get_peft_model
 
     model = load(base)
-    targets = lora_targets(modules_of(model.config.model_type), components, "attention+mlp")
+    targets = lora_targets(model, components)
     settings: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": targets, **config}
     torch.manual_seed(seed)
     wrapped = get_peft_model(model, LoraConfig(**settings))

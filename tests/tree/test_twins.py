@@ -13,7 +13,7 @@ from PIL import Image
 
 from align.models.families import modules_of
 from align.models.family import Component
-from align.models.lora_places import lora_targets, matching
+from align.models.lora_places import places
 from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
 
 # How each family's parameters are called on the hub; the first is a tower's.
@@ -135,9 +135,9 @@ def test_family_facts_hold(twins: Twins, name: str) -> None:
     linear = [key for key, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
     components: list[Component] = ["vision", "connector", "language"] if modules.vision else ["language"]
     for component in components:
-        hits = matching(
-            lora_targets(modules, [component], "attention+mlp"), (key for key, _ in model.named_modules())
-        )
+        found = places(model, modules, component, "attention+mlp")
+        hits = found.chosen
+        assert not found.unmatched or (name, component) == ("gemma3", "connector")
         # Gemma 3's projector is a bare matrix, no layer
         assert hits or (name, component) == ("gemma3", "connector")
         assert set(hits) <= set(linear)

@@ -15,9 +15,10 @@ from align.models import families
 from align.models.families import FAMILIES, modules_of
 from align.models.family import Component
 from align.models.loading import ModelSection, load_model, load_processor
-from align.models.lora_places import lora_targets, matching
+from align.models.lora_places import as_pattern, matching, places
 from align.models.proposal import checked_modules, inspect
 from align.tuning.lora import LoraSection, lora_config
+from tests.align.adapter_folders import lora_targets
 from tests.twins import Twins
 
 
@@ -45,12 +46,16 @@ def test_family_prefixes_are_the_installed_module_names() -> None:
         assert inspect(model) == modules, f"{model_type} would be proposed otherwise"
         kinds = (torch.nn.Linear, Conv1D)
         linear = [name for name, module in model.named_modules() if isinstance(module, kinds)]
+        names, everything = [name for name, _ in model.named_modules()], []
         for component in components:
-            hits = matching(lora_targets(modules, [component], "attention+mlp"), linear)
+            found = places(model, modules, component, "attention+mlp")
+            hits = found.chosen
             bare = (model_type, component) == ("gemma3", "connector")  # a matrix, no layer
             assert hits or bare, f"{model_type}: nothing in {component}"
             assert {modules.component_of(name) for name in hits} <= {component}, model_type
-        everything = matching(lora_targets(modules, components, "attention+mlp"), linear)
+            assert matching(as_pattern(hits, names), names) == sorted(hits, key=names.index)
+            assert not found.unmatched or bare
+            everything += [*hits, *found.unread]
         missed = {re.sub(r"\d+", "N", name) for name in set(linear) - set(everything)}
         assert all("lm_head" in name or ".head." in name for name in missed), f"{model_type}: {missed}"
 
@@ -78,9 +83,7 @@ def test_a_proposal_is_shown_and_counts_once_it_stands_in_the_recipe(
     assert families.known_modules(model_type) is None  # shown, not used
     load_processor(section.model_validate({"path": section.path, **proposed["model"]}))
     assert modules_of(model_type) == entry
-    assert lora_config(LoraSection(), model).target_modules == lora_targets(
-        entry, ["language"], "attention+mlp"
-    )
+    assert lora_config(LoraSection(), model).target_modules == lora_targets(model, ["language"])
 
 
 def test_a_known_family_is_not_redefined(twins: Twins) -> None:
@@ -89,17 +92,18 @@ def test_a_known_family_is_not_redefined(twins: Twins) -> None:
         load_processor(section)
 
 
-def test_cross_attention_is_a_component_of_its_own() -> None:
+def test_cross_attention_is_a_component_of_its_own(twins: Twins) -> None:
     modules = FAMILIES["blip-2"].modules
     query = "qformer.encoder.layer.0.crossattention.attention.query"
     own = "qformer.encoder.layer.0.attention.attention.query"
-    assert matching(lora_targets(modules, ["cross_attention"], "attention"), [query, own]) == [query]
-    assert matching(lora_targets(modules, ["connector"], "attention"), [query, own]) == [own]
+    model = load_model(ModelSection(path=str(twins("blip-2"))))
+    assert matching(lora_targets(model, ["cross_attention"], "attention"), [query, own]) == [query]
+    assert matching(lora_targets(model, ["connector"], "attention"), [query, own]) == [own]
     assert (modules.component_of(query), modules.component_of(own)) == ("cross_attention", "connector")
     with pytest.raises(AlignError, match=r"no cross-attention(.|\n)*families with cross-attention: blip-2$"):
-        lora_targets(modules_of("llava"), ["cross_attention"], "attention")
+        places(model, modules_of("llava"), "cross_attention", "attention")
     with pytest.raises(AlignError, match="cross-attention has no mlp"):
-        lora_targets(modules, ["cross_attention"], "mlp")
+        places(model, modules, "cross_attention", "mlp")
 
 
 def test_a_family_without_a_file_is_proposed_with_its_cross_attention() -> None:
@@ -113,7 +117,7 @@ def test_a_family_without_a_file_is_proposed_with_its_cross_attention() -> None:
 
 def test_a_text_only_family_has_no_vision_to_adapt() -> None:
     with pytest.raises(AlignError, match=r"text-only model has no vision"):
-        lora_targets(modules_of("gpt2"), ["language", "vision"], "attention")
+        places(None, modules_of("gpt2"), "vision", "attention")
 
 
 @pytest.mark.parametrize("target", ["q_proj", "all-linear", ["q_proj", "v_proj"]])

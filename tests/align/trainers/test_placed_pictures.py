@@ -13,12 +13,11 @@ from transformers import AutoModelForImageTextToText
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from align.inputs.training_data import DataSection, lazy_dataset
-from align.models.families import modules_of
 from align.models.loading import ModelSection, load_processor
-from align.models.lora_places import lora_targets
 from align.rows.messages import ImagePart, Message, TextPart
 from align.rows.schema import PreferenceRow
 from align.trainers import SharedPrefixDPOTrainer
+from tests.align.adapter_folders import lora_targets
 from tests.align.trainers.trl_comparison import assert_equal, train
 from tests.twins import Twins
 
@@ -60,7 +59,7 @@ def test_pairs_train_as_trls(twins: Twins, tmp_path: Path, name: str) -> None:
         model = AutoModelForImageTextToText.from_pretrained(twins(name), dtype=torch.float32)
         return model.requires_grad_(False).eval()
 
-    target = lora_targets(modules_of(build().config.model_type), ["language"], "attention+mlp")
+    target = lora_targets(build(), ["language"])
     arguments = (build, processor, pairs, LoraConfig(r=4, target_modules=target))
     options: dict[str, Any] = {"num_train_epochs": 1, "per_device_train_batch_size": 3, "learning_rate": 1e-3}
     theirs, _ = train(DPOTrainer, *arguments, tmp_path / "trl", **options)

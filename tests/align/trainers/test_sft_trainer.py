@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align.models.families import modules_of
-from align.models.lora_places import lora_targets
+from tests.align.adapter_folders import lora_targets
 from tests.twins import Twins
 
 SHARING = [
@@ -72,7 +71,7 @@ def _trainer(
 
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
     model.requires_grad_(False)
-    target = lora_targets(modules_of(model.config.model_type), list(components), "attention+mlp")
+    target = lora_targets(model, list(components))
     settings: dict[str, Any] = {
         "per_device_train_batch_size": 7,
         "assistant_only_loss": True,

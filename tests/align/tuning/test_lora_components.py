@@ -66,7 +66,9 @@ def test_ranks_alphas_and_dropout_are_each_components_own(twins: Twins) -> None:
     assert set(rows) == {"language", "vision", "connector"}
     assert rows["language"].num_modules == 2 * 4  # two layers of q, k, v, o
     assert rows["language"].trainable == 2 * 4 * ((64 + 64) * 2 + (64 + 32) * 2)
-    assert rows["vision"].num_modules == 2 * 6
+    assert (
+        rows["vision"].num_modules == 6
+    )  # of two layers the model reads the first (vision_feature_layer -2)
     assert (rows["connector"].trainable, rows["connector"].ranks) == (CONNECTOR_BY_HAND, ())
     assert sum(row.trainable for row in where.components) == where.trainable
     table = where.table(1e-4)
