@@ -11,7 +11,7 @@ from pydantic import Field
 from align.config.model_ref import ModelRef
 from align.config.recipe import Strict
 from align.errors import AlignError
-from align.models.families import FAMILIES, confirm, modules_of, processor_facts, reads_images
+from align.models.families import FAMILIES, confirm, modules_of, processor_facts, reads_images, says_images
 from align.models.family import Modules
 from align.models.pixel_budget import apply
 from align.models.proposal import checked_modules
@@ -153,6 +153,9 @@ def is_vision_language(section: ModelSection) -> bool:
             f"cannot read the config: {first_line(error)}", where=section.path, fix=fix
         ) from error
     if section.family is not None:
+        if section.family.vision is None and says_images(config):
+            what = "`family` names no vision: the model would read text only, and its config speaks of images"
+            raise AlignError(what, where="model.family", fix="name its vision, tower and connector")
         confirm(str(config.get("model_type")), section.family.modules())
     return reads_images(config)
 

@@ -1,16 +1,22 @@
 """Where vision, connector and language sit in a model that `align.models.families` does not know: a proposal.
 
-The model is built on the meta device, from its config alone, and read by structure: a tower is what holds
-the convolution that cuts an image into patches, the language model what holds the input embedding, and a
-connector what stands between them. What is found is shown, to be checked and put into the recipe
-(`model.family`); it is never used unseen.
+The model is built on the meta device, from its config alone, and asked: the tower is what it calls its image
+encoder (`get_encoder`), the language model its decoder (`get_decoder`), and a connector what it runs on an
+image beside these (read in the source of `get_image_features`, or of `forward`) or what stands in the tower
+behind its layers. A model that reads images and does not say where is not guessed at, and never taken for
+text only. What is found is shown, to be checked and put into the recipe (`model.family`); it is never used
+unseen.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import textwrap
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from inspect import getsource, isfunction, signature, unwrap
 from typing import TYPE_CHECKING, Any
 
 from align.errors import AlignError
@@ -60,25 +66,29 @@ def inspect(model: Any) -> Modules:
     """The modules of a built model, with or without weights.
 
     Raises:
-        AlignError: no token embedding.
+        AlignError: no token embedding, or a model that reads images and does not say where.
     """
     modules: dict[str, nn.Module] = dict(model.named_modules())
-    embedding = _name_of(modules, model.get_input_embeddings())
+    embedding = _name_of(modules, _token_embedding(model))
     if embedding is None:
         raise AlignError("the model has no token embedding", where=type(model).__name__)
-    patches = _convolutions(modules)
-    language = _grown(_parent(embedding), avoid=patches)
     cross = _cross_attention(modules)
-    if not patches:
+    if not _takes_images(model):
+        language = _grown(_parent(embedding), avoid=[])
         return Modules(
             vision=None, tower=None, connector=(), language=language, layers=(), cross_attention=cross
         )
-    tower = _grown(_parent(patches[0]), avoid=[embedding])
-    head = _name_of(modules, model.get_output_embeddings())
-    connector = _beside(modules, [tower, language, head or ""]) or _inside_tower(modules, tower, patches)
+    tower = _tower(model, modules, embedding)
+    language = _language(model, modules, embedding, tower)
+    runs = _run_on_images(model, modules, (tower, language))
+    encoders = [name for name in runs if _reads_pixels(modules[name])]
+    if encoders:
+        raise _unsaid(model, f"has two image encoders, {tower} and {', '.join(encoders)}")
+    blocks = _blocks(modules, tower)
+    connector = _with_matrices(modules, runs) or _inside_tower(modules, tower, blocks)
     linear = tuple(name for name in connector if not list(modules[name].children()))
     return Modules(
-        vision=_blocks(modules, tower),
+        vision=blocks,
         tower=tower,
         connector=connector,
         language=language,
@@ -97,8 +107,10 @@ def as_recipe(modules: Modules) -> str:
 def _on_meta(config: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    auto = AutoModelForImageTextToText if reads_images(config.to_dict()) else AutoModelForCausalLM
+    sees = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES or reads_images(config.to_dict())
+    auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     try:
         with torch.device("meta"):
             return auto.from_config(config)
@@ -109,11 +121,102 @@ def _on_meta(config: Any) -> Any:
         ) from error
 
 
-def _convolutions(modules: dict[str, nn.Module]) -> list[str]:
-    """Names of the 2D and 3D convolutions: patches are cut by one."""
+def _token_embedding(model: Any) -> Any:
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+
+
+def _takes_images(model: Any) -> bool:
+    """By the arguments of `forward`, which name pixels or patches; not where the vision config is null."""
+    if getattr(model.config, "vision_config", model.config) is None:
+        return False
+    names = signature(type(model).forward).parameters
+    return any(re.search(r"pixel|patches|^images?$", name) for name in names)
+
+
+def _unsaid(model: Any, what: str) -> AlignError:
+    kind = type(model).__name__
+    parts = [
+        name for name, module in model.named_modules() if 0 < name.count(".") < 3 and list(module.children())
+    ]
+    return AlignError(
+        f"{kind} reads images and {what}",
+        where=f"model_type {model.config.model_type!r}",
+        fix="name its vision, tower, connector and language by hand, in `family` beside the model's path; "
+        f"its modules: {', '.join(parts[:12])}",
+    )
+
+
+def _tower(model: Any, modules: dict[str, nn.Module], embedding: str) -> str:
+    """What the model calls its image encoder."""
+    found = _name_of(modules, model.get_encoder(modality="image"))
+    if not found or _within(embedding, found):
+        raise _unsaid(model, "calls no part of it its image encoder")
+    return found
+
+
+def _language(model: Any, modules: dict[str, nn.Module], embedding: str, tower: str) -> str:
+    """What the model calls its decoder, or what holds the token embedding inside of it."""
+    found = _name_of(modules, model.get_decoder())
+    if not found or _touches(found, (tower,)):
+        found = _grown(_parent(embedding), avoid=[tower])
+    if not found or _touches(found, (tower,)) or not _within(embedding, found):
+        raise _unsaid(model, "has no decoder apart from its image encoder")
+    return found
+
+
+def _run_on_images(model: Any, modules: dict[str, nn.Module], parts: tuple[str, str]) -> list[str]:
+    """Modules beside tower and language model that see images, by the source of the model's own methods.
+
+    Those are what `get_image_features` names, itself and in the methods it calls, and what `forward` names
+    itself (Llama 4 projects there); where there is no `get_image_features`, also what `forward` calls.
+    """
+    own = [model, getattr(model, "base_model", model)]
+    tells = any(hasattr(owner, "get_image_features") for owner in own)
+    named = [part for owner in own for part in _named_in(owner, "forward", deep=not tells)]
+    if tells:
+        named += [part for owner in own for part in _named_in(owner, "get_image_features")]
+    skipped = (*parts, _name_of(modules, model.get_output_embeddings()) or "")
+    names = [_name_of(modules, part) for part in named if part is not model]
+    beside = [name for name in dict.fromkeys(names) if name and not _touches(name, skipped)]
+    return [name for name in beside if not any(_within(name, other) for other in beside if other != name)]
+
+
+def _named_in(
+    owner: Any, method: str, deep: bool = True, seen: set[str] | None = None
+) -> Iterator[nn.Module]:
+    """Submodules that a method of `owner` names after `self`; `deep`: also those in methods that it calls."""
     from torch import nn
 
-    return [name for name, module in modules.items() if isinstance(module, nn.Conv2d | nn.Conv3d)]
+    seen = set() if seen is None else seen
+    function = unwrap(getattr(type(owner), method, len))
+    if method in seen or not isfunction(function):
+        return
+    seen.add(method)
+    for node in ast.walk(ast.parse(textwrap.dedent(getsource(function)))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+            part = getattr(owner, node.attr, None)
+            if isinstance(part, nn.Module):
+                yield part
+            elif deep and callable(part):
+                yield from _named_in(owner, node.attr, deep, seen)
+
+
+def _reads_pixels(module: nn.Module) -> bool:
+    return getattr(module, "main_input_name", "") == "pixel_values"
+
+
+def _with_matrices(modules: dict[str, nn.Module], names: Iterable[str]) -> tuple[str, ...]:
+    """Those that hold a matrix, in the order of the model."""
+    kept = {name for name in names if any(p.dim() > 1 for p in modules[name].parameters())}
+    return tuple(name for name in modules if name in kept)
+
+
+def _touches(name: str, others: Iterable[str]) -> bool:
+    """Whether a module is one of the others, in one, or around one."""
+    return any(_within(name, other) or _within(other, name) for other in others)
 
 
 def _name_of(modules: dict[str, nn.Module], wanted: Any) -> str | None:
@@ -131,33 +234,16 @@ def _grown(name: str, avoid: list[str]) -> str:
     return name
 
 
-def _beside(modules: dict[str, nn.Module], parts: list[str]) -> tuple[str, ...]:
-    """The topmost modules with weights that lie outside of `parts` and hold none of them."""
-    found: list[str] = []
-    for name, module in modules.items():
-        if not name or any(_within(name, other) for other in [*parts, *found]):
-            continue
-        holds = any(_within(other, name) for other in parts if other)
-        if not holds and any(parameter.dim() > 1 for parameter in module.parameters()):
-            found.append(name)
-    return tuple(found)
-
-
-def _inside_tower(modules: dict[str, nn.Module], tower: str, patches: list[str]) -> tuple[str, ...]:
-    """The tower's own children that hold linear layers, and are neither its blocks nor its patches."""
-    others = {_blocks(modules, tower), *(patch for name in patches for patch in _above(name))}
+def _inside_tower(modules: dict[str, nn.Module], tower: str, blocks: str) -> tuple[str, ...]:
+    """The tower's own children beside its layers that hold linear layers and embed nothing: a merger, say."""
     children = [f"{tower}.{name}" for name, _ in modules[tower].named_children()]
     return tuple(
         child
         for child in children
-        if child not in others and any(hasattr(layer, "in_features") for layer in modules[child].modules())
+        if not _touches(child, (blocks,))
+        and "embed" not in child.removeprefix(tower)
+        and any(hasattr(layer, "in_features") for layer in modules[child].modules())
     )
-
-
-def _above(name: str) -> list[str]:
-    """The name and those of everything around it."""
-    parts = name.split(".")
-    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def _blocks(modules: dict[str, nn.Module], tower: str) -> str:

@@ -45,7 +45,7 @@ def weight_matrices(model: Any, modules: Modules, component: Component) -> Itera
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     named: Mapping[str, nn.Module] = dict(model.named_modules())
     for name, module in named.items():
-        if modules.component_of(name) != component or module is head:
+        if modules.component_of(name) != component or module is head or name.endswith(".lm_head"):
             continue
         if is_linear(module):
             packed = _is_packed(named.get(name.rpartition(".")[0]))

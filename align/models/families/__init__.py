@@ -63,8 +63,13 @@ def confirm(model_type: str, modules: Modules) -> None:
 def reads_images(config: Mapping[str, Any]) -> bool:
     """Whether a checkpoint with this `config.json` is a vision-language model; else it reads text only."""
     modules = known_modules(str(config.get("model_type")))
-    if modules is not None:
-        return modules.vision is not None
+    return modules.vision is not None if modules is not None else says_images(config)
+
+
+def says_images(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` speaks of images, whatever is known of its family."""
+    if "vision_config" in config:
+        return config["vision_config"] is not None
     return any(key.startswith(("vision", "vq_", "image_token")) for key in config)
 
 
