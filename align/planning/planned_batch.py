@@ -92,8 +92,8 @@ def build_batch(
         labels[number * count : (number + 1) * count, len(prefix) : len(own)] = word
     ids = torch.tensor([own + [word] * (width - len(own)) for own in rows]).repeat_interleave(count, 0)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels, **vision}
-    if "token_type_ids" in takes:
-        inputs["token_type_ids"] = torch.tensor(kinds + [0] * (width - len(kinds))).repeat(sequences, 1)
+    for name in {"token_type_ids", "mm_token_type_ids"} & set(takes):
+        inputs[name] = torch.tensor(kinds + [0] * (width - len(kinds))).repeat(sequences, 1)
     if shared:
         blocks = image_blocks(kinds) if "token_type_ids" in takes else None
         group = Group(prefix, [Branch([word] * length) for length in row.answers], blocks)

@@ -25,6 +25,7 @@ HUB_NAMES = {
     "qwen2_vl": ("visual.blocks.0.attn.qkv", "model.layers.0", "lm_head"),
     "qwen2_5_vl": ("visual.blocks.0.mlp.gate_proj", "model.layers.0", "lm_head"),
     "qwen3_vl": ("model.visual.deepstack_merger_list.0", "model.language_model.layers.0", "lm_head"),
+    "qwen3_5": ("model.visual.blocks.0", "model.language_model.layers.0.linear_attn.in_proj_qkv", "lm_head"),
     "idefics2": ("model.vision_model.encoder", "model.connector.perceiver_resampler", "model.text_model"),
     "idefics3": ("model.vision_model.encoder", "model.connector.modality_projection", "model.text_model"),
     "gemma3": ("vision_tower.vision_model.encoder.layers.0", "language_model.model.layers.0"),

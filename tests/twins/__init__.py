@@ -20,6 +20,7 @@ IMAGE_TWINS = {
     "qwen2_vl": "qwen",
     "qwen2_5_vl": "qwen",
     "qwen3_vl": "qwen",
+    "qwen3_5": "qwen",
     "idefics2": "idefics",
     "idefics3": "idefics",
     "gemma3": "gemma",

@@ -1,4 +1,8 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images of any size, a token for each square of patches."""
+"""Qwen2-VL to Qwen3-VL and Qwen3.5: images of any size, a token for each square of patches.
+
+Qwen3.5, 3.6 and 3.8 share the `model_type` qwen3_5: three layers of linear attention (gated delta nets), then
+one of softmax attention.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,12 @@ def _modules(*connector: str) -> Modules:
     )
 
 
-def _family(model_type: str, modules: Modules, processor: str) -> Family:
-    """What the three have in common; the planner reads patch sizes from the config."""
+def _family(model_type: str, modules: Modules, processor: str, sharing: Sharing | None = None) -> Family:
+    """What they have in common; the planner reads patch sizes from the config.
+
+    Args:
+        sharing: None where rows of one image were equal to separate ones.
+    """
     return Family(
         model_type=model_type,
         modules=modules,
@@ -33,7 +41,7 @@ def _family(model_type: str, modules: Modules, processor: str) -> Family:
             mend=None,
             pixels=patch_squares,
         ),
-        sharing=Sharing(images="equal", decoders=(f"{model_type}_text",)),
+        sharing=sharing or Sharing(images="equal", decoders=(f"{model_type}_text",)),
         serving=Serving(template="the checkpoint's", lora="language model"),
         hidden_states=None,
         prompt_learning="not tried",
@@ -45,4 +53,5 @@ FAMILIES = (
     _family("qwen2_vl", _modules("merger"), "Qwen2VLProcessor"),
     _family("qwen2_5_vl", _modules("merger"), "Qwen2_5_VLProcessor"),
     _family("qwen3_vl", _modules("merger", "deepstack_merger_list"), "Qwen3VLProcessor"),
+    _family("qwen3_5", _modules("merger"), "Qwen3VLProcessor", Sharing(images="not compared", decoders=())),
 )

@@ -14,6 +14,7 @@ NAMES = {
     "qwen2_vl": "Qwen2-VL",
     "qwen2_5_vl": "Qwen2.5-VL",
     "qwen3_vl": "Qwen3-VL",
+    "qwen3_5": "Qwen3.5, 3.6, 3.8",
     "llava": "LLaVA-1.5",
     "llava_next": "LLaVA-NeXT",
     "llava_onevision": "LLaVA-OneVision",
