@@ -32,8 +32,8 @@ _TOKEN_ATTRIBUTES = (
     "image_break_token",
     "image_end_token",
 )
-# Idefics 3 and SmolVLM write where in the picture a tile stands; no attribute names these tokens.
-_PLACE = re.compile(r"<row_\d+_col_\d+>|<global-img>")
+# No attribute names these: where in the picture a tile stands (Idefics 3, SmolVLM), GLM-V's tags around one.
+_PLACE = re.compile(r"<row_\d+_col_\d+>|<global-img>|<\|(?:begin|end)_of_(?:image|video)\|>")
 
 
 def message_parts(messages: Sequence[Message], num_images: int) -> list[dict[str, Any]]:

@@ -30,6 +30,14 @@ def patch_squares(image_processor: Any, low: int | None, high: int | None) -> di
     return {"size": {"shortest_edge": low, "longest_edge": high}}
 
 
+def patch_cubes(image_processor: Any, low: int | None, high: int | None) -> dict[str, Any]:
+    """GLM-V: as Qwen-VL, but a still image is `temporal_patch_size` frames, whose pixels all count."""
+    frames, size = image_processor.temporal_patch_size, image_processor.size
+    low, high = low or size.shortest_edge // frames, high or size.longest_edge // frames
+    found = patch_squares(image_processor, low, high)["size"]
+    return {"size": {name: area * frames for name, area in found.items()}}
+
+
 def whole_tiles(image_processor: Any, low: int | None, high: int | None) -> dict[str, Any]:
     """InternVL: tiles of one size, `min_patches` to `max_patches` of them; the thumbnail comes on top."""
     area = image_processor.size.height * image_processor.size.width

@@ -26,6 +26,8 @@ IMAGE_TWINS = {
     "gemma3": "gemma",
     "paligemma": "gemma",
     "blip-2": "blip2",
+    "glm4v": "glm",
+    "glm46v": "glm",
 }
 TEXT_TWINS = {"llama": "text_only", "qwen2": "text_only", "gpt2": "text_only"}
 

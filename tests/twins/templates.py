@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.repository import REPO
+
 _BODY = """\
 {%- macro words(content) -%}
     {%- if content is string %}{{- content }}
@@ -64,6 +66,11 @@ class Turns:
 def _literal(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     return f"'{escaped}'"
+
+
+def shipped(name: str) -> str:
+    """A template of recipes/base, for a family whose turns `Turns` cannot say."""
+    return (REPO / "recipes" / "base" / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def chatml(image: str) -> Turns:

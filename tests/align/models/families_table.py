@@ -24,6 +24,8 @@ NAMES = {
     "gemma3": "Gemma 3",
     "paligemma": "PaliGemma 2",
     "blip-2": "BLIP-2",
+    "glm4v": "GLM-4.1V",
+    "glm46v": "GLM-4.6V-Flash",
     "llama": "Llama",
     "qwen2": "Qwen2",
     "gpt2": "GPT-2",

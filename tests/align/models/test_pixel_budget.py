@@ -13,13 +13,13 @@ from align.errors import AlignError
 from align.inputs.budget import TokenBudget
 from align.inputs.chat import render
 from align.models.loading import ModelSection, load_processor
-from align.models.pixel_budget import longest_edge_of_tiles, patch_squares, whole_tiles
+from align.models.pixel_budget import longest_edge_of_tiles, patch_cubes, patch_squares, whole_tiles
 from align.rows.messages import Message
 from tests.twins import Twins
 
 ASK = [Message(role="user", content="What is this?"), Message(role="assistant", content="A cat.")]
 SIZES = [(90, 400), (400, 80)]
-PATCHED, TILED, EDGED = ["qwen2_5_vl", "qwen3_vl"], ["internvl"], ["idefics3"]
+PATCHED, TILED, EDGED = ["qwen2_5_vl", "qwen3_vl", "glm4v", "glm46v"], ["internvl"], ["idefics3"]
 
 
 def load(folder: Path, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
@@ -62,6 +62,15 @@ class Squares:
     patch_size, merge_size = 14, 2
 
 
+class Cubes:
+    """GLM-4.1V's numbers: two frames of 28 x 28 pixels, 16 tokens at least and 24,576 / 4 at most."""
+
+    class size:
+        shortest_edge, longest_edge = 12544, 9633792
+
+    patch_size, merge_size, temporal_patch_size = 14, 2, 2
+
+
 class Tiles:
     """InternVL's numbers."""
 
@@ -79,6 +88,8 @@ class Edge:
 
 def test_rules_by_hand() -> None:
     assert patch_squares(Squares, None, 200704) == {"size": {"shortest_edge": 3136, "longest_edge": 200704}}
+    assert patch_cubes(Cubes, None, 100352) == {"size": {"shortest_edge": 12544, "longest_edge": 200704}}
+    assert patch_cubes(Cubes, 12544, None) == {"size": {"shortest_edge": 25088, "longest_edge": 9633792}}
     assert whole_tiles(Tiles, None, 1_000_000) == {"min_patches": 1, "max_patches": 4}
     assert whole_tiles(Tiles, 500_000, None) == {"min_patches": 3, "max_patches": 12}
     assert longest_edge_of_tiles(Edge, None, 1_300_000) == {"size": {"longest_edge": 1024}}
