@@ -38,6 +38,7 @@ align: turn a vision-language model that invents objects into one that doesn't, 
                                                  a published dataset as rows
   align plan recipes/qwen2_5_vl_7b/dpo.yaml      the memory that training will take, and which GPUs it fits
   align doctor                                   what works on this machine, and what to do
+  align doctor MODEL                             what holds for a checkpoint at hand, without training
 
 Override any key on the command line: `align sft RECIPE trainer.learning_rate=1e-4`.
 `align STAGE --help` explains a stage and every key of its recipe.

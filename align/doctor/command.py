@@ -15,19 +15,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 
 from align import __version__
+from align.doctor.check import Check
 from align.doctor.probe import MARK
 from align.doctor.torchvision_ops import DISABLE
 from align.progress import say
 
-Status = Literal["ok", "warn", "fail"]
 REPO = Path(__file__).resolve().parents[2]
 GIB = 2**30
 
@@ -37,25 +37,6 @@ _UNWANTED = ("torchaudio", "torchcodec")
 _REINSTALL = "make setup"
 # Seconds. vLLM's server takes 15 to import on a free machine.
 _PROBE_TIMEOUT = 240
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the table.
-
-    Attributes:
-        group: heading it stands under.
-        name: what was looked at.
-        status: `ok`; `warn` if something is lost but training and serving work; `fail` if one of them cannot.
-        found: what was seen.
-        fix: what to do; empty when ok.
-    """
-
-    group: str
-    name: str
-    status: Status
-    found: str
-    fix: str = ""
 
 
 def run_checks(network: bool = False, timeout: float = _PROBE_TIMEOUT) -> list[Check]:
@@ -74,24 +55,47 @@ def run_checks(network: bool = False, timeout: float = _PROBE_TIMEOUT) -> list[C
 
 
 def main(argv: Sequence[str]) -> int:
-    """`align doctor [--json] [--network]`; 1 if anything that training or serving needs fails."""
-    parser = argparse.ArgumentParser(prog="align doctor", description=(__doc__ or "").partition(": ")[2])
+    """`align doctor [MODEL] [--json] [--network]`; 1 if anything that training or serving needs fails."""
+    parser = argparse.ArgumentParser(
+        prog="align doctor",
+        description=(__doc__ or "").partition(": ")[2].partition("\n\nLibraries")[0],
+    )
+    parser.add_argument(
+        "model",
+        nargs="?",
+        help="a checkpoint's folder or hub id: what holds for it, in a minute, without its weights",
+    )
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
     parser.add_argument("--network", action="store_true", help="also ask the model hub for an answer")
     options = parser.parse_args(argv)
-    if not options.json:
-        say(f"align {__version__}: importing every library once takes about 20 seconds")
-    checks = run_checks(network=options.network)
+    if options.model is not None:
+        checks, works = _of_model(options.model), "It can be trained and served."
+    else:
+        if not options.json:
+            say(f"align {__version__}: importing every library once takes about 20 seconds")
+        checks, works = run_checks(network=options.network), "Training and serving work here."
     failed = any(check.status == "fail" for check in checks)
     if options.json:
         say(json.dumps({"align": __version__, "works": not failed, "checks": [asdict(c) for c in checks]}))
     else:
-        say(render(checks, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+        say(render(checks, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ, works=works))
     return int(failed)
 
 
-def render(checks: Sequence[Check], colour: bool = False) -> str:
-    """The table as text, with fixes under their lines and a closing sentence."""
+def _of_model(path: str) -> list[Check]:
+    from align.doctor.checkpoint import check_checkpoint
+
+    return check_checkpoint(path)
+
+
+def render(
+    checks: Sequence[Check], colour: bool = False, works: str = "Training and serving work here."
+) -> str:
+    """The table as text, with fixes under their lines and a closing sentence.
+
+    Args:
+        works: the sentence when nothing failed.
+    """
     codes = {"ok": "\033[32m", "warn": "\033[33m", "fail": "\033[31m"}
     width = max(len(check.name) for check in checks)
     lines, group = [], ""
@@ -102,7 +106,9 @@ def render(checks: Sequence[Check], colour: bool = False) -> str:
         status = f"{check.status:<4}"
         if colour:
             status = f"{codes[check.status]}{status}\033[0m"
-        lines.append(f"  {status}  {check.name:<{width}}  {check.found}")
+        first, *more = check.found.splitlines() or [""]
+        lines.append(f"  {status}  {check.name:<{width}}  {first}")
+        lines += [f"  {'':4}  {'':{width}}  {line}" for line in more]
         if check.fix:
             lines.append(f"  {'':4}  {'':{width}}  -> {check.fix}")
     failed = [check.name for check in checks if check.status == "fail"]
@@ -110,7 +116,7 @@ def render(checks: Sequence[Check], colour: bool = False) -> str:
     if failed:
         lines.append(f"\nDoes not work yet: {', '.join(failed)}. The arrows say what to do.")
     else:
-        lines.append("\nTraining and serving work here." + (f" {warned} to look at." if warned else ""))
+        lines.append(f"\n{works}" + (f" {warned} to look at." if warned else ""))
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 command.py      `align show`
 differences.py  what differs between two answers
+tokens.py       a row as its trainer makes tokens of it, with the loss mask
 
 Inside:
 
@@ -9,7 +10,6 @@ views.py        what is shown of each kind of row
 answers.py      the answers that verdicts are about
 terminal.py     as text
 page.py         as a page
-tokens.py       with the loss mask
 catalogue.py    all rows of a file, filtered and sorted
 server.py       the catalogue in a browser
 """

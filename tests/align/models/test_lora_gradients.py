@@ -1,7 +1,7 @@
 """Every adapted matrix of every component learns, with gradient checkpointing on, in every family.
 
-Other projects had vision adapters whose gradients stayed zero under checkpointing: the tower's input needs none,
-so that reentrant checkpoints cut its graph, and nothing said so.
+Other projects had vision adapters whose gradients stayed zero under checkpointing: the tower's input needs
+none, so that reentrant checkpoints cut its graph, and nothing said so.
 """
 
 from __future__ import annotations
