@@ -50,7 +50,7 @@ from align.models.loading import (
 from align.progress import quiet_libraries, say
 from align.run.folder import RunFolder
 from align.run.stage import Done, run_stage
-from align.serving.client import ChatRequest, Failure, Reply, Sampling, ask
+from align.serving.client import ChatRequest, Choice, Failure, Reply, Sampling, ask
 from align.serving.server import ServeSettings, serve
 
 CHECKPOINT = "checkpoint"
@@ -341,7 +341,7 @@ def _serve(recipe: Recipe, folder: RunFolder, merged: _Merged, expected: list[li
         reply = replies[key]
         if isinstance(reply, Failure):
             raise AlignError(f"the server failed on a probe: {reply.reason}", where=str(folder.logs))
-        texts.append(reply.choices[0].text)
+        texts.append(_whole_text(processor, reply.choices[0]))
     agreement = checks.token_agreement(*checks.spoken(processor, expected, texts))
     if agreement < recipe.serve_check.min_agreement:
         raise AlignError(
@@ -352,6 +352,13 @@ def _serve(recipe: Recipe, folder: RunFolder, merged: _Merged, expected: list[li
         )
     say(f"  served: vLLM agrees with transformers in {agreement:.1%} of the tokens")
     return {"served_token_agreement": agreement}
+
+
+def _whole_text(processor: Any, choice: Choice) -> str:
+    """What the server said, thoughts included, which transformers' side has too."""
+    if not choice.token_ids:
+        return choice.text
+    return tokenizer_of(processor).decode(choice.token_ids, skip_special_tokens=True)
 
 
 def _tied(config: Any) -> bool:

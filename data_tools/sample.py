@@ -112,6 +112,8 @@ def run(recipe: Recipe) -> RunFolder:
             f"  {metrics['candidates']} distinct answers of {metrics['answers']}, "
             f"{metrics['truncated']} truncated, {metrics['mean_tokens']:.1f} tokens on average"
         )
+        if metrics.get("thoughts"):
+            say(f"  {metrics['thoughts']} had thoughts, kept apart; {metrics['unclosed']} of them do not end")
         return Done(metrics, "align judge RECIPE", seeds={"sampling": recipe.seed})
 
     return run_stage(recipe, {"model": recipe.model, "prompts": recipe.prompts}, work)
@@ -172,14 +174,15 @@ def build_request(recipe: Recipe, server: Server, row: PromptRow) -> Asked:
 def distinct(row: PromptRow, reply: Reply | Failure) -> list[Candidate]:
     """A prompt's answers without repeats, numbered by their first draw; none for a failed request.
 
-    Where the same text once ended by itself and once was cut at the limit, it counts as ended.
+    Where the same text once ended by itself and once was cut at the limit, it counts as ended. Thoughts that
+    differ make no other answer: the first ones stay with it.
     """
-    found: dict[str, Candidate] = {}
+    found: dict[tuple[str, bool], Candidate] = {}
     for number, choice in enumerate(reply.choices if isinstance(reply, Reply) else []):
         text = choice.text.strip()
-        earlier = found.get(text)
+        earlier = found.get(said := (text, choice.unclosed))
         if earlier is None:
-            found[text] = Candidate(
+            found[said] = Candidate(
                 id=f"{row.id}#{number}",
                 prompt_id=row.id,
                 images=row.images,
@@ -187,12 +190,15 @@ def distinct(row: PromptRow, reply: Reply | Failure) -> list[Candidate]:
                 text=text,
                 finish_reason=choice.finish_reason,
                 num_tokens=choice.num_tokens,
+                reasoning=choice.reasoning,
+                unclosed=choice.unclosed,
                 meta={**row.meta, "count": 1},
             )
             continue
         earlier.meta["count"] += 1
         if earlier.finish_reason != "stop" and choice.finish_reason == "stop":
             earlier.finish_reason, earlier.num_tokens = choice.finish_reason, choice.num_tokens
+            earlier.reasoning = choice.reasoning
     return list(found.values())
 
 
@@ -215,6 +221,8 @@ def check_failures(replies: dict[str, Reply | Failure], max_failed: float) -> in
 
 def _metrics(replies: dict[str, Reply | Failure], candidates: Sequence[Candidate]) -> dict[str, float]:
     choices = [choice for reply in replies.values() if isinstance(reply, Reply) for choice in reply.choices]
+    thoughts = [bool(choice.reasoning) or choice.unclosed for choice in choices]
+    unclosed = sum(choice.unclosed for choice in choices)
     return {
         "prompts": len(replies),
         "failed": sum(isinstance(reply, Failure) for reply in replies.values()),
@@ -223,4 +231,5 @@ def _metrics(replies: dict[str, Reply | Failure], candidates: Sequence[Candidate
         "empty": sum(not choice.text.strip() for choice in choices),
         "truncated": sum(choice.finish_reason == "length" for choice in choices),
         "mean_tokens": round(sum(choice.num_tokens for choice in choices) / max(len(choices), 1), 2),
+        **({"thoughts": sum(thoughts), "unclosed": unclosed} if any(thoughts) else {}),
     }

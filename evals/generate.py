@@ -194,20 +194,27 @@ def predict(asked: Asked, reply: Reply | Failure) -> Prediction:
     if isinstance(reply, Failure):
         return row.model_copy(update={"error": reply.reason})
     choice = reply.choices[0]
-    found = {"text": choice.text, "finish_reason": choice.finish_reason, "num_tokens": choice.num_tokens}
-    return row.model_copy(update=found)
+    return row.model_copy(
+        update=choice.model_dump(include={"text", "reasoning", "unclosed", "finish_reason", "num_tokens"})
+    )
 
 
 def task_health(name: str, predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Counts of one task's failed, empty and truncated answers, and their mean length in tokens."""
+    """Counts of one task's failed, empty and truncated answers, and their mean length in tokens; where
+    answers had thoughts, how many, and how many of those did not end.
+    """
     rows = [row for row in predictions if row.task == name]
     answered = [row for row in rows if row.text is not None]
+    thought = sum(bool(row.reasoning) or row.unclosed for row in answered)
+    unclosed = sum(row.unclosed for row in answered)
+    thoughts = {"thoughts": thought, "unclosed": unclosed} if thought else {}
     return {
         "samples": len(rows),
         "failed": len(rows) - len(answered),
         "empty": sum(not (row.text or "").strip() for row in answered),
         "truncated": sum(row.finish_reason == "length" for row in answered),
         "mean_tokens": round(sum(row.num_tokens for row in answered) / max(len(answered), 1), 2),
+        **thoughts,
     }
 
 
@@ -218,6 +225,9 @@ def show_health(health: Mapping[str, Mapping[str, float]]) -> None:
     for name, row in health.items():
         counts = f"{row['samples']:>7} {row['failed']:>7} {row['empty']:>7} {row['truncated']:>10}"
         say(f"  {name:<{width}} {counts} {row['mean_tokens']:>12.1f}")
+    thoughts, unclosed = (sum(row.get(key, 0) for row in health.values()) for key in ("thoughts", "unclosed"))
+    if thoughts:
+        say(f"  {thoughts} answers had thoughts, kept apart as `reasoning`; {unclosed} were cut off in them")
 
 
 def _check_failed(predictions: Sequence[Prediction], max_failed: float) -> None:

@@ -37,7 +37,7 @@ from align.run.stage import Done, run_stage
 from align.serving.wire import PATIENCE_KEYS
 from evals.comparison.lines import compare_task, correct
 from evals.comparison.metric_line import MetricLine, dump_lines
-from evals.comparison.on_screen import show_metrics
+from evals.comparison.on_screen import show_metrics, show_thoughts
 from evals.comparison.preferences import PairwiseSettings, prefer, preference_rows, summarise_preferences
 from evals.comparison.rounds import lines_by_round, round_name
 from evals.comparison.scored import Scored, score_predictions
@@ -111,6 +111,7 @@ def _work(recipe: Recipe, tasks: Mapping[str, Task], folder: RunFolder) -> Done:
     if recipe.pairwise is not None:
         write_preferences(folder, recipe, recipe.pairwise, tasks, scored)
     show_metrics(metrics, list(recipe.checkpoints))
+    show_thoughts(scored)
     headline = {
         f"{row.task}/{row.split}/{row.metric}": row.values[list(recipe.checkpoints)[-1]]
         for row in metrics

@@ -35,7 +35,8 @@ class FileScore:
         splits: the same for each part of the benchmark, where it has several.
         health: counts: questions `answered` and those `missing` from the file, answers to `unknown`
             questions, and of the answers the `empty`, `failed` (null) and `unparsed` ones; `repeated` rows
-            say again what an earlier one said, and count once.
+            say again what an earlier one said, and count once. Where answers had `thoughts`, how many, and
+            how many of those were `unclosed`, and so truncated.
         undefined: metrics without a denominator, which count as 0.
         notes: such as who judged.
     """
@@ -207,6 +208,8 @@ def _warnings(score: FileScore) -> list[str]:
         "unknown": "answers belong to no question of this data and were left out",
         "failed": "answers are null and were not scored",
         "repeated": "rows say again what an earlier row said and count once",
+        "thoughts": "answers had thoughts before them, which were not scored",
+        "unclosed": "of these were cut off in their thoughts: no answer, truncated",
     }
     found = [f"{health[key]} {text}" for key, text in texts.items() if health.get(key)]
     if score.undefined:

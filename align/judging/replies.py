@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+from align.rows.thoughts import split_thoughts
+
 T = TypeVar("T", covariant=True)
 Side = Literal["first", "second", "tie"]
 
@@ -34,11 +36,6 @@ class Read(Generic[T]):
     reason: str = ""
 
 
-_THOUGHTS = r"think|thinking|thoughts?|reasoning|analysis|reflection|scratchpad|seed:think"
-_OPENED = re.compile(rf"<({_THOUGHTS})>|\[think\]|◁think▷|<\|channel\|>analysis", re.I)
-_CLOSED = re.compile(
-    rf"</({_THOUGHTS})>|\[/think\]|◁/think▷|<\|channel\|>final(?:<\|message\|>)?|<\|end_of_thought\|>", re.I
-)
 _BOXED = re.compile(
     r"<(answer|verdict|final|output|choice|preference)>(?P<tag>.*?)(?:</\1>|\Z)"
     r"|\\boxed\{(?:\\text\{)?(?P<boxed>[^{}]*)\}"
@@ -68,21 +65,11 @@ def settled(reply: str) -> Read[str]:
     >>> settled("<think>A? B!</think> B"), settled("hm... </think>\\nA").verdict, settled("<think>A").reason
     (Read(verdict='B', reason=''), 'A', "the judge's reply was cut off: nothing stands behind its thoughts")
     """
-    text = plain(reply)
-    ends = [found.end() for found in _CLOSED.finditer(text)]
-    text = text[ends[-1] :] if ends else text
-    if _OPENED.search(text) or (ends and not text.strip()):
+    said = split_thoughts(plain(reply))
+    if said.is_marked and not said.answer:
         return Read(None, f"{CUT_OFF}: nothing stands behind its thoughts")
+    text = said.answer
     return Read((text if _BOXED.search(text) else _SPECIAL.sub("", text)).strip())
-
-
-def opens_thoughts(text: str) -> bool:
-    """Whether a text begins as thoughts do, or as the first piece of their mark (`<`, `<th`)."""
-    start = text.strip().lower()
-    return bool(start) and (_OPENED.match(start) is not None or any(m.startswith(start) for m in _MARKS))
-
-
-_MARKS = ("<think>", "<thinking>", "<reasoning>", "[think]", "◁think▷", "<|channel|>analysis")
 
 
 def _kernel(text: str) -> str:

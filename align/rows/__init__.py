@@ -2,6 +2,7 @@
 
 schema.py      `SFTRow`, `PreferenceRow`, `Prediction`, ...: checked at every border, read and written
 messages.py    a turn, and where its pictures stand
+thoughts.py    what a model thinks, told from its answer
 writing.py     rows to disk one by one, in memory that does not grow
 lines.py       lines of JSON as values, or as the errors that they are
 columns.py     Arrow's rows as values, or as the errors that they are

@@ -7,6 +7,7 @@ row can never reach outside it. Candidates, verdicts, predictions and scores are
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -20,6 +21,7 @@ from align.rows.columns import plain_rows
 from align.rows.lines import open_lines, parsed
 from align.rows.messages import BaseRow, Message, settled
 from align.rows.parts import Part
+from align.rows.thoughts import set_apart
 
 Row = TypeVar("Row", bound=BaseRow)
 
@@ -120,7 +122,10 @@ class PreferenceRow(BaseRow):
 
 
 class Candidate(BaseRow):
-    """One sampled answer. `id` is `<prompt_id>#<i>`; `finish_reason` is the server's."""
+    """One sampled answer. `id` is `<prompt_id>#<i>`; `finish_reason` is the server's, or `length` for
+    thoughts that do not end. `reasoning` are the thoughts before it, which neither `text` holds nor
+    `num_tokens` counts; `unclosed`: they do not end, and there is no answer.
+    """
 
     id: str
     prompt_id: str
@@ -129,11 +134,14 @@ class Candidate(BaseRow):
     text: str
     finish_reason: str
     num_tokens: int
+    reasoning: str = Field(default="", exclude_if=operator.not_)
+    unclosed: bool = Field(default=False, exclude_if=operator.not_)
     meta: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _settled(self) -> Candidate:
         self.prompt = settled(self.prompt, len(self.images))
+        set_apart(self)
         return self
 
 
@@ -228,7 +236,9 @@ class Prediction(BaseRow):
     """A model's answer to one evaluation sample. Exactly one of `text` and `error` is set.
 
     `key` is the content key: sha256 over model digest, rendered messages, image sha256 and sampling
-    settings; samples of several tasks that ask the same thing share it.
+    settings; samples of several tasks that ask the same thing share it. `reasoning` are the thoughts before
+    the answer, told from it whoever wrote the row (`align.rows.thoughts`); `unclosed` ones do not end, and
+    leave an empty `text` and the `finish_reason` length.
     """
 
     key: str
@@ -238,6 +248,13 @@ class Prediction(BaseRow):
     error: str | None = None
     finish_reason: str = ""
     num_tokens: int = 0
+    reasoning: str = Field(default="", exclude_if=operator.not_)
+    unclosed: bool = Field(default=False, exclude_if=operator.not_)
+
+    @model_validator(mode="after")
+    def _answer_alone(self) -> Prediction:
+        set_apart(self)
+        return self
 
 
 class Score(BaseRow):

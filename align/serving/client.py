@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import operator
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from align.config.recipe import Strict
 from align.digest import digest_json
@@ -28,6 +29,7 @@ from align.errors import AlignError
 from align.inputs.chat import check_text, openai_messages
 from align.progress import say
 from align.rows.messages import BaseRow, Message, said
+from align.rows.thoughts import Said, opens_thoughts, set_apart, share_of_tokens
 from align.serving.server import Server
 from align.serving.wire import error_in, is_asked_again, own_words, refused_field, retry_after, url_of
 
@@ -79,13 +81,29 @@ class ChatRequest:
 class Choice(BaseRow):
     """One answer. `first_logprobs` maps spellings to natural log-probabilities of the first token;
     `token_ids` (the end token included) are empty where the server does not tell them, `num_tokens` is 0 and
-    `finish_reason` empty."""
+    `finish_reason` empty.
+
+    `reasoning` are the thoughts before it, which a server tells in a field of their own or within the text;
+    neither `text` holds nor `num_tokens` counts them. `unclosed` ones do not end: `text` is empty, and the
+    `finish_reason` length."""
 
     text: str
     finish_reason: str
     num_tokens: int
+    reasoning: str = Field(default="", exclude_if=operator.not_)
+    unclosed: bool = Field(default=False, exclude_if=operator.not_)
     first_logprobs: dict[str, float] = Field(default_factory=dict)
     token_ids: list[int] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _answer_alone(self) -> Choice:
+        set_apart(self)
+        return self
+
+    @property
+    def thinks(self) -> bool:
+        """Whether it begins with thoughts, or with the first piece of their mark."""
+        return bool(self.reasoning) or self.unclosed or opens_thoughts(self.text)
 
 
 class Reply(BaseRow):
@@ -373,19 +391,41 @@ def _parse(content: bytes, request: ChatRequest) -> tuple[Reply | Failure, int |
             return Failure(reason=f"{len(answers)} answers instead of {request.sampling.n}"), None
         usage = body.get("usage") or {}
         share = (usage.get("completion_tokens") or 0) / len(answers)
-        choices = [_choice(answer, share) for answer in answers]
+        thoughts = ((usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0) / len(
+            answers
+        )
+        choices = [_choice(answer, share, thoughts) for answer in answers]
         prompt_tokens = int(usage.get("prompt_tokens") or 0)
     except (ValueError, LookupError, TypeError, AttributeError):
         return Failure(reason=f"not a chat completion: {own_words(content)}"), None
     return Reply(choices=choices, prompt_tokens=prompt_tokens), None
 
 
-def _choice(answer: dict[str, Any], share: float) -> Choice:
+def _choice(answer: dict[str, Any], share: float, thoughts: float) -> Choice:
+    """One answer.
+
+    Args:
+        share: of the reply's tokens, for servers that do not tell each answer's.
+        thoughts: of those, the tokens that the server counts as thoughts; 0 where it does not tell.
+    """
     message = answer["message"]
+    text = _writable(_said(message.get("content")) or message.get("refusal") or "")
+    reasoning = _writable(_thoughts(message))
+    num_tokens, finish_reason = (
+        len(answer.get("token_ids") or ()) or round(share),
+        answer.get("finish_reason"),
+    )
+    if reasoning:
+        text = text.strip()
+        counted = num_tokens - round(thoughts)
+        num_tokens = counted if thoughts else share_of_tokens(num_tokens, Said(reasoning, text))
+        finish_reason = finish_reason if text else "length"
     return Choice(
-        text=_writable(_said(message.get("content")) or message.get("refusal") or ""),
-        finish_reason=answer.get("finish_reason") or "",
-        num_tokens=len(answer.get("token_ids") or ()) or round(share),
+        text=text,
+        reasoning=reasoning,
+        unclosed=bool(reasoning) and not text,
+        finish_reason=finish_reason or "",
+        num_tokens=num_tokens,
         first_logprobs=_first_logprobs(answer.get("logprobs")),
         token_ids=answer.get("token_ids") or [],
     )
@@ -396,6 +436,18 @@ def _said(content: Any) -> str:
     if isinstance(content, list):
         return "".join(part if isinstance(part, str) else str(part.get("text") or "") for part in content)
     return str(content or "")
+
+
+def _thoughts(message: Mapping[str, Any]) -> str:
+    """The thoughts that a server tells beside the text: vLLM's and SGLang's field, and OpenRouter's, which is
+    vLLM's newer name; or parts of the content, as Mistral's."""
+    for name in ("reasoning", "reasoning_content"):
+        if isinstance(message.get(name), str) and message[name]:
+            return message[name].strip()
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    inside = (part["thinking"] for part in parts if isinstance(part, dict) and part.get("thinking"))
+    return "\n".join(text for found in inside if (text := found if isinstance(found, str) else _said(found)))
 
 
 def _writable(text: str) -> str:

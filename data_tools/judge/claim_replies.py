@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from align.claims import StatedClaim
-from align.judging.replies import Read, opens_thoughts
+from align.judging.replies import Read
 from align.progress import say
 from align.serving.client import Failure, Reply
 from data_tools.judge.asking import Asker, Question, check_read, left_out, why_unread
@@ -21,6 +21,7 @@ from data_tools.judge.recipe import Recipe
 from data_tools.sample import check_failures
 
 NUM_LOGPROBS = 20
+_SILENT = "tells no log-probabilities"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ClaimReader:
 
     def by_logprobs(self, reply: Reply | Failure) -> tuple[float, float] | None:
         """(p_yes, p_no) of the first token; None where it tells none, or begins a thought."""
-        if isinstance(reply, Failure) or opens_thoughts(reply.choices[0].text):
+        if isinstance(reply, Failure) or reply.choices[0].thinks:
             return None
         return read_reply(self.claim, self.template, reply.choices[0].first_logprobs)
 
@@ -65,7 +66,8 @@ def ask_claims(
     probe = judge.ask({first: questions[first]}, 1, NUM_LOGPROBS)[first]
     tells = isinstance(probe, Reply) and bool(probe.choices[0].first_logprobs)
     replies: dict[str, Reply | Failure] = {first: probe}
-    if tells and not opens_thoughts(probe.choices[0].text if isinstance(probe, Reply) else ""):
+    thinks = isinstance(probe, Reply) and probe.choices[0].thinks
+    if tells and not thinks:
         replies |= judge.ask(questions, 1, NUM_LOGPROBS)
     values: dict[str, dict[str, Any]] = {}
     for name, reply in replies.items():
@@ -75,7 +77,7 @@ def ask_claims(
             values[name] = _by_text(word.verdict)
     rest = {name: question for name, question in questions.items() if name not in values}
     if rest:
-        how = "tells no log-probabilities" if not tells else "does not begin with the answer"
+        how = "thinks first" if thinks else "does not begin with the answer" if tells else _SILENT
         say(f"  the judge {how} on {len(rest)} of {len(questions)} questions: asked for its words")
         replies |= judge.ask(rest, recipe.text_tokens)
     check_failures(replies, recipe.max_failed)

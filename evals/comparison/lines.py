@@ -45,7 +45,9 @@ class Health:
 
     Attributes:
         n: samples asked. The others count samples: `unparsed` by the strict scorer, `empty` answers,
-            `truncated` by the token limit, `failed` requests (not scored).
+            `truncated` by the token limit, `failed` requests (not scored), those with `thoughts` before the
+            answer, which is scored without them, and those whose thoughts are `unclosed`: there is no answer,
+            and they are truncated too.
     """
 
     n: int = 0
@@ -53,6 +55,8 @@ class Health:
     empty: int = 0
     truncated: int = 0
     failed: int = 0
+    thoughts: int = 0
+    unclosed: int = 0
     words: int = 0
 
     def add(self, prediction: Prediction, score: Score | None) -> None:
@@ -64,12 +68,16 @@ class Health:
         self.unparsed += bool(score.meta.get("unparsed"))
         self.empty += not prediction.text.strip()
         self.truncated += prediction.finish_reason == "length"
+        self.thoughts += bool(prediction.reasoning) or prediction.unclosed
+        self.unclosed += prediction.unclosed
         self.words += len(prediction.text.split())
 
     def to_json(self) -> dict[str, Any]:
-        """The counts, with the mean number of words of the answers that came."""
+        """The counts, with the mean number of words of the answers; thoughts only where there were some."""
         answered = self.n - self.failed
         counts = {key: getattr(self, key) for key in ("n", "unparsed", "empty", "truncated", "failed")}
+        if self.thoughts:
+            counts |= {"thoughts": self.thoughts, "unclosed": self.unclosed}
         return {**counts, "mean_words": round(self.words / answered, 3) if answered else 0.0}
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from align.progress import say
 from evals.comparison.metric_line import MetricLine
+from evals.comparison.scored import Scored
 
 
 def show_metrics(metrics: Sequence[MetricLine], checkpoints: Sequence[str]) -> None:
@@ -25,6 +26,17 @@ def show_metrics(metrics: Sequence[MetricLine], checkpoints: Sequence[str]) -> N
         ]
         say("  " + "  ".join(cells).rstrip())
     say("  * primary; shares in percent; delta is the last checkpoint minus the one before")
+
+
+def show_thoughts(scored: Mapping[str, Mapping[str, Scored]]) -> None:
+    """A line for each checkpoint whose answers had thoughts before them; nothing where none had."""
+    for name, parts in scored.items():
+        health = [part.health for part in parts.values()]
+        thoughts, unclosed = (sum(getattr(one, key) for one in health) for key in ("thoughts", "unclosed"))
+        if thoughts:
+            total = sum(one.n for one in health)
+            say(f"  {name}: {thoughts} of {total} answers had thoughts, which were not scored;")
+            say(f"  {unclosed} of these do not end: there is no answer, they count as truncated")
 
 
 def _cells(row: MetricLine, checkpoints: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ _GUARD_TILES = [
 ]
 _QUOTED = re.compile(r"`([^`]+)`")
 _COUNTS = ("failed", "empty", "truncated", "unparsed")
+_THOUGHTS = ("thoughts", "unclosed")
 
 
 SECTIONS = {"truth": "How much of what is said is true", "form": "Repetition, grammar and length"}
@@ -151,7 +152,9 @@ def tiles(results: Results) -> list[dict[str, Any]]:
 
 def health(results: Results) -> tuple[list[str], list[list[tuple[str, bool]]]]:
     """(header, rows); each cell is (text, whether it is worth a look)."""
-    header = ["checkpoint", "task", "answers", *_COUNTS, "words per answer"]
+    thought = any(item.get("thoughts") for item in results.health)
+    kinds = (*_COUNTS, *(_THOUGHTS if thought else ()))
+    header = ["checkpoint", "task", "answers", *kinds, "words per answer"]
     rows = []
     for item in results.health:
         total, task = int(item.get("n") or 0), str(item["task"])
@@ -160,10 +163,15 @@ def health(results: Results) -> tuple[list[str], list[list[tuple[str, bool]]]]:
             (results.label_of(task), False),
             (f"{total:,}", False),
         ]
-        for kind in _COUNTS:
+        for kind in kinds:
             count = int(item.get(kind) or 0)
             share = count / total if total else 0.0
-            cells.append((f"{count:,} ({100 * share:.1f}%)" if count else "0", share > UNHEALTHY))
+            cells.append(
+                (
+                    f"{count:,} ({100 * share:.1f}%)" if count else "0",
+                    share > UNHEALTHY and kind != "thoughts",
+                )
+            )
         words = item.get("mean_words")
         cells.append(("–" if words is None else f"{words:.1f}", False))
         rows.append(cells)

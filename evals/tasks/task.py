@@ -229,6 +229,7 @@ class Task(ABC, Generic[C]):
             "image": sample.images[0] if sample.images else "",
             "subsets": list(sample.subsets),
             "text": prediction.text,
+            **({"reasoning": prediction.reasoning} if prediction.reasoning else {}),
             "finish_reason": prediction.finish_reason,
             "num_tokens": prediction.num_tokens,
             "unparsed": mark.unparsed,

@@ -69,6 +69,19 @@ def test_repeats_are_counted_and_an_ended_answer_wins_over_a_cut_one() -> None:
     ]
 
 
+def test_thoughts_stand_beside_the_candidate_and_make_no_other_one() -> None:
+    said = ["<think>hm</think>a dog", "a dog", "<think>a dog", "<think>h</think>a dog", ""]
+    choices = [Choice(text=text, finish_reason="stop", num_tokens=10) for text in said]
+    found = distinct(prompt(7), Reply(choices=choices))
+    assert [
+        (row.text, row.reasoning, row.unclosed, row.finish_reason, row.meta["count"]) for row in found
+    ] == [
+        ("a dog", "hm", False, "stop", 3),
+        ("", "a dog", True, "length", 1),
+        ("", "", False, "stop", 1),
+    ]
+
+
 def test_each_round_asks_about_other_pictures_and_all_about_dev_ones() -> None:
     rows = [prompt(n, f"train/{n // 2}.png") for n in range(60)]  # two prompts a picture
     rows += [row.model_copy(update={"id": f"dev-{row.id}", "meta": {"split": "dev"}}) for row in rows[:4]]

@@ -101,6 +101,12 @@ def test_a_failed_request_is_never_text(tmp_path: Path) -> None:
     assert (rows[0].text, rows[0].error) == (None, "HTTP 400: too long")
     health = task_health("t", rows)
     assert health == {"samples": 3, "failed": 1, "empty": 1, "truncated": 1, "mean_tokens": 2.0}
+    thought = Reply(choices=[Choice(text="<think>hm</think>ok", finish_reason="stop", num_tokens=8)])
+    cut = Reply(choices=[Choice(text="<think>hm", finish_reason="length", num_tokens=8)])
+    rows = [predict(item, reply) for item, reply in zip(asked, (thought, cut, replies[1]), strict=True)]
+    assert (rows[0].text, rows[0].reasoning, rows[0].num_tokens) == ("ok", "hm", 4)
+    health = task_health("t", rows)
+    assert (health["thoughts"], health["unclosed"], health["truncated"]) == (2, 1, 1)
 
 
 def test_a_wrong_task_stops_before_anything_runs(tmp_path: Path) -> None:

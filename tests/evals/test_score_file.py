@@ -356,3 +356,51 @@ def test_what_is_asked_for_must_be_there(tmp_path: Path, capsys: pytest.CaptureF
     assert "no such file or folder" in refuse(capsys, "pope", *words, "--data", tmp_path / "x")
     assert "did you mean 'objects'?" in refuse(capsys, "chair", *words, "--option", "object=a")
     assert "no such recipe" in refuse(capsys, str(tmp_path / "recipe.yaml"))
+
+
+def test_thoughts_are_not_scored_and_counted(
+    tmp_path: Path, pope: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four right answers behind thoughts, whole or with the closing mark alone, score as answers do."""
+    labels = ["Yes", "No", "Yes", "No"]
+    blocks = ["<think>no, no, no</think>\n\n{}", "yes it is</think>\n\n{}"]
+    asked = questions("random")
+    for block in blocks:
+        rows = [
+            {"question": row["text"], "image": row["image"], "answer": block.format(label)}
+            for row, label in zip(asked, labels, strict=True)
+        ]
+        for mode in ("official", "strict"):
+            words = ("--predictions", write_lines(tmp_path / "a.json", rows), "--data", pope, "--mode", mode)
+            found = score(capsys, "pope", *words, "--option", "name=pope")
+            assert (found["accuracy"], found["f1"]) == (100.0, 100.0), (block, mode)
+            assert (found["health"]["thoughts"], found["health"]["unclosed"]) == (4, 0)
+    assert main(["score", "pope", *map(str, words)]) == 0
+    assert "note: 4 answers had thoughts before them, which were not scored" in capsys.readouterr().err
+
+
+def test_an_unclosed_thought_is_a_truncation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lines(
+        tmp_path / "q.jsonl", [{"id": str(k), "question": f"{k}?", "answer": "yes"} for k in range(3)]
+    )
+    said = ["<think>yes, yes", "<think></think>yes", "yes"]
+    path = write_lines(tmp_path / "a.jsonl", [{"id": str(k), "answer": text} for k, text in enumerate(said)])
+    words = (
+        "--predictions",
+        path,
+        "--data",
+        tmp_path / "q.jsonl",
+        "--option",
+        "metric=yes_no",
+        "--mode",
+        "strict",
+    )
+    found = score(capsys, "custom", *words)
+    assert found["accuracy"] == pytest.approx(200 / 3)
+    assert {name: found["health"][name] for name in ("thoughts", "unclosed", "empty")} == {
+        "thoughts": 1,
+        "unclosed": 1,
+        "empty": 1,
+    }
+    assert main(["score", "custom", *map(str, words)]) == 0
+    assert "1 of these were cut off in their thoughts: no answer" in capsys.readouterr().err

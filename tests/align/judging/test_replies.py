@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from align.judging.replies import PLACES, opens_thoughts, read_choice, read_yes_no, settled
+from align.judging.replies import PLACES, read_choice, read_yes_no, settled
+from align.rows.thoughts import opens_thoughts
 
 BOTH = "names both"
 CUT = "cut off"

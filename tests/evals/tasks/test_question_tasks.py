@@ -403,3 +403,19 @@ def test_our_own_predictions_score_too(tmp_path: Path, capsys: pytest.CaptureFix
     found = score(capsys, "custom", "--predictions", tmp_path / "predictions.jsonl", "--data", data)
     assert found["exact_match"] == 100.0
     assert (found["health"]["answered"], found["health"]["failed"]) == (1, 1)
+
+
+def test_thoughts_before_an_answer_to_vqav2_are_not_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    question = {"question_id": 1, "image_id": 9, "question": "How many dogs?"}
+    answers = [{"answer": "2", "answer_id": k} for k in range(10)]
+    truth = {"question_id": 1, "image_id": 9, "answer_type": "number", "answers": answers}
+    (tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json").write_text(
+        json.dumps({"questions": [question]})
+    )
+    (tmp_path / "v2_mscoco_val2014_annotations.json").write_text(json.dumps({"annotations": [truth]}))
+    path = tmp_path / "answers.json"
+    path.write_text(json.dumps([{"question_id": 1, "answer": "<think>I count one, two.</think>\n\n2"}]))
+    found = score(capsys, "vqav2", "--predictions", path, "--data", tmp_path)
+    assert found["accuracy"] == 100.0 and found["health"]["thoughts"] == 1
