@@ -226,6 +226,11 @@ def _serve(words: list[str]) -> int:
     )
     parser.add_argument("checkpoint", help="a checkpoint folder or hub id")
     parser.add_argument("--revision", help="hub revision (commit or tag); the newest by default")
+    parser.add_argument(
+        "--thinking",
+        action=argparse.BooleanOptionalAction,
+        help="whether it thinks before it answers, for whoever asks without saying so; off by default",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the `serve` section")
     options = parser.parse_intermixed_args(words)
     from omegaconf import OmegaConf
@@ -235,7 +240,7 @@ def _serve(words: list[str]) -> int:
         settings = ServeSettings.model_validate(plain)
     except ValueError as error:
         raise RecipeError(str(error), where="command line") from error
-    named = {"path": options.checkpoint, "revision": options.revision}
+    named = {"path": options.checkpoint, "revision": options.revision, "thinking": options.thinking}
     model = validate(ModelRef, named, where="command line")
     import signal
     import tempfile

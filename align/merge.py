@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from align.config.model_ref import PIXELS
+from align.config.model_ref import PIXELS, ModelRef
 from align.config.recipe import StageRecipe, Strict
 from align.digest import MANIFEST
 from align.errors import AlignError
@@ -299,7 +299,12 @@ def _reload(recipe: Recipe, folder: RunFolder, merged: _Merged) -> list[list[int
     import torch
 
     trusted = recipe.model.trust_remote_code
-    section = ModelSection(path=str(folder.work / CHECKPOINT), dtype="float32", trust_remote_code=trusted)
+    section = ModelSection(
+        path=str(folder.work / CHECKPOINT),
+        dtype="float32",
+        trust_remote_code=trusted,
+        thinking=recipe.model.thinking,
+    )
     model, processor = load_model(section), load_processor(section)
     found = checks.logits(model, processor, merged.probes)
     difference = checks.largest_difference(merged.reference, found)
@@ -324,7 +329,7 @@ def _serve(recipe: Recipe, folder: RunFolder, merged: _Merged, expected: list[li
         say("  served check: left out (serve_check: false)")
         return {"served_token_agreement": None, "served_check": "left out by the recipe"}
     path = folder.work / CHECKPOINT
-    processor = load_processor(ModelSection(path=str(path)))
+    processor = load_processor(ModelSection(path=str(path), thinking=recipe.model.thinking))
     sampling = Sampling(temperature=0.0, max_tokens=recipe.verify.max_tokens)
     requests = [
         (
@@ -334,7 +339,8 @@ def _serve(recipe: Recipe, folder: RunFolder, merged: _Merged, expected: list[li
         for index, probe in enumerate(merged.probes)
     ]
     replies: dict[str, Reply | Failure] = {}
-    with serve(path, recipe.serve_check.serve, folder.logs) as server:
+    served = ModelRef(path=str(path), thinking=recipe.model.thinking)
+    with serve(served, recipe.serve_check.serve, folder.logs) as server:
         ask(server, requests, lambda key, reply: replies.update({key: reply}))
     texts = []
     for key, _ in requests:

@@ -51,6 +51,12 @@ class ModelRef(Strict):
         description="most pixels of a resized image, which limits its tokens; null: as the processor's files "
         "say, among them those of a checkpoint merged from such a training",
     )
+    thinking: bool | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="whether the model thinks before it answers, in training, sampling, judging, evaluation "
+        "and serving alike; null: no, where its chat template can be told so (enable_thinking or thinking)",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -66,7 +72,7 @@ class ModelRef(Strict):
     @model_serializer(mode="wrap")
     def _as_written(self, fields: SerializerFunctionWrapHandler) -> Any:
         """As short as recipes write it: the digest of a recipe with a path alone stays what it was."""
-        alone = self.revision is None and not self.has_pixel_budget
+        alone = self.revision is None and not self.has_pixel_budget and self.thinking is None
         return self.path if type(self) is ModelRef and alone else fields(self)
 
     @classmethod

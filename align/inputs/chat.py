@@ -15,6 +15,7 @@ from typing import Any
 
 from align.errors import AlignError
 from align.inputs.images import mime_type
+from align.models.thinking import template_kwargs
 from align.rows.messages import ImagePart, Message, Part, TextPart, placed_parts
 
 # Attributes under which processors keep the strings that stand for visual input.
@@ -52,7 +53,8 @@ def message_parts(messages: Sequence[Message], num_images: int) -> list[dict[str
 
 
 def render(processor: Any, messages: Sequence[Message], num_images: int, add_generation_prompt: bool) -> str:
-    """The text that the model reads, one placeholder an image, by the checkpoint's chat template.
+    """The text that the model reads, one placeholder an image, by the checkpoint's chat template, which is
+    told whether to think (`align.models.thinking`).
 
     Args:
         processor: or the tokenizer of a text-only model, whose templates know plain strings alone.
@@ -69,7 +71,10 @@ def render(processor: Any, messages: Sequence[Message], num_images: int, add_gen
         turns = [{"role": message.role, "content": message.text} for message in messages]
     try:
         return processor.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=add_generation_prompt
+            turns,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            **template_kwargs(processor),
         )
     except AlignError:
         raise

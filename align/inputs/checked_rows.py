@@ -25,6 +25,7 @@ from typing import Any, Generic, TypeVar, overload
 from align.digest import digest_file, digest_json, digest_path
 from align.errors import AlignError
 from align.inputs.row_checks import TURNS
+from align.models.thinking import template_kwargs
 from align.rows.schema import PreferenceRow, SFTRow
 from align.rows.writing import arrow_schema
 
@@ -226,7 +227,8 @@ def checks_key(data: Path, pictures: str, processor: Any, limits: Sequence[Any])
     source = digest_json([digest_file(file) for room in rooms for file in sorted(room.rglob("*.py"))])
     versions = [transformers.__version__, tokenizers.__version__]
     rows = [digest_file(data), data.suffix, pictures]
-    return digest_json([*rows, settings, processor.chat_template, *limits, source, *versions])[:24]
+    told = [kwargs] if (kwargs := template_kwargs(processor)) else []
+    return digest_json([*rows, settings, processor.chat_template, *told, *limits, source, *versions])[:24]
 
 
 def _schema(cls: type[Any]) -> Any:

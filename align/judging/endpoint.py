@@ -9,6 +9,7 @@ import httpx
 from pydantic import Field, field_validator
 
 from align.errors import AlignError
+from align.models.thinking import SWITCHES
 from align.serving.server import Server
 from align.serving.wire import Patience, base_url, url_of
 
@@ -31,6 +32,13 @@ class Endpoint(Patience):
     )
     api_key_env: str = Field(
         default="ALIGN_JUDGE_KEY", description="environment variable with the key; unset sends none"
+    )
+
+    thinking: bool | None = Field(
+        default=None,
+        exclude_if=lambda thinking: thinking is None,
+        description="whether the model thinks, sent as chat_template_kwargs (enable_thinking, thinking); "
+        "null: as its server has it. Thoughts are kept apart from the reply either way",
     )
 
     @field_validator("endpoint")
@@ -71,10 +79,13 @@ def connect(settings: Endpoint, where: str) -> Server:
                 fix="start one (`align serve CHECKPOINT`), or name another; a key goes into the environment "
                 f"variable {settings.api_key_env}; a server that lists no models needs {section}.model",
             ) from error
+    kwargs = {} if settings.thinking is None else dict.fromkeys(SWITCHES, settings.thinking)
+    digest = f"judge:{url}#{model}"
     return Server(
         url=url,
         model=str(model),
-        digest=f"judge:{url}#{model}",
+        digest=f"{digest}#{'' if settings.thinking else 'not '}thinking" if kwargs else digest,
+        template_kwargs=kwargs,
         is_vllm=is_vllm,
         api_key=key,
         patience=settings,

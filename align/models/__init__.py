@@ -7,6 +7,7 @@ lora_places.py         where LoRA goes, by component
 proposal.py            an unknown `model_type` read by structure; shown, never used unconfirmed
 pixel_budget.py       a recipe's pixel budget in a processor's own terms
 loading.py             a base with its processor, quantised or not, every weight frozen
+thinking.py            whether the model thinks: one setting, told to its chat template everywhere
 image_words.py         what a tokenizer turns into visual input, from its files alone
 weightless.py          a model of shapes without weights
 live_memory.py         bytes of living tensors by part, counted at every operator

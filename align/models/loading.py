@@ -15,6 +15,7 @@ from align.models.families import FAMILIES, confirm, modules_of, processor_facts
 from align.models.family import Modules
 from align.models.pixel_budget import apply
 from align.models.proposal import checked_modules
+from align.models.thinking import set_thinking
 from align.progress import say
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def load_processor(section: ModelSection) -> ProcessorMixin | PreTrainedTokenize
     if not processor.chat_template:
         fix = "set `chat_template`, beside the model's path, to a Jinja file"
         raise AlignError("the checkpoint has no chat template", where=section.path, fix=fix)
+    set_thinking(processor, section.thinking)
     return processor
 
 

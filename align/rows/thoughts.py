@@ -121,6 +121,18 @@ def opens_thoughts(text: str) -> bool:
     return whole is not None or any(mark.startswith(start) for mark in (*_FIRST, *_FIRST_TOKENS))
 
 
+def spells_thoughts(text: str) -> bool:
+    """Whether a text, such as a chat template, holds a mark of thoughts."""
+    return _OPENED.search(text) is not None or _CLOSED.search(text) is not None
+
+
+def is_mark(token: str) -> bool:
+    """Whether a token is a mark of thoughts, or the piece of one that is a token by itself."""
+    return token in ("<|channel|>", "<|channel>") or any(
+        mark.fullmatch(token) is not None for mark in (_OPENED, _CLOSED)
+    )
+
+
 class Spoken(Protocol):
     """A row that holds what a model said."""
 

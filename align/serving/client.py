@@ -359,10 +359,14 @@ def request_body(server: Server, request: ChatRequest) -> dict[str, Any]:
     }
     if request.top_logprobs:
         body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+    if server.template_kwargs:
+        body["chat_template_kwargs"] = dict(server.template_kwargs)
     if request.pattern:
         body["structured_outputs"] = {"regex": request.pattern}
     if server.is_vllm:
         body["return_token_ids"] = True
+        if server.keeps_marks:
+            body["skip_special_tokens"] = False
     else:
         # Not part of OpenAI's interface; other servers refuse unknown fields.
         for name in ("top_k", "min_p", "repetition_penalty"):

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from align.config.model_ref import ModelRef
+from align.digest import digest_json
 from align.errors import AlignError
 from align.inputs.chat import openai_messages
 from align.models.image_words import image_words
+from align.models.thinking import served_kwargs, special_marks
 from align.progress import say
 from align.serving.client import ChatRequest, Choice, Failure, Reply, spells_image
 from align.serving.server import ServeSettings, engine_args
@@ -36,7 +38,9 @@ class OfflineEngine:
     """
 
     def __init__(self, llm: Any, model: ModelRef, digest: str, batch: int) -> None:
-        self.digest = digest
+        self._kwargs: dict[str, Any] = dict(served_kwargs(model))
+        self.digest = digest_json([digest, self._kwargs]) if self._kwargs else digest
+        self._keeps_marks = special_marks(model)
         self.image_words = image_words(model)
         self._template = served_template(model)
         self._llm = llm
@@ -88,8 +92,15 @@ class OfflineEngine:
             )
             for request in requests
         ]
-        sampling = [SamplingParams(**request.sampling.model_dump()) for request in requests]
-        outputs = self._llm.chat(conversations, sampling, chat_template=self._template, use_tqdm=False)
+        skips = {"skip_special_tokens": False} if self._keeps_marks else {}
+        sampling = [SamplingParams(**request.sampling.model_dump(), **skips) for request in requests]
+        outputs = self._llm.chat(
+            conversations,
+            sampling,
+            chat_template=self._template,
+            chat_template_kwargs=self._kwargs or None,
+            use_tqdm=False,
+        )
         return [Reply(choices=[_choice(part) for part in output.outputs]) for output in outputs]
 
 

@@ -34,6 +34,7 @@ from align.digest import digest_json
 from align.errors import AlignError
 from align.models.families import reads_images
 from align.models.image_words import image_words
+from align.models.thinking import served_kwargs, special_marks
 from align.progress import say
 from align.serving import guard as server_guard
 from align.serving.adapters import adapted_digest, check_all, load_adapter, lora_args
@@ -108,6 +109,8 @@ class Server:
         image_words: texts that the model would take for an image; requests that spell one are not sent.
         patience: how long it is waited for.
         left_out: field that it refuses -> its words; filled while it is asked.
+        template_kwargs: what its chat template is told with each request: whether to think. Part of `digest`.
+        keeps_marks: vLLM is asked to leave special tokens in its text: marks of thoughts are among them.
     """
 
     url: str
@@ -121,6 +124,8 @@ class Server:
     image_words: tuple[str, ...] = ()
     patience: Patience = field(default_factory=Patience)
     left_out: dict[str, str] = field(default_factory=dict)
+    template_kwargs: dict[str, bool] = field(default_factory=dict)
+    keeps_marks: bool = False
 
     def alive(self) -> bool:
         """False when the server was started here and its process has ended."""
@@ -187,6 +192,9 @@ def serve(
         check_all(model, settings.adapters)
     with _base_server(model, settings, log_dir, digest) as server:
         server.patience = settings
+        if kwargs := served_kwargs(model):
+            digest = digest_json([digest, kwargs])
+            server = replace(server, digest=digest, template_kwargs=kwargs)
         if adapter is None:
             yield server
             return
@@ -257,7 +265,14 @@ def _attach(model: ModelRef, endpoint: str, digest: str) -> Server:
     if model.has_pixel_budget and name != _served_name(root, digest):
         say("  images are resized as that server was started to, whatever the recipe's pixel budget")
     is_vllm = card.get("owned_by") == "vllm"
-    return Server(url=url, model=name, digest=digest, is_vllm=is_vllm, image_words=image_words(model))
+    return Server(
+        url=url,
+        model=name,
+        digest=digest,
+        is_vllm=is_vllm,
+        image_words=image_words(model),
+        keeps_marks=special_marks(model),
+    )
 
 
 def _served_name(checkpoint: str | Path, digest: str) -> str:
@@ -293,6 +308,7 @@ def _start(model: ModelRef, settings: ServeSettings, digest: str, log_dir: Path)
         log=log_path.open(encoding="utf-8", errors="replace"),
         log_path=log_path,
         image_words=image_words(model),
+        keeps_marks=special_marks(model),
     )
     _pool.started.append(server)
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from align.config.model_ref import ModelRef
 from align.models.families import FAMILIES
 from align.models.image_words import image_words
+from align.models.thinking import served_kwargs
 
 
 def served_template(model: ModelRef) -> str | None:
@@ -31,10 +32,13 @@ def served_template(model: ModelRef) -> str | None:
 
 
 def template_args(model: ModelRef, beside: Path) -> list[str]:
-    """The server's argument for `served_template`, which is written beside its log; none without one."""
+    """The server's argument for `served_template`, which is written beside its log, none without one; and for
+    whether the model thinks, for whoever asks it without saying so."""
+    kwargs = served_kwargs(model)
+    default = ["--default-chat-template-kwargs", json.dumps(kwargs)] if kwargs else []
     template = served_template(model)
     if template is None:
-        return []
+        return default
     path = beside.with_suffix(".jinja")
     path.write_text(template, encoding="utf-8")
-    return ["--chat-template", str(path)]
+    return ["--chat-template", str(path), *default]

@@ -106,6 +106,7 @@ _FIELDS = (
     "stop",
     "top_logprobs",
     "logprobs",
+    "chat_template_kwargs",
     "return_token_ids",
 )
 _REFUSED = re.compile(
