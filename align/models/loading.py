@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -291,9 +292,13 @@ def _quantization_arguments(section: ModelSection) -> dict[str, Any]:
 
 
 def not_quantized(model_type: str, config: Any = None) -> list[str]:
-    """Names of the modules that stay as they are in a quantised model: all but the language model."""
+    """Names of the modules that stay as they are in a quantised model: all but the language model.
+
+    The last is a regular expression, as transformers reads them: what no component holds, an audio tower say.
+    """
     modules = checked_modules(config) if config is not None else modules_of(model_type)
-    return ["lm_head", *filter(None, (modules.tower, *modules.connector))]
+    others = rf"(?!{re.escape(modules.language)}\.)"
+    return ["lm_head", *filter(None, (modules.tower, *modules.connector)), others]
 
 
 def _device() -> torch.device:

@@ -61,6 +61,20 @@ def longest_edge_of_tiles(image_processor: Any, low: int | None, high: int | Non
     return {"size": {"longest_edge": tiles * side}}
 
 
+def longest_edge_of_patches(image_processor: Any, low: int | None, high: int | None) -> dict[str, Any]:
+    """Pixtral: an image whose longer edge passes `size.longest_edge` is scaled down to it, no other is.
+
+    The edge is a whole number of tokens, whose patches are merged by two (Mistral Small) or not at all.
+    """
+    if low is not None:
+        raise ValueError("its images are never enlarged: it has no min_pixels")
+    side = 2 * int(image_processor.patch_size["height"])
+    edge = math.isqrt(high or 0) // side * side
+    if edge < side:
+        raise ValueError(f"one image token is {side} x {side} pixels, more than max_pixels ({high})")
+    return {"size": {"longest_edge": edge}}
+
+
 def apply(image_processor: Any, settings: dict[str, Any]) -> None:
     """Write the settings into the processor, as its constructor would have kept them."""
     for name, value in settings.items():

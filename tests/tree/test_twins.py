@@ -33,6 +33,16 @@ HUB_NAMES = {
     "blip-2": ("vision_model.encoder", "qformer.encoder", "query_tokens", "language_model.model.decoder"),
     "glm4v": ("model.visual.blocks.0.attn.qkv", "model.visual.downsample", "model.language_model.layers.0"),
     "glm46v": ("model.visual.blocks.0.attn.qkv", "model.visual.merger", "model.language_model.layers.0"),
+    "gemma4": (
+        "model.vision_tower.encoder.layers.0.self_attn.q_proj.linear",
+        "model.audio_tower",
+        "model.embed_vision",
+    ),
+    "mistral3": (
+        "vision_tower.transformer.layers.0",
+        "multi_modal_projector",
+        "language_model.model.layers.0",
+    ),
     "llama": ("model.layers.0.self_attn.q_proj", "lm_head"),
     "qwen2": ("model.layers.0.self_attn.q_proj", "lm_head"),
     "gpt2": ("transformer.h.0.attn.c_attn",),

@@ -28,7 +28,11 @@ IMAGE_TWINS = {
     "blip-2": "blip2",
     "glm4v": "glm",
     "glm46v": "glm",
+    "gemma4": "gemma4",
+    "mistral3": "mistral3",
 }
+# Second forms of a family, another decoder say, under a name of their own.
+VARIANT_TWINS = {"ministral3": "mistral3"}
 TEXT_TWINS = {"llama": "text_only", "qwen2": "text_only", "gpt2": "text_only"}
 
 
@@ -36,6 +40,6 @@ def build_twin(model_type: str, folder: Path) -> Path:
     """Write the family's twin to `folder`, and return the folder."""
     from tests.twins.checkpoint import save
 
-    module = import_module(f"tests.twins.{(IMAGE_TWINS | TEXT_TWINS)[model_type]}")
+    module = import_module(f"tests.twins.{(IMAGE_TWINS | VARIANT_TWINS | TEXT_TWINS)[model_type]}")
     save(getattr(module, model_type.replace("-", "_"))(), folder)
     return folder

@@ -90,7 +90,7 @@ def test_what_stands_around_an_image_is_no_text_either(twins: Twins, name: str) 
     plain = processor.tokenizer(texts[0])["input_ids"]
     added = {number: word for word, number in processor.tokenizer.get_added_vocab().items() if word.strip()}
     own = {processor.tokenizer.bos_token_id, *plain}
-    around = {added[number] for number in set(seen) - own if number in added}
+    around = {added[number] for number in set(map(int, seen)) - own if number in added}
     assert around and around <= set(image_tokens(processor))
 
 

@@ -24,7 +24,7 @@ from align.models.loading import ModelSection, load_model, load_processor
 from align.rows.schema import Message, PreferenceRow, SFTRow, write_rows
 from align.training.loop import train as run_training_steps
 from tests.align.models import families_engine, families_table
-from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
+from tests.twins import IMAGE_TWINS, TEXT_TWINS, VARIANT_TWINS, Twins
 
 QUESTIONS = ("What is this?", "Is there a cat in the picture?", "How many dogs do you see?")
 ANSWERS = ("A small red ball.", "No, there is no cat.", "There are three, on the grass.")
@@ -88,11 +88,11 @@ def write(root: Path, images: Path | None) -> Rows:
     return Rows(images, root / "sft.jsonl", root / "dpo.jsonl")
 
 
-@pytest.mark.parametrize("name", [*IMAGE_TWINS, *TEXT_TWINS])
+@pytest.mark.parametrize("name", [*IMAGE_TWINS, *VARIANT_TWINS, *TEXT_TWINS])
 def test_family(
     name: str, twins: Twins, pictured: Rows, texts: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    twin, rows = twins(name), pictured if name in IMAGE_TWINS else texts
+    twin, rows = twins(name), texts if name in TEXT_TWINS else pictured
     seen = {"preflight": preflight(twin, rows)}
     seen["SFT"] = train(sft, tmp_path / "run", twin, rows, monkeypatch)
     checkpoint, seen["merge, reload"] = merged(tmp_path / "run", twin, tmp_path / "run" / "sft", rows)
@@ -106,12 +106,12 @@ def test_family(
 @pytest.mark.skipif(
     "ALIGN_SERVE_FAMILIES" not in os.environ, reason="an engine a family: ALIGN_SERVE_FAMILIES=1"
 )
-@pytest.mark.parametrize("name", [*IMAGE_TWINS, *TEXT_TWINS])
+@pytest.mark.parametrize("name", [*IMAGE_TWINS, *VARIANT_TWINS, *TEXT_TWINS])
 def test_served(
     name: str, twins: Twins, pictured: Rows, texts: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vLLM's greedy tokens of the merged twin are transformers', up to each answer's first near-tie."""
-    twin, rows = twins(name), pictured if name in IMAGE_TWINS else texts
+    twin, rows = twins(name), texts if name in TEXT_TWINS else pictured
     train(sft, tmp_path, twin, rows, monkeypatch)
     checkpoint, _ = merged(tmp_path, twin, tmp_path / "sft", rows)
     if name == "qwen2":
@@ -147,7 +147,7 @@ def without_window(checkpoint: Path) -> None:
 
 def test_the_page_is_whole() -> None:
     assert set(families_table.families()) == {
-        families_table.NAMES[name] for name in [*IMAGE_TWINS, *TEXT_TWINS]
+        families_table.NAMES[name] for name in [*IMAGE_TWINS, *VARIANT_TWINS, *TEXT_TWINS]
     }
     assert not families_table.missing_footnotes()
 

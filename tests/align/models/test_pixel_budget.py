@@ -13,13 +13,19 @@ from align.errors import AlignError
 from align.inputs.budget import TokenBudget
 from align.inputs.chat import render
 from align.models.loading import ModelSection, load_processor
-from align.models.pixel_budget import longest_edge_of_tiles, patch_cubes, patch_squares, whole_tiles
+from align.models.pixel_budget import (
+    longest_edge_of_patches,
+    longest_edge_of_tiles,
+    patch_cubes,
+    patch_squares,
+    whole_tiles,
+)
 from align.rows.messages import Message
 from tests.twins import Twins
 
 ASK = [Message(role="user", content="What is this?"), Message(role="assistant", content="A cat.")]
 SIZES = [(90, 400), (400, 80)]
-PATCHED, TILED, EDGED = ["qwen2_5_vl", "qwen3_vl", "glm4v", "glm46v"], ["internvl"], ["idefics3"]
+PATCHED, TILED, EDGED = ["qwen2_5_vl", "qwen3_vl", "glm4v", "glm46v"], ["internvl"], ["idefics3", "mistral3"]
 
 
 def load(folder: Path, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
@@ -80,6 +86,12 @@ class Tiles:
     min_patches, max_patches = 1, 12
 
 
+class Rows:
+    """Mistral Small 3.1's numbers."""
+
+    patch_size: ClassVar = {"height": 14, "width": 14}
+
+
 class Edge:
     """SmolVLM's numbers."""
 
@@ -92,6 +104,7 @@ def test_rules_by_hand() -> None:
     assert patch_cubes(Cubes, 12544, None) == {"size": {"shortest_edge": 25088, "longest_edge": 9633792}}
     assert whole_tiles(Tiles, None, 1_000_000) == {"min_patches": 1, "max_patches": 4}
     assert whole_tiles(Tiles, 500_000, None) == {"min_patches": 3, "max_patches": 12}
+    assert longest_edge_of_patches(Rows, None, 1_000_000) == {"size": {"longest_edge": 980}}
     assert longest_edge_of_tiles(Edge, None, 1_300_000) == {"size": {"longest_edge": 1024}}
 
 
@@ -101,6 +114,8 @@ def test_rules_by_hand() -> None:
         (lambda *bounds: patch_squares(Squares, *bounds), 5000, 4000, "more than the most"),
         (lambda *bounds: patch_squares(Squares, *bounds), 1, 500, "one image token is 28 x 28"),
         (lambda *bounds: whole_tiles(Tiles, *bounds), None, 1000, "a tile has 200704 pixels"),
+        (lambda *bounds: longest_edge_of_patches(Rows, *bounds), 10, None, "has no min_pixels"),
+        (lambda *bounds: longest_edge_of_patches(Rows, *bounds), None, 700, "one image token is 28 x 28"),
         (lambda *bounds: longest_edge_of_tiles(Edge, *bounds), 10, None, "has no min_pixels"),
         (lambda *bounds: longest_edge_of_tiles(Edge, *bounds), None, 1000, "a tile has 512 x 512"),
     ],

@@ -15,7 +15,7 @@ from align.trainers import SharedPrefixDPOTrainer
 from align.trainers.feature_store import FeatureStore
 from align.training.tensor_shards import TensorShards
 from tests.align.trainers.trl_comparison import assert_equal, text_pairs, train, vision_pairs
-from tests.twins import Twins
+from tests.twins import VARIANT_TWINS, Twins
 
 LANGUAGE = r".*(language_model|text_model)\..*\.(q_proj|v_proj|down_proj)"
 EQUAL = {name for name, family in FAMILIES.items() if family.sharing.images == "equal"}
@@ -34,7 +34,7 @@ def compare(build: Any, processor: Any, pairs: Any, targets: str, tmp_path: Path
     assert_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("name", IMAGE_FAMILIES)
+@pytest.mark.parametrize("name", [*IMAGE_FAMILIES, *VARIANT_TWINS])
 def test_image_family(twins: Twins, name: str, tmp_path: Path) -> None:
     processor = AutoProcessor.from_pretrained(twins(name))
     compare(
