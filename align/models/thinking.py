@@ -92,7 +92,7 @@ def kwargs_of(template: str, thinking: bool | None) -> dict[str, bool]:
         raise AlignError(
             "the chat template opens a thought in every prompt, and has no variable that turns it off",
             where="model.thinking",
-            fix="leave the key out, or name a chat template that does not (model.chat_template)",
+            fix="leave the key out, or give the model a chat template that does not",
         )
     if thinking and not always_thinks(template):
         raise AlignError(

@@ -20,6 +20,7 @@ from accelerate.utils import DistributedType, send_to_device
 from transformers import TrainerCallback
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling, SFTTrainer
 
+from align.errors import AlignError
 from align.progress import say
 from align.trainers.answer_labels import AnswerCollator, answer_collator
 from align.trainers.image_sampler import SharedImageSampler
@@ -48,6 +49,9 @@ class SharedImageSFTTrainer(ParameterRates, SFTTrainer):
     Attributes:
         obstacles: why nothing is shared, in words; empty where it is, or where it is switched off.
         shares: whether prefixes are shared.
+
+    Raises:
+        AlignError: rows in one sequence, in a model that keeps a state.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class SharedImageSFTTrainer(ParameterRates, SFTTrainer):
         self.image_keys = image_keys
         self.obstacles: list[str] = []
         self.shares = False
+        _refuse_one_sequence(self)
         self.data_collator = answer_collator(self.data_collator)
         if self.sharing.mode == "off":
             return
@@ -121,6 +126,20 @@ def _model_of(trainer: Any) -> Any:
     """The model itself, without its PEFT wrapper."""
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _refuse_one_sequence(trainer: Any) -> None:
+    """Rows end by their positions alone there, which softmax attention reads and a state does not.
+
+    Raises:
+        AlignError: the model keeps a state, and its rows would stand in one sequence.
+    """
+    if trainer.padding_free and _model_of(trainer)._is_stateful:
+        raise AlignError(
+            "rows in one sequence: the state of linear attention would run from one row into the next",
+            where="trainer.packing, trainer.padding_free",
+            fix="leave both out",
+        )
 
 
 def _sft_obstacles(trainer: SFTTrainer) -> list[str]:

@@ -8,7 +8,9 @@
    checkpointed decoder; a second forward over the same row (the reference) takes the same features;
 2. positions are those of the separate sequences: a branch goes on at max(prefix positions) + 1, which
    under mRoPE is not the number of prefix tokens;
-3. the last layer is computed where it is read (`last_layer`), and the backbone gives back the hidden
+3. softmax layers attend as the row says (`attention`), linear-attention layers begin each branch with the
+   prefix's state (`linear_attention`);
+4. the last layer is computed where it is read (`last_layer`), and the backbone gives back the hidden
    states that predict a scored token; only those meet the head.
 """
 
@@ -33,6 +35,7 @@ from align.progress import say
 from align.trainers.attention import Method, use_shared_rows
 from align.trainers.image_features import ImageFeatures, image_features
 from align.trainers.last_layer import trim_last_layer
+from align.trainers.linear_attention import share_states
 from align.trainers.log_prob_head import score
 from align.trainers.remembered import remembered_features
 from align.trainers.shared_row import SharedRow, array_places
@@ -57,6 +60,7 @@ def accept_shared_rows(model: PreTrainedModel, method: Method = "auto") -> None:
         method: how attention is computed, see `align.trainers.attention`.
     """
     use_shared_rows(model, method)
+    share_states(model.get_decoder())
     trim_last_layer(model.get_decoder())
     backbone, holder = cast(Any, model.base_model), cast(Any, model)
     backbone.register_forward_hook(_keep_predictors, with_kwargs=True)

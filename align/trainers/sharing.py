@@ -14,8 +14,9 @@ from torch import nn
 
 from align.models.families import FAMILIES
 from align.trainers.attention import ATTENTION, Method
+from align.trainers.linear_attention import LINEAR, takes_states
 
-LAYERS = frozenset({"full_attention", "sliding_attention"})
+LAYERS = frozenset({"full_attention", "sliding_attention", LINEAR})
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,12 @@ def _family(model: Any, _: Any) -> str:
 
 
 def _layers(model: Any, _: Any) -> str:
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - LAYERS
-    names = ", ".join(sorted(kinds))
-    return f"layers that are not softmax attention over all or the last tokens: {names}" if kinds else ""
+    found = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    if names := ", ".join(sorted(found - LAYERS)):
+        return f"layers whose tokens depend on others in a way that was not looked at: {names}"
+    if LINEAR in found and not takes_states(model.get_decoder()):
+        return f"{LINEAR} layers that do not take the state that a branch begins with"
+    return ""
 
 
 def _attention(model: Any, _: Any) -> str:

@@ -22,12 +22,8 @@ def _modules(*connector: str) -> Modules:
     )
 
 
-def _family(model_type: str, modules: Modules, processor: str, sharing: Sharing | None = None) -> Family:
-    """What they have in common; the planner reads patch sizes from the config.
-
-    Args:
-        sharing: None where rows of one image were equal to separate ones.
-    """
+def _family(model_type: str, modules: Modules, processor: str) -> Family:
+    """What they have in common; the planner reads patch sizes from the config."""
     return Family(
         model_type=model_type,
         modules=modules,
@@ -41,7 +37,7 @@ def _family(model_type: str, modules: Modules, processor: str, sharing: Sharing 
             mend=None,
             pixels=patch_squares,
         ),
-        sharing=sharing or Sharing(images="equal", decoders=(f"{model_type}_text",)),
+        sharing=Sharing(images="equal", decoders=(f"{model_type}_text",)),
         serving=Serving(template="the checkpoint's", lora="language model"),
         hidden_states=None,
         prompt_learning="not tried",
@@ -53,5 +49,5 @@ FAMILIES = (
     _family("qwen2_vl", _modules("merger"), "Qwen2VLProcessor"),
     _family("qwen2_5_vl", _modules("merger"), "Qwen2_5_VLProcessor"),
     _family("qwen3_vl", _modules("merger", "deepstack_merger_list"), "Qwen3VLProcessor"),
-    _family("qwen3_5", _modules("merger"), "Qwen3VLProcessor", Sharing(images="not compared", decoders=())),
+    _family("qwen3_5", _modules("merger"), "Qwen3VLProcessor"),
 )

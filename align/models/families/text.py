@@ -1,4 +1,4 @@
-"""Llama, Mistral, Qwen2, Qwen3 and GPT-2: language models that read text only."""
+"""Llama, Mistral, Qwen2, Qwen3, the text part of Qwen3.5 and GPT-2: language models that read text only."""
 
 from __future__ import annotations
 
@@ -29,5 +29,6 @@ FAMILIES = (
     _family("mistral", "model", ("mistral",), "language model"),
     _family("qwen2", "model", ("qwen2",), "language model"),
     _family("qwen3", "model", ("qwen3",), "language model"),
+    _family("qwen3_5_text", "model", (), "language model"),  # the decoder of qwen3_5
     _family("gpt2", "transformer", (), "none"),
 )

@@ -36,6 +36,8 @@ SMALL_IMAGE = ["--image", "96x64", "--prompt_tokens", "20", "--answer_tokens", "
         ("qwen2_vl", "sft", "nf4", {"gradient_checkpointing": True, "bf16": True}),
         ("qwen2_vl", "sft", "full", {"gradient_accumulation_steps": 2}),
         ("llava", "dpo", "nf4", {"bf16": True, "shares": False}),
+        ("qwen3_5", "dpo", "lora", {"gradient_checkpointing": True, "bf16": True}),
+        ("qwen3_5", "sft", "lora", {"shares": False}),
     ],
 )
 def test_within_15_percent_of_the_measured_peak(

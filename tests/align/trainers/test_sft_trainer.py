@@ -21,6 +21,7 @@ SHARING = [
     "qwen2_vl",
     "qwen2_5_vl",
     "qwen3_vl",
+    "qwen3_5",
     "idefics3",
     "gemma3",
 ]
@@ -131,7 +132,7 @@ def test_loss_and_gradients_are_those_of_separate_rows(twins: Twins, name: str, 
     _assert_alike(gradients, wanted_gradients)
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "idefics3", "gemma3", "internvl"])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_5", "idefics3", "gemma3", "internvl"])
 def test_pictures_inside_the_text_and_after_an_answer(twins: Twins, name: str, tmp_path: Path) -> None:
     """Rows whose pictures stand in the text, in a later turn, and beside a turn that is not learnt."""
     one, other = {"type": "image"}, _picture(2, (40, 56))
@@ -166,7 +167,7 @@ def _as_text(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "messages": [{"role": turn["role"], "content": "-"} for turn in row["messages"]]}
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_5"])
 def test_gradients_reach_a_tower_and_connector_that_train(twins: Twins, name: str, tmp_path: Path) -> None:
     trainer = _trainer(twins(name), tmp_path, components=("vision", "connector", "language"))
     examples = [trainer.train_dataset[number] for number in range(7)]

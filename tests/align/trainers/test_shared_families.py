@@ -17,7 +17,7 @@ from align.training.tensor_shards import TensorShards
 from tests.align.trainers.trl_comparison import assert_equal, text_pairs, train, vision_pairs
 from tests.twins import VARIANT_TWINS, Twins
 
-LANGUAGE = r".*(language_model|text_model)\..*\.(q_proj|v_proj|down_proj)"
+LANGUAGE = r".*(language_model|text_model)\..*\.(q_proj|v_proj|down_proj|in_proj_\w+)"
 EQUAL = {name for name, family in FAMILIES.items() if family.sharing.images == "equal"}
 IMAGE_FAMILIES = sorted(EQUAL - {"smolvlm"})
 
@@ -62,7 +62,7 @@ def test_smolvlm(twins: Twins, tmp_path: Path) -> None:
     compare(build, processor, vision_pairs(5), LANGUAGE, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["gemma3", "idefics2", "qwen2_vl", "qwen3_vl"])
+@pytest.mark.parametrize("name", ["gemma3", "idefics2", "qwen2_vl", "qwen3_vl", "qwen3_5"])
 def test_features_from_a_store_are_those_of_the_tower(twins: Twins, name: str, tmp_path: Path) -> None:
     processor = AutoProcessor.from_pretrained(twins(name))
     build = lambda: load(twins(name), AutoModelForImageTextToText)  # noqa: E731
@@ -77,17 +77,17 @@ def test_features_from_a_store_are_those_of_the_tower(twins: Twins, name: str, t
     assert store.misses == 4 and store.hits >= 4
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3"])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_5", "gemma3"])
 def test_no_one_or_two_images_a_pair(twins: Twins, name: str, tmp_path: Path) -> None:
     processor = AutoProcessor.from_pretrained(twins(name))
     pairs = vision_pairs(6, images=None)
     compare(lambda: load(twins(name), AutoModelForImageTextToText), processor, pairs, LANGUAGE, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3_5"])
 def test_text_only(twins: Twins, name: str, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(twins(name))
-    targets = r".*\.(q_proj|v_proj|down_proj)"
+    targets = r".*\.(q_proj|v_proj|down_proj|in_proj_\w+)"
     options: dict[str, Any] = {"max_length": 30}
     build = lambda: load(twins(name), AutoModelForCausalLM)  # noqa: E731
     compare(build, tokenizer, text_pairs(7), targets, tmp_path, **options)
