@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from align.models.family import Family, Modules, Processor, Serving, Sharing
 from align.models.image_rules import counted
 from align.models.pixel_budget import patch_cubes
@@ -16,7 +18,12 @@ _MODULES = Modules(
 )
 
 
-def _family(model_type: str, processor: str, decoders: tuple[str, ...]) -> Family:
+def _family(
+    model_type: str,
+    processor: str,
+    decoders: tuple[str, ...],
+    lora: Literal["language model", "none"],
+) -> Family:
     """What both have in common; the planner reads patch sizes from the config."""
     return Family(
         model_type=model_type,
@@ -32,7 +39,7 @@ def _family(model_type: str, processor: str, decoders: tuple[str, ...]) -> Famil
             pixels=patch_cubes,
         ),
         sharing=Sharing(images="equal", decoders=decoders),
-        serving=Serving(template="the checkpoint's", lora="language model"),
+        serving=Serving(template="the checkpoint's", lora=lora),
         hidden_states=None,
         prompt_learning="not tried",
         image_size=None,
@@ -40,6 +47,7 @@ def _family(model_type: str, processor: str, decoders: tuple[str, ...]) -> Famil
 
 
 FAMILIES = (
-    _family("glm4v", "Glm4vProcessor", ("glm4v_text",)),
-    _family("glm46v", "Glm46VProcessor", ()),  # GLM-4.1V's decoder
+    _family("glm4v", "Glm4vProcessor", ("glm4v_text",), "language model"),
+    # GLM-4.1V's decoder; vLLM 0.32 has no class of this name.
+    _family("glm46v", "Glm46VProcessor", (), "none"),
 )
