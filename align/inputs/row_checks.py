@@ -241,7 +241,11 @@ def _check_markers(row: SFTRow | PreferenceRow) -> None:
 
 
 def _untrainable(row: SFTRow | PreferenceRow, processor: Any) -> str:
-    """Why an instruction row cannot be learnt as it says, in words; empty where it can."""
+    """Why a row cannot be learnt as it says, in words; empty where it can."""
+    if sees_images(processor) and not image_names(row):
+        facts = processor_facts(processor)
+        if facts is not None and facts.place == "before all text":
+            return "no image: this family reads its image before all text, and cannot do without"
     if not isinstance(row, SFTRow):
         return ""
     if not sees_images(processor):
