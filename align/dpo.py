@@ -35,6 +35,7 @@ from align.config.library_sections import STAGE_OWNS, section
 from align.dev_check.recipe import DPO_PASSES
 from align.errors import AlignError
 from align.inputs.chat import sees_images
+from align.inputs.trained_text import learnt_words
 from align.inputs.training_data import CheckedRows, DataSection, lazy_dataset
 from align.models.loading import ModelSection, load_model
 from align.rows.schema import PreferenceRow
@@ -232,7 +233,8 @@ def _check_first_row(trainer: Any, processor: Any, checked: CheckedRows[Preferen
     for index, side in enumerate((row.chosen, row.rejected)):
         ids, mask = batch["input_ids"][index], batch["attention_mask"][index].bool()
         supervised = ids[batch["completion_mask"][index].bool()].tolist()
-        spoken = " ".join(turn.text for turn in side if turn.role == "assistant")
+        turns = [*(turn.model_copy(update={"loss": False}) for turn in row.prompt), *side]
+        spoken = learnt_words(processor, turns, len(row.images))
         counted = index == longest and trainer.args.max_length is not None
         expected = checked.lengths[0] if counted else int(lengths[index])
         check_supervision(ids[mask].tolist(), supervised, spoken, expected, processor, trainer.model)

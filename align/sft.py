@@ -31,6 +31,7 @@ from align.config.library_sections import STAGE_OWNS, section
 from align.dev_check.recipe import SFT_PASSES
 from align.errors import AlignError
 from align.inputs.checked_rows import images_of
+from align.inputs.trained_text import learnt_words
 from align.inputs.training_data import CheckedRows, DataSection, lazy_dataset
 from align.models.loading import ModelSection, load_model
 from align.progress import say
@@ -146,9 +147,7 @@ def _check_first_row(
             "no token of the first row is trained on",
             fix="the chat template needs {% generation %} markers around the assistant's words",
         )
-    spoken = " ".join(
-        turn.text for turn in checked.rows[0].messages if turn.role == "assistant" and turn.loss
-    )
+    spoken = learnt_words(processor, checked.rows[0].messages, len(checked.rows[0].images))
     length = None if max_length is None else checked.lengths[0]
     check_supervision(sequence, supervised, spoken, length, processor, trainer.model)
 

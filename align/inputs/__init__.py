@@ -2,6 +2,7 @@
 
 images.py         a file or bytes -> exactly the pixels that the server sees
 chat.py           messages and images -> model inputs; the only place
+trained_text.py   an answer as it is trained on, where the template knows thoughts
 text_rows.py      rows of a text-only model as token ids
 image_tokens.py   what an image becomes in the text, told from its size alone
 budget.py         what a row costs in tokens, from headers

@@ -15,8 +15,9 @@ from typing import Any
 
 from align.errors import AlignError
 from align.inputs.images import mime_type
-from align.models.thinking import template_kwargs
+from align.models.thinking import is_thinking, knows_thoughts, template_kwargs, template_of
 from align.rows.messages import ImagePart, Message, Part, TextPart, placed_parts
+from align.rows.thoughts import split_thoughts
 
 # Attributes under which processors keep the strings that stand for visual input.
 _TOKEN_ATTRIBUTES = (
@@ -48,8 +49,46 @@ def message_parts(messages: Sequence[Message], num_images: int) -> list[dict[str
     except ValueError as error:
         raise AlignError(str(error)) from error
     return [
-        {"role": message.role, "content": parts} for message, parts in zip(messages, contents, strict=True)
+        {"role": message.role, "content": parts, **_thoughts(message)}
+        for message, parts in zip(messages, contents, strict=True)
     ]
+
+
+def _thoughts(message: Message) -> dict[str, str]:
+    """A turn's thoughts under both of the names that templates read."""
+    return (
+        {"reasoning_content": message.reasoning, "reasoning": message.reasoning} if message.reasoning else {}
+    )
+
+
+def as_read(processor: Any, messages: Sequence[Message]) -> list[Message]:
+    """Turns as the template shall read them: thoughts apart from answers, and left out where they are off.
+
+    A template that knows no thoughts reads turns as they are; thoughts within an answer's text are its text.
+
+    Raises:
+        AlignError: thoughts that do not end, or that stand apart and the template has no place for.
+    """
+    template = template_of(processor)
+    if not knows_thoughts(template):
+        if any(message.reasoning for message in messages):
+            raise AlignError(
+                "an answer with `reasoning`, and the chat template has no place for thoughts",
+                fix="leave them out, or write them into the answer's text",
+            )
+        return list(messages)
+    return [_answer_apart(message, is_thinking(processor)) for message in messages]
+
+
+def _answer_apart(message: Message, keeps: bool) -> Message:
+    if message.role != "assistant":
+        return message
+    said = split_thoughts(message.text)
+    if not said.is_closed:
+        raise AlignError("the thoughts of an answer do not end: it was cut off")
+    reasoning = "\n".join(filter(None, (message.reasoning.strip(), said.reasoning))) if keeps else ""
+    content = said.answer if said.is_marked else message.content
+    return message.model_copy(update={"content": content, "reasoning": reasoning})
 
 
 def render(processor: Any, messages: Sequence[Message], num_images: int, add_generation_prompt: bool) -> str:
@@ -63,12 +102,15 @@ def render(processor: Any, messages: Sequence[Message], num_images: int, add_gen
         AlignError: the template refuses the messages (say, a system turn it does not know), or images
             for a text-only model.
     """
+    messages = as_read(processor, messages)
     if sees_images(processor):
         turns = message_parts(messages, num_images)
     elif num_images:
         raise AlignError(f"the model reads text only; the row has {num_images} images")
     else:
-        turns = [{"role": message.role, "content": message.text} for message in messages]
+        turns = [
+            {"role": message.role, "content": message.text, **_thoughts(message)} for message in messages
+        ]
     try:
         return processor.apply_chat_template(
             turns,

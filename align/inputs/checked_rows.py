@@ -45,6 +45,7 @@ class Summary:
         seeing: rows with pictures; `lost`: those with one that is not below the root, `example` for one.
         placed: whether a row says where its pictures stand.
         unlearnt: the first row that has a turn with `loss: false`; None without.
+        in_vain: rows with thoughts that are left out, since thinking is off.
     """
 
     rows: int = 0
@@ -54,6 +55,7 @@ class Summary:
     example: str = ""
     placed: bool = False
     unlearnt: int | None = None
+    in_vain: int = 0
 
 
 class StoredRows(Sequence[T], Generic[T]):

@@ -68,6 +68,7 @@ def _take(found: Outcome, ids: dict[str, str], out: CheckedWriter) -> None:
     if found.unlearnt and out.summary.unlearnt is None:
         out.summary.unlearnt = out.summary.rows
     out.summary.placed |= found.placed
+    out.summary.in_vain += found.in_vain
     out.keep(found.columns, found.length)
 
 

@@ -18,6 +18,7 @@ from align.inputs.budget import TokenBudget
 from align.inputs.chat import check_text, image_tokens, render, sees_images
 from align.inputs.image_tokens import Size, has_rule
 from align.inputs.known_pictures import Found, KnownPictures
+from align.inputs.trained_text import renders_apart, thinks_in_vain, trained_text
 from align.models.families import processor_facts
 from align.rows.foreign import MARKER
 from align.rows.messages import Message
@@ -44,7 +45,8 @@ class Outcome:
         columns: the row as it is kept, turns and `meta` as JSON; None for a row with a fault.
         length: tokens of its longest sequence; `longest`: with whichever of its images take more.
         sees: whether it has pictures; `lost`: one of them is not below the image root, by this name.
-        placed: whether its turns say where its pictures stand; `unlearnt`: one of them has `loss: false`.
+        placed: whether its turns say where its pictures stand; `unlearnt`: one of them has `loss: false`;
+            `in_vain`: one holds thoughts, and thinking is off.
     """
 
     where: str
@@ -58,6 +60,7 @@ class Outcome:
     lost: str = ""
     placed: bool = False
     unlearnt: bool = False
+    in_vain: bool = False
 
 
 @dataclass
@@ -129,6 +132,7 @@ class RowChecker(Generic[T]):
             sees=bool(image_names(row)),
             placed=any(turn.num_images for turn in messages),
             unlearnt=not all(turn.loss for turn in messages),
+            in_vain=thinks_in_vain(self.processor, messages),
         ), row
 
     def _fault(self, row: T, found: Outcome) -> tuple[str, str]:
@@ -173,14 +177,20 @@ def lacks_nothing(row: SFTRow | PreferenceRow) -> str:
 
 
 def row_texts(processor: Any, row: SFTRow | PreferenceRow) -> Sequences:
-    """The row's sequences as text segments that TRL tokenizes separately.
+    """The row's sequences as text segments that are tokenized separately.
 
-    SFT has one sequence of one segment; a pair has (prompt, chosen) and (prompt, rejected).
+    SFT has one sequence of one segment; a pair has (prompt, chosen) and (prompt, rejected). Where the
+    template knows thoughts, every sequence is a prompt and an answer.
 
     Raises:
         AlignError: the template refuses the messages, or the prompt's text does not begin the whole text.
     """
     num_images = len(row.images)
+    if renders_apart(processor):
+        sides = [row.messages] if isinstance(row, SFTRow) else [row.chosen, row.rejected]
+        before = [] if isinstance(row, SFTRow) else row.prompt
+        texts = [trained_text(processor, [*before, *side], num_images) for side in sides]
+        return [(text.prompt, text.answer) for text in texts]
     if isinstance(row, SFTRow):
         return [(render(processor, row.messages, num_images, add_generation_prompt=False),)]
     prompt = render(processor, row.prompt, num_images, add_generation_prompt=True)

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from align.inputs.trained_text import renders_apart, trained_ids, trained_text
+from align.rows.messages import Message
 from align.rows.schema import PreferenceRow, SFTRow
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _AT_ONCE = 1024
+_IGNORED = -100
 
 
 def sequence_ids(tokenizer: Any, sequences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
@@ -56,12 +59,16 @@ def text_dataset(
         for_objective: preference rows also have `id`, `prompt`, `chosen`, `rejected`, `spans`, `margin`.
 
     Returns:
-        `messages` of instruction rows, which TRL tokenizes; `prompt_ids`, `chosen_ids`, `rejected_ids` of
+        `messages` of instruction rows, which TRL tokenizes, or their `input_ids` and `labels` where the
+        template knows thoughts; `prompt_ids`, `chosen_ids`, `rejected_ids` of
         pairs.
     """
     from datasets import Dataset
 
     if isinstance(rows[0], SFTRow):
+        if renders_apart(tokenizer):
+            turns = (row.messages for row in rows if isinstance(row, SFTRow))
+            return Dataset.from_list([_labelled(tokenizer, messages) for messages in turns])
         return Dataset.from_list([row.model_dump(include={"messages"}) for row in rows])
     found = []
     ids = iter(sequence_ids(tokenizer, [sequence for sequences in texts for sequence in sequences]))
@@ -74,6 +81,12 @@ def text_dataset(
             values["margin"] = float(row.meta.get("margin") or 0.0)
         found.append({**values, "prompt_ids": prompt, "chosen_ids": good, "rejected_ids": bad})
     return Dataset.from_list(found)
+
+
+def _labelled(tokenizer: Any, messages: Sequence[Message]) -> dict[str, list[int]]:
+    ids, spoken = trained_ids(tokenizer, trained_text(tokenizer, messages, 0))
+    labels = [token if said else _IGNORED for token, said in zip(ids, spoken, strict=True)]
+    return {"input_ids": ids, "labels": labels}
 
 
 def _one_prompt(

@@ -134,6 +134,9 @@ def check_rows(
     checked: CheckedRows[T] = CheckedRows(rows, lengths, tally.dropped, quarantine.first, summary.unlearnt)
     if summary.placed and not keeps_places(processor):
         say("  this model's chat template writes a turn's pictures before its text, wherever the rows say")
+    if summary.in_vain:
+        say(f"  {summary.in_vain} of {summary.rows} rows hold thoughts, which are left out: thinking is off")
+        say("  (model.thinking: true trains on them)")
     _report(checked, section.path, folder, quarantine_name)
     if sees_images(processor):
         _check_root(summary, section)

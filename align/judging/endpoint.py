@@ -9,7 +9,7 @@ import httpx
 from pydantic import Field, field_validator
 
 from align.errors import AlignError
-from align.models.thinking import SWITCHES
+from align.rows.thoughts import SWITCHES
 from align.serving.server import Server
 from align.serving.wire import Patience, base_url, url_of
 

@@ -20,10 +20,8 @@ from typing import Any
 
 from align.config.model_ref import ModelRef
 from align.errors import AlignError
-from align.rows.thoughts import is_mark, spells_thoughts
+from align.rows.thoughts import SWITCHES, is_mark, spells_thoughts
 
-SWITCHES = ("enable_thinking", "thinking")
-"""Variables by which templates are told, the more common one first."""
 _STATE = "align_thinking"
 _GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 _PROMPT = "add_generation_prompt"
@@ -119,8 +117,10 @@ def template_kwargs(processor: Any) -> dict[str, bool]:
 
 
 def is_thinking(processor: Any) -> bool:
-    """Whether prompts ask for thoughts: the setting where there is a switch, else what the template does."""
-    return any(template_kwargs(processor).values()) or always_thinks(template_of(processor))
+    """Whether an answer may have thoughts: as the setting says where there is a switch, else wherever the
+    template knows them."""
+    told = template_kwargs(processor)
+    return any(told.values()) if told else knows_thoughts(template_of(processor))
 
 
 def template_of(processor: Any) -> str:

@@ -13,10 +13,11 @@ says the same with parts is brought to this form: one meaning, one spelling, one
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class BaseRow(BaseModel):
@@ -44,12 +45,30 @@ Part = TextPart | ImagePart
 class Message(BaseRow):
     """One turn; `content` is text alone, or parts in the order in which the model reads them.
 
-    `loss` false, which only instruction rows may have: nothing of this assistant turn is learnt.
+    `loss` false, which only instruction rows may have: nothing of this assistant turn is learnt. `reasoning`
+    (also read as `reasoning_content`): what an assistant thinks before it says the content.
     """
 
     role: Literal["system", "user", "assistant"]
     content: str | list[Part]
     loss: bool = Field(default=True, exclude_if=bool)
+    reasoning: str = Field(
+        default="",
+        validation_alias=AliasChoices("reasoning", "reasoning_content"),
+        exclude_if=operator.not_,
+    )
+
+    @field_validator("reasoning", mode="before")
+    @classmethod
+    def _none_is_no_thought(cls, reasoning: Any) -> Any:
+        """Parquet gives every turn every key."""
+        return "" if reasoning is None else reasoning
+
+    @model_validator(mode="after")
+    def _assistants_think(self) -> Message:
+        if self.reasoning and self.role != "assistant":
+            raise ValueError(f"reasoning in a turn of the {self.role}; only an assistant thinks")
+        return self
 
     @field_validator("content", mode="before")
     @classmethod
@@ -117,9 +136,10 @@ def _part(value: Any) -> Part:
 
 
 def said(messages: Sequence[Message]) -> list[list[Any]]:
-    """(role, content) of each turn as plain JSON values: what an answer's identity is made of."""
-    turns = [message.model_dump(include={"role", "content"}) for message in messages]
-    return [[turn["role"], turn["content"]] for turn in turns]
+    """(role, content) of each turn as plain JSON values, and its reasoning where it has one: what an answer's
+    identity is made of."""
+    turns = [message.model_dump(include={"role", "content", "reasoning"}) for message in messages]
+    return [[turn["role"], turn["content"], *filter(None, [turn.get("reasoning")])] for turn in turns]
 
 
 def settled(messages: list[Message], num_images: int) -> list[Message]:

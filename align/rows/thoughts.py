@@ -19,6 +19,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+SWITCHES: tuple[str, ...] = ("enable_thinking", "thinking")
+"""Variables by which chat templates are told whether to think, the more common one first."""
+
 # Tags that no answer spells: a mark wherever they stand.
 _TAGS = r"(?:think|thinking|seed:think|mm:think|ifm\|think(?:_fast|_faster)?|think:[\w.-]+)"
 # Words that a text may have as a tag of its own: a mark at the very beginning alone, and where it is closed.

@@ -17,6 +17,7 @@ from align.rows.messages import Message, placed_parts
 
 ROWS_A_GROUP = 1000
 """Rows that are held before they go to disk: a Parquet row group."""
+_Width = Literal[0, 1, 2]
 
 
 class RowWriter:
@@ -25,8 +26,8 @@ class RowWriter:
     In Parquet `meta` is a JSON string: Arrow would otherwise give every row every other row's keys. A
     turn's `content` is a column of text as long as no row needs more. With the first row that has pictures
     inside its text, or a turn with `loss: false`, the file is begun anew, with TRL's lists of parts in that
-    column. The same rows give the same bytes. After an error the unfinished file is removed and `path` stays
-    as it was.
+    column, and once more with the first that has a `reasoning`. The same rows give the same bytes. After an
+    error the unfinished file is removed and `path` stays as it was.
 
     Raises:
         AlignError: an unknown suffix, or a class that Parquet cannot hold.
@@ -41,7 +42,7 @@ class RowWriter:
         self._partial = path.with_name(path.name + ".partial")
         self._held: list[dict[str, Any]] = []
         self._schema = arrow_schema(cls) if path.suffix == ".parquet" else None
-        self._wide = False
+        self._width: _Width = 0
         self._lines: IO[str] | None = None
         self._table: Any = None
 
@@ -64,8 +65,8 @@ class RowWriter:
         if self._lines is not None:
             self._lines.write(row.model_dump_json() + "\n")
         else:
-            if not self._wide and _needs_parts(row):
-                self._widen()
+            if (width := _width(row)) > self._width:
+                self._widen(width)
             self._held.append(self._plain(row))
             if len(self._held) >= ROWS_A_GROUP:
                 self._flush()
@@ -75,17 +76,17 @@ class RowWriter:
         plain = row.model_dump()
         if "meta" in plain:
             plain["meta"] = json.dumps(plain["meta"], sort_keys=True)
-        return plain | (_with_parts(row) if self._wide else {})
+        return plain | (_with_parts(row, self._width) if self._width else {})
 
-    def _widen(self) -> None:
-        """Write what is there once more, with lists of parts."""
+    def _widen(self, width: _Width) -> None:
+        """Write what is there once more, with lists of parts, and reasoning."""
         import pyarrow.parquet as pq
 
         self._table.close()
         narrow = self._partial.with_name(self._partial.name + ".narrow")
         self._partial.replace(narrow)
-        held, self._held, self._wide = self._held, [], True
-        self._schema = arrow_schema(self.cls, wide=True)
+        held, self._held, self._width = self._held, [], width
+        self._schema = arrow_schema(self.cls, width)
         self._table = pq.ParquetWriter(self._partial, self._schema)
         with pq.ParquetFile(narrow) as written:
             groups = (written.read_row_group(group).to_pylist() for group in range(written.num_row_groups))
@@ -130,29 +131,33 @@ def _turn_fields(row: BaseModel) -> dict[str, list[Message]]:
     }
 
 
-def _needs_parts(row: BaseModel) -> bool:
-    turns = (turn for messages in _turn_fields(row).values() for turn in messages)
-    return any(turn.num_images or not turn.loss for turn in turns)
+def _width(row: BaseModel) -> _Width:
+    turns = [turn for messages in _turn_fields(row).values() for turn in messages]
+    if any(turn.reasoning for turn in turns):
+        return 2
+    return 1 if any(turn.num_images or not turn.loss for turn in turns) else 0
 
 
-def _with_parts(row: BaseModel) -> dict[str, Any]:
-    """The turns of a row with every picture at its place, and whether they are learnt."""
+def _with_parts(row: BaseModel, width: _Width) -> dict[str, Any]:
+    """The turns of a row with every picture at its place, whether they are learnt, and their thoughts."""
     found: dict[str, Any] = {}
     images = len(getattr(row, "images", []))
     for name, messages in _turn_fields(row).items():
         contents = placed_parts(messages, images if not found else 0)
         found[name] = [
             {"role": turn.role, "content": content, "loss": turn.loss}
+            | ({"reasoning": turn.reasoning} if width == 2 else {})
             for turn, content in zip(messages, contents, strict=True)
         ]
     return found
 
 
-def arrow_schema(cls: type[BaseModel], wide: bool = False) -> Any:
+def arrow_schema(cls: type[BaseModel], width: _Width = 0) -> Any:
     """The Arrow schema of a row class.
 
     Args:
-        wide: a turn's content is a list of parts, and says whether it is learnt.
+        width: 0: a turn is role and text. 1: its content is a list of parts, and it says whether it is
+            learnt. 2: it has its reasoning too.
 
     Raises:
         AlignError: a field whose type has no column type here.
@@ -160,20 +165,22 @@ def arrow_schema(cls: type[BaseModel], wide: bool = False) -> Any:
     import pyarrow
 
     hints = get_type_hints(cls)
-    return pyarrow.schema([(name, _arrow_type(hints[name], name, wide)) for name in cls.model_fields])
+    return pyarrow.schema([(name, _arrow_type(hints[name], name, width)) for name in cls.model_fields])
 
 
-def _turn_type(wide: bool) -> Any:
+def _turn_type(width: _Width) -> Any:
     import pyarrow
 
     text = pyarrow.string()
-    if not wide:
+    if not width:
         return pyarrow.struct([("role", text), ("content", text)])
     part = pyarrow.struct([("type", text), ("text", text)])
-    return pyarrow.struct([("role", text), ("content", pyarrow.list_(part)), ("loss", pyarrow.bool_())])
+    thoughts = [("reasoning", text)] if width == 2 else []
+    content = ("content", pyarrow.list_(part))
+    return pyarrow.struct([("role", text), content, ("loss", pyarrow.bool_()), *thoughts])
 
 
-def _arrow_type(hint: Any, name: str, wide: bool = False) -> Any:
+def _arrow_type(hint: Any, name: str, width: _Width = 0) -> Any:
     import pyarrow
 
     simple = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
@@ -181,14 +188,14 @@ def _arrow_type(hint: Any, name: str, wide: bool = False) -> Any:
     if name == "meta" or origin is Literal:
         return pyarrow.string()
     if hint is Message:
-        return _turn_type(wide)
+        return _turn_type(width)
     if hint in simple:
         return simple[hint]
     if origin is list:
-        return pyarrow.list_(_arrow_type(inner[0], "item", wide))
+        return pyarrow.list_(_arrow_type(inner[0], "item", width))
     if isinstance(hint, type) and issubclass(hint, BaseModel):
-        return pyarrow.struct(list(arrow_schema(hint, wide)))
+        return pyarrow.struct(list(arrow_schema(hint, width)))
     optional = [option for option in inner if option is not type(None)]
     if len(optional) == 1 and len(inner) == 2:
-        return _arrow_type(optional[0], name, wide)
+        return _arrow_type(optional[0], name, width)
     raise AlignError(f"no Parquet column for the field {name!r}", fix="write .jsonl")

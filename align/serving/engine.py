@@ -92,7 +92,7 @@ class OfflineEngine:
             )
             for request in requests
         ]
-        skips = {"skip_special_tokens": False} if self._keeps_marks else {}
+        skips: dict[str, Any] = {"skip_special_tokens": False} if self._keeps_marks else {}
         sampling = [SamplingParams(**request.sampling.model_dump(), **skips) for request in requests]
         outputs = self._llm.chat(
             conversations,

@@ -16,6 +16,7 @@ from align.errors import AlignError
 from align.inputs.chat import sees_images, tokenizer_of
 from align.inputs.images import open_image, resolve_image
 from align.inputs.text_rows import sequence_ids
+from align.inputs.trained_text import renders_apart, trained_ids, trained_text
 from align.inputs.training_data import row_texts
 from align.rows.schema import BaseRow, PreferenceRow, SFTRow
 
@@ -74,6 +75,9 @@ def _read(row: SFTRow, tokenizer: Any, _: Path) -> tuple[list[int], list[bool]]:
     """Ids and what is learnt, of a text-only model, with the template that TRL trains with."""
     from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
+    if renders_apart(tokenizer):
+        ids, spoken = trained_ids(tokenizer, trained_text(tokenizer, row.messages, 0))
+        return ids, [bool(one) for one in spoken]
     marked = has_generation_markers(tokenizer.chat_template)
     made = tokenizer.apply_chat_template(
         [message.model_dump() for message in row.messages],

@@ -5,7 +5,8 @@ A turn with `loss: false` is read and not learnt: its tokens' labels are taken o
 TRL's collator asks transformers for the assistant's tokens. Those are found by character, shifted by what
 the processor says it put in for the images; Idefics 2's says nothing, and PaliGemma's nothing about its
 `<bos>` (transformers 5.19). The mask then lies before the answer. What stands behind the images is read
-alike with and without them, so the answers are found from the end of the row instead.
+alike with and without them, so the answers are found from the end of the row instead. So they are where the
+template knows thoughts, and prompt and answer are rendered apart (`align.inputs.trained_text`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from trl.data_utils import prepare_multimodal_messages
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from align.errors import AlignError
+from align.inputs.trained_text import TrainedText, renders_apart, trained_ids, trained_text
 from align.models.families import processor_facts
+from align.rows.messages import Message
 
 _IGNORED = -100
+_TURN = ("role", "content", "loss", "reasoning", "reasoning_content")
 
 
 class AnswerCollator(DataCollatorForVisionLanguageModeling):
@@ -42,6 +46,8 @@ class AnswerCollator(DataCollatorForVisionLanguageModeling):
                 "the model reads its prompt in both directions: a loss on it would see its own answers",
                 fix="set trainer.assistant_only_loss: true",
             )
+        if renders_apart(self.processor):
+            return self._collate_apart(examples)
         batch = super()._collate_language_modeling(examples)
         if self.assistant_only_loss:
             if facts is not None and facts.answers != "told":
@@ -54,6 +60,31 @@ class AnswerCollator(DataCollatorForVisionLanguageModeling):
             batch["token_type_ids"] = answered.to(batch["token_type_ids"].dtype)
         return batch
 
+    def _collate_apart(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rows whose template knows thoughts, by TRL's path for a prompt and its completion: both are
+        tokenized apart, as they are served. Labels are counted from the end of the row, behind its images."""
+        texts = [trained_text_of(self.processor, example) for example in examples]
+        rows = [
+            {"images": _pictures(example), "prompt": text.prompt, "completion": text.answer}
+            for example, text in zip(examples, texts, strict=True)
+        ]
+        plain = type(self)(**{**vars(self), "pad_to_multiple_of": None, "completion_only_loss": False})
+        batch = plain._collate_prompt_completion(rows)
+        if not self.assistant_only_loss:
+            return batch
+        batch["labels"] = batch["input_ids"].new_full(batch["input_ids"].shape, _IGNORED)
+        for row, text in enumerate(texts):
+            self._label(batch, row, *trained_ids(self.processor, text))
+        return batch
+
+    def _label(self, batch: dict[str, Any], row: int, ids: list[int], spoken: list[int]) -> None:
+        """Put the labels of one row into its place, counted from its end."""
+        places = batch["attention_mask"][row].nonzero().flatten().tolist()
+        made = batch["input_ids"][row, places].tolist()
+        for back in range(1, _answers(ids, spoken, made) + 1):
+            if spoken[-back]:
+                batch["labels"][row, places[-back]] = ids[-back]
+
     def _labels(self, examples: list[dict[str, Any]], batch: dict[str, Any]) -> Any:
         tokenizer: Any = getattr(self.processor, "tokenizer")  # noqa: B009 - ProcessorMixin does not declare it
         encoded = tokenizer.apply_chat_template(
@@ -63,23 +94,32 @@ class AnswerCollator(DataCollatorForVisionLanguageModeling):
             return_dict=True,
             return_assistant_tokens_mask=True,
         )
-        labels = batch["input_ids"].new_full(batch["input_ids"].shape, _IGNORED)
-        for row, (ids, spoken) in enumerate(
-            zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)
-        ):
-            places = batch["attention_mask"][row].nonzero().flatten().tolist()
-            made = batch["input_ids"][row, places].tolist()
-            for back in range(1, _answers(ids, spoken, made) + 1):
-                if spoken[-back]:
-                    labels[row, places[-back]] = ids[-back]
-        return labels
+        batch["labels"] = batch["input_ids"].new_full(batch["input_ids"].shape, _IGNORED)
+        for row, made in enumerate(zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)):
+            self._label(batch, row, *made)
+        return batch["labels"]
 
 
-def answer_collator(collator: Any) -> Any:
-    """The collator to use in the place of TRL's own; any other one as it is."""
+def answer_collator(collator: Any, **changed: Any) -> Any:
+    """The collator to use in the place of TRL's own, with `changed` fields; any other one as it is."""
     if type(collator) is not DataCollatorForVisionLanguageModeling:
         return collator
-    return AnswerCollator(**vars(collator))
+    return AnswerCollator(**{**vars(collator), **changed})
+
+
+def trained_text_of(processor: Any, example: Mapping[str, Any]) -> TrainedText:
+    """An example of TRL's, `messages` and its images, as it is trained on."""
+    turns = [as_message(turn) for turn in example["messages"]]
+    return trained_text(processor, turns, len(_pictures(example)))
+
+
+def as_message(turn: Mapping[str, Any]) -> Message:
+    """A turn of TRL's examples, whose other keys mean nothing here."""
+    return Message.model_validate({name: value for name, value in turn.items() if name in _TURN})
+
+
+def _pictures(example: Mapping[str, Any]) -> list[Any]:
+    return [example["image"]] if "image" in example else list(example.get("images") or ())
 
 
 def learnt_tokens(spoken: Sequence[int], messages: Sequence[Mapping[str, Any]]) -> list[int]:

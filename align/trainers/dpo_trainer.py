@@ -24,9 +24,10 @@ from trl.trainer.dpo_trainer import (
     DPOTrainer,
 )
 
+from align.inputs.trained_text import renders_apart
 from align.progress import say
 from align.trainers.content import pixels_digest
-from align.trainers.pair_collator import PairCollator
+from align.trainers.pair_collator import PairCollator, ServedPairs
 from align.trainers.parameter_rates import ParameterRates
 from align.trainers.remembered import ImageStore, LogProbStore, RememberedReference
 from align.trainers.self_check import check_against_two_rows
@@ -76,6 +77,9 @@ class SharedPrefixDPOTrainer(ParameterRates, DPOTrainer):
         self._reference_store, self._feature_store = reference_store, feature_store
         digest = image_digest if reference_store or feature_store else None
         self.shares = self.sharing.mode != "off" and self._share(digest)
+        collator: Any = self.data_collator
+        if type(collator) is DataCollatorForVisionPreference and renders_apart(collator.processor):
+            self.data_collator = ServedPairs(**vars(collator))
         if not self.shares and (reference_store or feature_store):
             say("  without shared prefixes nothing is stored: every step computes the reference")
             self._reference_store = self._feature_store = None

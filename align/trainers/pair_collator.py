@@ -20,10 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from trl.data_utils import apply_chat_template, is_conversational, prepare_multimodal_messages
-from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DataCollatorForVisionPreference
 
 from align.errors import AlignError
 from align.inputs.chat import sees_images
+from align.inputs.trained_text import renders_apart
+from align.trainers.answer_labels import trained_text_of
 from align.trainers.shared_row import Branch, Group, pack
 
 _TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
@@ -156,6 +158,19 @@ class PairCollator:
             )
 
 
+class ServedPairs(DataCollatorForVisionPreference):
+    """TRL's vision collator over pairs whose template knows thoughts: it is given texts, as served."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """TRL's batch of the examples."""
+        return super().torch_call(
+            [
+                {"images": (own := pictures_of(example)), **texts_of(self.processor, example, own)}
+                for example in examples
+            ]
+        )
+
+
 def image_blocks(token_types: Sequence[int]) -> list[int]:
     """Numbers of the runs of image tokens (type 1), -1 elsewhere: each run sees itself in both directions.
 
@@ -177,10 +192,16 @@ def pictures_of(example: dict[str, Any]) -> list[Any]:
 
 def texts_of(processor: Any, example: dict[str, Any], pictures: list[Any]) -> dict[str, str]:
     """Prompt, chosen and rejected as text, rendered as TRL's vision collator renders them, or, by a
-    tokenizer, as TRL renders text."""
+    tokenizer, as TRL renders text; where the template knows thoughts, as they are served."""
     turns = {name: example[name] for name in ("prompt", "chosen", "rejected")}
     if not is_conversational(example):
         return turns
+    if renders_apart(processor):
+        chosen, rejected = (
+            trained_text_of(processor, {"messages": [*turns["prompt"], *turns[side]], "images": pictures})
+            for side in ("chosen", "rejected")
+        )
+        return {"prompt": chosen.prompt, "chosen": chosen.answer, "rejected": rejected.answer}
     if sees_images(processor):
         turns = {
             name: prepare_multimodal_messages(given) for name, given in turns.items() if name != "prompt"

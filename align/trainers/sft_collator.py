@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from trl.data_utils import prepare_multimodal_messages
 
-from align.trainers.answer_labels import learnt_tokens
+from align.inputs.trained_text import renders_apart, trained_ids
+from align.trainers.answer_labels import learnt_tokens, trained_text_of
 from align.trainers.pair_collator import image_blocks
 from align.trainers.shared_row import Branch, Group, pack
 
@@ -130,6 +131,9 @@ class SharedImageCollator:
 
     def _tokenize(self, examples: Sequence[dict[str, Any]]) -> list[_Unexpanded]:
         processor = self.separate.processor
+        if renders_apart(processor):
+            made = (trained_ids(processor, trained_text_of(processor, example)) for example in examples)
+            return [_Unexpanded(ids, spoken, self._words(ids)) for ids, spoken in made]
         encoded = processor.tokenizer.apply_chat_template(
             [prepare_multimodal_messages(example["messages"], example["images"]) for example in examples],
             chat_template=self.separate.chat_template or processor.chat_template,
@@ -140,9 +144,12 @@ class SharedImageCollator:
         found = []
         masks = zip(encoded["input_ids"], encoded["assistant_masks"], examples, strict=True)
         for ids, spoken, example in masks:
-            words = max((n + 1 for n, token in enumerate(ids) if token == self._placeholder), default=0)
-            found.append(_Unexpanded(ids, learnt_tokens(spoken, example["messages"]), words))
+            found.append(_Unexpanded(ids, learnt_tokens(spoken, example["messages"]), self._words(ids)))
         return found
+
+    def _words(self, ids: Sequence[int]) -> int:
+        """Where the words behind the last image begin."""
+        return max((n + 1 for n, token in enumerate(ids) if token == self._placeholder), default=0)
 
     def _expand(self, first: Row, rows: Sequence[_Unexpanded]) -> list[Row] | None:
         """All rows of a group from its first; None if its words did not come out of the processor as

@@ -12,7 +12,8 @@ step, the loss (a mean over answer tokens), metrics and checkpoints are TRL's ow
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import TrainerCallback
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling, SFTTrainer
 
 from align.errors import AlignError
+from align.inputs.trained_text import renders_apart
 from align.progress import say
 from align.trainers.answer_labels import AnswerCollator, answer_collator
 from align.trainers.image_sampler import SharedImageSampler
@@ -61,13 +63,14 @@ class SharedImageSFTTrainer(ParameterRates, SFTTrainer):
         image_keys: Sequence[Hashable | None] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        with _labelled_here(kwargs.get("processing_class"), kwargs.get("args")) as changed:
+            super().__init__(*args, **kwargs)
         self.sharing = sharing or SharingConfig()
         self.image_keys = image_keys
         self.obstacles: list[str] = []
         self.shares = False
         _refuse_one_sequence(self)
-        self.data_collator = answer_collator(self.data_collator)
+        self.data_collator = answer_collator(self.data_collator, **changed)
         if self.sharing.mode == "off":
             return
         self.obstacles = [*obstacles(self.model, self.args), *_sft_obstacles(self)]
@@ -110,6 +113,20 @@ class SharedImageSFTTrainer(ParameterRates, SFTTrainer):
             for collate in (self.data_collator, self.data_collator.in_group_order)
         )
         check_alike(model, shared, separate, lambda log_probs: -log_probs.sum())
+
+
+@contextmanager
+def _labelled_here(processor: Any, args: Any) -> Iterator[dict[str, Any]]:
+    """While TRL sets up: it asks for generation markers in the template, which are not needed where the
+    template knows thoughts. Gives the collator's fields that this changes."""
+    if args is None or not args.assistant_only_loss or not renders_apart(processor):
+        yield {}
+        return
+    args.assistant_only_loss = False
+    try:
+        yield {"assistant_only_loss": True}
+    finally:
+        args.assistant_only_loss = True
 
 
 class _EpochOnResume(TrainerCallback):

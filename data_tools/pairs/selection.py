@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align.objects.mentions import find_objects
-from align.rows.schema import Message, PreferenceRow, Span, Spans
+from align.rows.schema import Candidate, Message, PreferenceRow, Span, Spans
 from align.rows.tally import Tally
 from data_tools.material.answer_counts import FEATURES
 from data_tools.material.answer_style import BALANCED, style_of
@@ -231,10 +231,15 @@ def preference_row(pair: Pair, answers: Mapping[str, Answer]) -> PreferenceRow:
         id=pair.row_id,
         images=chosen.row.images,
         prompt=chosen.row.prompt,
-        chosen=[Message(role="assistant", content=chosen.row.text)],
-        rejected=[Message(role="assistant", content=rejected.row.text)],
+        chosen=[_turn(chosen.row)],
+        rejected=[_turn(rejected.row)],
         meta=meta,
     )
+
+
+def _turn(answer: Candidate) -> Message:
+    """An answer as it was sampled, with its thoughts."""
+    return Message(role="assistant", content=answer.text, reasoning=answer.reasoning)
 
 
 def _summed(answer: Answer) -> dict[str, int]:

@@ -6,6 +6,8 @@ turns behind the last question keep them. What tells them apart is how a prompt 
 
 from __future__ import annotations
 
+from typing import Any
+
 _WORDS = """\
 {%- macro words(content) -%}
     {%- if content is string %}{{- content }}
@@ -132,7 +134,7 @@ ENDS = {"qwen3_5": "<|im_end|>", "glm4_6v": "<|user|>", "gemma4": "<turn|>"}
 """The token that ends an answer."""
 
 
-def set_template(processor: object, family: str) -> None:
+def set_template(processor: Any, family: str) -> None:
     """Give a twin's processor (or tokenizer) a family's template and tokens; its embedding has the room."""
     tokenizer = getattr(processor, "tokenizer", processor)
     tokens = TOKENS[family]
@@ -142,4 +144,4 @@ def set_template(processor: object, family: str) -> None:
     if family == "gemma4":
         tokenizer.bos_token = "<bos>"
     for owner in (processor, tokenizer):
-        owner.chat_template = TEMPLATES[family]  # type: ignore[attr-defined]
+        owner.chat_template = TEMPLATES[family]

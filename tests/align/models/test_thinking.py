@@ -13,7 +13,6 @@ from align.config.model_ref import ModelRef
 from align.errors import AlignError
 from align.inputs.chat import render
 from align.models.thinking import (
-    SWITCHES,
     always_thinks,
     is_thinking,
     kwargs_of,
@@ -24,6 +23,7 @@ from align.models.thinking import (
     template_kwargs,
 )
 from align.rows.messages import Message
+from align.rows.thoughts import SWITCHES
 from align.serving.client import ChatRequest, request_body
 from align.serving.server import Server
 from align.serving.template import template_args
