@@ -16,6 +16,7 @@ from align.dev_check.kept_features import KeptFeatures, Room
 from align.errors import AlignError
 from align.inputs.chat import render, tokenizer_of
 from align.inputs.images import open_image, resolve_image
+from align.models.thinking import spoken_answer
 
 T = TypeVar("T")
 
@@ -76,8 +77,7 @@ class Answerer:
         with self.features.used(model, number) if self.features is not None else nullcontext():
             ids = model.generate(**batch, **_greedy(model, self._processor, longest))
         new = ids[:, batch["input_ids"].shape[1] :]
-        texts = tokenizer_of(self._processor).batch_decode(new, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return [spoken_answer(tokenizer_of(self._processor), row) for row in new.tolist()]
 
     def _inputs(self, number: int, model: Any) -> dict[str, torch.Tensor]:
         batch = self._kept.get(number)

@@ -86,6 +86,7 @@ def connect(settings: Endpoint, where: str) -> Server:
         model=str(model),
         digest=f"{digest}#{'' if settings.thinking else 'not '}thinking" if kwargs else digest,
         template_kwargs=kwargs,
+        thinks=bool(settings.thinking),
         is_vllm=is_vllm,
         api_key=key,
         patience=settings,

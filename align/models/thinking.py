@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from align.config.model_ref import ModelRef
 from align.errors import AlignError
-from align.rows.thoughts import SWITCHES, is_mark, spells_thoughts
+from align.rows.thoughts import SWITCHES, closes_thoughts, is_mark, spells_thoughts, split_thoughts
 
 _STATE = "align_thinking"
 _GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
@@ -143,12 +143,33 @@ def served_kwargs(model: ModelRef) -> dict[str, bool]:
     return {} if model.thinking is None else dict.fromkeys(SWITCHES, model.thinking)
 
 
+def served_thinking(model: ModelRef) -> bool:
+    """Whether the checkpoint's template opens a thought in every prompt."""
+    return always_thinks(_template_file(model))
+
+
 def special_marks(model: ModelRef) -> bool:
     """Whether the tokenizer counts marks of thoughts as special tokens, so that a server must be asked to
     leave them in its text (Gemma 4, Mistral, gpt-oss, Cohere)."""
     added = list(_read_json(model, "tokenizer.json").get("added_tokens", ()))
     added += list(_read_json(model, "tokenizer_config.json").get("added_tokens_decoder", {}).values())
     return any(item.get("special") and is_mark(str(item.get("content"))) for item in added)
+
+
+def spoken_answer(tokenizer: Any, ids: Sequence[int]) -> str:
+    """What generated ids say behind their thoughts; empty where those do not end.
+
+    Marks that are special tokens are looked for among the ids, since decoding leaves them out.
+    """
+    added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    # gpt-oss' token says by the word behind it which of both it is, and that word is kept
+    special = {number: token for number, token in added.items() if is_mark(token) and token != "<|channel|>"}
+    marks = [(place, special[number]) for place, number in enumerate(ids) if number in special]
+    if marks:
+        place, mark = marks[-1]
+        ids = ids[place + 1 :] if closes_thoughts(mark) else []
+    said = split_thoughts(tokenizer.decode(ids, skip_special_tokens=True))
+    return said.answer.strip()
 
 
 def _template_file(model: ModelRef) -> str:

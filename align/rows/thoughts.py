@@ -136,6 +136,11 @@ def is_mark(token: str) -> bool:
     )
 
 
+def closes_thoughts(token: str) -> bool:
+    """Whether a token is a mark that ends thoughts."""
+    return _CLOSED.fullmatch(token) is not None
+
+
 class Spoken(Protocol):
     """A row that holds what a model said."""
 

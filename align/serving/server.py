@@ -34,7 +34,7 @@ from align.digest import digest_json
 from align.errors import AlignError
 from align.models.families import reads_images
 from align.models.image_words import image_words
-from align.models.thinking import served_kwargs, special_marks
+from align.models.thinking import served_kwargs, served_thinking, special_marks
 from align.progress import say
 from align.serving import guard as server_guard
 from align.serving.adapters import adapted_digest, check_all, load_adapter, lora_args
@@ -110,6 +110,7 @@ class Server:
         patience: how long it is waited for.
         left_out: field that it refuses -> its words; filled while it is asked.
         template_kwargs: what its chat template is told with each request: whether to think. Part of `digest`.
+        thinks: whether its prompts ask for thoughts, so that an answer's first token is no answer.
         keeps_marks: vLLM is asked to leave special tokens in its text: marks of thoughts are among them.
     """
 
@@ -126,6 +127,7 @@ class Server:
     left_out: dict[str, str] = field(default_factory=dict)
     template_kwargs: dict[str, bool] = field(default_factory=dict)
     keeps_marks: bool = False
+    thinks: bool = False
 
     def alive(self) -> bool:
         """False when the server was started here and its process has ended."""
@@ -195,6 +197,8 @@ def serve(
         if kwargs := served_kwargs(model):
             digest = digest_json([digest, kwargs])
             server = replace(server, digest=digest, template_kwargs=kwargs)
+        if any(kwargs.values()) or served_thinking(model):
+            server = replace(server, thinks=True)
         if adapter is None:
             yield server
             return

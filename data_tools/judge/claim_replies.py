@@ -1,8 +1,8 @@
 """How a judge is asked about claims: by its first token's log-probs, or where there are none by its words.
 
 RLAIF-V compares the probabilities of yes and no at the reply's first token. Many servers tell none, and a
-judge that thinks first has a thought there: such a judge is asked for a whole reply, which is read as
-`align.judging.replies` does, and counts as 1 and 0 (`Claim.by_text`).
+judge that thinks first has a thought there, with or without its mark: it is asked for a whole reply, which is
+read as `align.judging.replies` does, and counts as 1 and 0 (`Claim.by_text`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from data_tools.judge.recipe import Recipe
 from data_tools.sample import check_failures
 
 NUM_LOGPROBS = 20
+_LIKELY = 0.1
+"""Probability of yes and no together below which a first token is looked at twice."""
 _SILENT = "tells no log-probabilities"
 
 
@@ -66,12 +68,14 @@ def ask_claims(
     probe = judge.ask({first: questions[first]}, 1, NUM_LOGPROBS)[first]
     tells = isinstance(probe, Reply) and bool(probe.choices[0].first_logprobs)
     replies: dict[str, Reply | Failure] = {first: probe}
-    thinks = isinstance(probe, Reply) and probe.choices[0].thinks
+    values: dict[str, dict[str, Any]] = {}
+    thinks = judge.server.thinks or (
+        tells and _thinks(recipe, judge, questions[first], readers[first], probe)
+    )
     if tells and not thinks:
         replies |= judge.ask(questions, 1, NUM_LOGPROBS)
-    values: dict[str, dict[str, Any]] = {}
     for name, reply in replies.items():
-        if (found := readers[name].by_logprobs(reply)) is not None:
+        if not thinks and (found := readers[name].by_logprobs(reply)) is not None:
             values[name] = {"p_yes": round(found[0], 6), "p_no": round(found[1], 6)}
         elif not tells and _is_whole(reply) and (word := readers[name].by_words(reply)).verdict is not None:
             values[name] = _by_text(word.verdict)
@@ -92,6 +96,21 @@ def ask_claims(
     by_text = sum(bool(value.get("by_text")) for value in values.values())
     metrics = {"claims_by_text": by_text} if by_text else {}
     return Answered({name: values.get(name, {}) for name in questions}, metrics | left_out(replies.values()))
+
+
+def _thinks(
+    recipe: Recipe, judge: Asker, question: Question, reader: ClaimReader, probe: Reply | Failure
+) -> bool:
+    """Whether the judge thinks first: its first token begins a mark of thoughts, or has little to do with the
+    answer (some templates open the thoughts in the prompt), and its whole reply shows some."""
+    if isinstance(probe, Failure):
+        return False
+    if probe.choices[0].thinks:
+        return True
+    if sum(reader.by_logprobs(probe) or (0.0, 0.0)) >= _LIKELY:
+        return False
+    whole = judge.ask({"": question}, recipe.text_tokens)[""]
+    return isinstance(whole, Reply) and whole.choices[0].thinks
 
 
 def _read_words(

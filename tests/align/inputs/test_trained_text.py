@@ -14,6 +14,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from align.errors import AlignError
 from align.inputs.chat import render
 from align.inputs.row_checks import row_texts
+from align.inputs.text_rows import text_dataset
 from align.inputs.trained_text import learnt_words, thinks_in_vain, trained_text
 from align.models.thinking import set_thinking
 from align.rows.messages import Message
@@ -216,3 +217,13 @@ def test_reasoning_is_written_and_read(tmp_path: Path) -> None:
         assert list(read_rows(SFTRow, tmp_path / f"rows.{suffix}")) == rows
     write_rows(tmp_path / "plain.parquet", rows[:2])
     assert b"reasoning" not in (tmp_path / "plain.parquet").read_bytes()
+
+
+def test_a_text_only_row_is_labelled_as_served() -> None:
+    tokenizer = qwen3_vl().tokenizer
+    set_template(tokenizer, "qwen3_5")
+    row = SFTRow.model_validate({"id": "1", "messages": [USER, BARE]})
+    data = text_dataset([row], [row_texts(tokenizer, row)], tokenizer)
+    asked = render(tokenizer, row.messages[:1], 0, add_generation_prompt=True)
+    prompt, said = (tokenizer(text)["input_ids"] for text in (asked, "Two.<|im_end|>"))
+    assert data[0]["input_ids"] == prompt + said and data[0]["labels"] == [-100] * len(prompt) + said

@@ -19,14 +19,16 @@ from align.models.thinking import (
     served_kwargs,
     set_thinking,
     special_marks,
+    spoken_answer,
     switch_of,
     template_kwargs,
 )
 from align.rows.messages import Message
 from align.rows.thoughts import SWITCHES
 from align.serving.client import ChatRequest, request_body
-from align.serving.server import Server
+from align.serving.server import Server, ServeSettings, serve
 from align.serving.template import template_args
+from tests.chat_server import ChatServer
 from tests.twins.qwen import qwen3_vl
 from tests.twins.templates import QWEN_VL, VICUNA
 from tests.twins.thinking import TEMPLATES, set_template
@@ -154,3 +156,37 @@ def test_a_recipe_that_does_not_say_reads_and_writes_as_before() -> None:
         "revision": None,
         "thinking": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "answer"),
+    [
+        ("gemma4", "<|channel>thought\nOne, two.<channel|>Two.<turn|>", "Two."),
+        ("gemma4", "<|channel>thought\nOne, two.", ""),
+        ("gemma4", "Two.<turn|>", "Two."),
+        ("qwen3_5", "One, two.</think>\n\nTwo.<|im_end|>", "Two."),
+        ("qwen3_5", "<think>One", ""),
+        ("qwen3_5", "\nTwo.<|im_end|>", "Two."),
+    ],
+)
+def test_generated_ids_are_read_behind_their_thoughts(family: str, text: str, answer: str) -> None:
+    tokenizer = qwen3_vl().tokenizer
+    set_template(tokenizer, family)
+    assert spoken_answer(tokenizer, tokenizer(text)["input_ids"]) == answer
+
+
+def test_one_server_answers_with_either_setting(tmp_path: Path) -> None:
+    """What a server is told is part of its digest, and so of each answer's key; without a switch, nothing."""
+    with ChatServer(lambda _: "Yes") as running:
+        settings = ServeSettings(endpoint=running.url)
+        found = []
+        for name, template in (("m", TEMPLATES["qwen3_5"]), ("plain", QWEN_VL.template())):
+            model = write_checkpoint(tmp_path / name, template)
+            for thinking in (None, True) if name == "m" else (None,):
+                with serve(ModelRef(path=model.path, thinking=thinking), settings, tmp_path) as server:
+                    found.append((server.template_kwargs, server.thinks, server.digest == model.digest()))
+    assert found == [
+        ({"enable_thinking": False}, False, False),
+        ({"enable_thinking": True}, True, False),
+        ({}, False, True),
+    ]

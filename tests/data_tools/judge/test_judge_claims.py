@@ -388,3 +388,53 @@ def test_labels_measure_a_claims_judge(tmp_path: Path) -> None:
     path.write_text(json.dumps({"chosen_id": "t1#0", "rejected_id": "t1#1"}))
     _, metrics, _ = judged(tmp_path, say, texts, labels=path)
     assert (metrics["agreement"]["n"], metrics["agreement"]["accuracy"]["value"]) == (1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("told", "first", "likely", "thinks"),
+    [
+        (False, "<think>", 0.01, True),  # the mark of thoughts
+        (False, "Okay", 0.02, True),  # the template opened them: the first token is a thought's first word
+        (True, "Okay", 0.02, True),  # the recipe says so
+        (False, "Yes", 0.9, False),
+    ],
+)
+def test_a_judge_that_thinks_is_read_behind_its_thoughts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], told: bool, first: str, likely: float, thinks: bool
+) -> None:
+    """By its first token alone it would say no, 0.001 to the rest."""
+    from align.serving.client import Choice, Reply
+    from align.serving.server import Server
+    from data_tools.judge.asking import Question
+    from data_tools.judge.claim_replies import ClaimReader, ask_claims
+
+    asked: list[int] = []
+
+    class Judge:
+        judge = "claims/j"
+        server = Server("http://h/v1", "j", "d", thinks=told)
+
+        def ask(self, questions: dict[str, Question], max_tokens: int, top: int = 0) -> dict[str, Reply]:
+            asked.append(max_tokens)
+            logprobs = {"Yes": math.log(likely - 0.001), "No": math.log(0.001)} if top else {}
+            whole = f"{first} There... no.</think>Yes" if first != "Yes" else "Yes"
+            choice = Choice(
+                text=first if max_tokens == 1 else whole,
+                finish_reason="length" if max_tokens == 1 else "stop",
+                num_tokens=1,
+                first_logprobs=logprobs,
+            )
+            return dict.fromkeys(questions, Reply(choices=[choice]))
+
+    values = {"run_dir": tmp_path, "image_root": tmp_path, "candidates": tmp_path / "c.jsonl"}
+    recipe = validate(Recipe, values | {"judge": {"endpoint": "http://h/v1"}}, "test")
+    reader = ClaimReader(StatedClaim("presence", "dog", ""), "Is there {object}?")
+    judge: Any = Judge()
+    found = ask_claims(recipe, judge, {"q": Question("Is there a dog?", [])}, {"q": reader}).values["q"]
+    said = capsys.readouterr().out
+    if thinks:
+        assert found == {"p_yes": 1.0, "p_no": 0.0, "by_text": True}
+        assert "the judge thinks first on 1 of 1 questions: asked for its words" in said
+        assert asked[-1] == recipe.text_tokens
+    else:
+        assert found == {"p_yes": 0.899, "p_no": 0.001} and set(asked) == {1} and not said
