@@ -234,7 +234,7 @@ def _check_first_row(trainer: Any, processor: Any, checked: CheckedRows[Preferen
         ids, mask = batch["input_ids"][index], batch["attention_mask"][index].bool()
         supervised = ids[batch["completion_mask"][index].bool()].tolist()
         turns = [*(turn.model_copy(update={"loss": False}) for turn in row.prompt), *side]
-        spoken = learnt_words(processor, turns, len(row.images))
+        spoken = learnt_words(processor, turns, len(row.images), of_a_pair=True)
         counted = index == longest and trainer.args.max_length is not None
         expected = checked.lengths[0] if counted else int(lengths[index])
         check_supervision(ids[mask].tolist(), supervised, spoken, expected, processor, trainer.model)

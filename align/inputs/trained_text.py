@@ -91,15 +91,22 @@ def trained_ids(processor: Any, text: TrainedText) -> tuple[list[int], list[int]
     return ids, spoken
 
 
-def learnt_words(processor: Any, messages: Sequence[Message], num_images: int) -> str:
+def learnt_words(
+    processor: Any, messages: Sequence[Message], num_images: int, of_a_pair: bool = False
+) -> str:
     """What of a conversation is learnt, without special tokens; the assistant's words where it is rendered
-    whole."""
+    whole.
+
+    Args:
+        of_a_pair: all that follows the prompt of the last turn, as both answers of a pair are compared.
+    """
     if not renders_apart(processor):
         return " ".join(turn.text for turn in messages if turn.role == "assistant" and turn.loss)
     text = trained_text(processor, messages, num_images)
     whole = text.prompt + text.answer
     tokenizer = tokenizer_of(processor)
-    said = (tokenizer(whole[start:end], add_special_tokens=False)["input_ids"] for start, end in text.learnt)
+    spans = [(len(text.prompt), len(whole))] if of_a_pair else text.learnt
+    said = (tokenizer(whole[start:end], add_special_tokens=False)["input_ids"] for start, end in spans)
     return " ".join(tokenizer.decode(ids, skip_special_tokens=True) for ids in said)
 
 
