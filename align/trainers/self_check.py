@@ -178,15 +178,26 @@ def compared_bytes(model: Any) -> int:
 def compared_layers(decoder: Any) -> list[int]:
     """The decoder's layers that the copy in fp32 has: the first ones, of each kind one, and the last.
 
-    The last is computed in a way of its own (`align.trainers.last_layer`). In the copy it stands where the
-    decoder has a layer of its kind, since models look masks up by a layer's place.
+    The last is computed in a way of its own (`align.trainers.last_layer`). Where later layers read keys and
+    values of earlier ones (Gemma 4), those are there too. Each stands where the decoder has a layer
+    of its kind, since models look masks up by a layer's place.
     """
     count = len(decoder.layers)
     kinds = getattr(decoder.config, "layer_types", None) or ["full_attention"] * count
-    place = min(max(1, *(kinds.index(kind) for kind in set(kinds))), count - 1)
-    while kinds[place] != kinds[count - 1]:
-        place += 1
-    return [*range(place), count - 1]
+    found = list(range(min(max(1, *(kinds.index(kind) for kind in set(kinds))), count - 1)))
+    for layer in [*_read_by_others(decoder), count - 1]:
+        if layer in found:
+            continue
+        while len(found) < count and kinds[len(found)] != kinds[layer]:
+            found.append(len(found))
+        found.append(layer)
+    return found if len(found) < count else list(range(count))
+
+
+def _read_by_others(decoder: Any) -> list[int]:
+    """Layers whose keys and values later layers read, by the name that transformers gives this."""
+    attentions = [getattr(layer, "self_attn", None) for layer in decoder.layers]
+    return [n for n, one in enumerate(attentions) if getattr(one, "store_full_length_kv", False)]
 
 
 @contextmanager

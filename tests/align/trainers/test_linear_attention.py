@@ -118,14 +118,15 @@ def test_a_row_alone_equals_the_row_in_a_padded_batch(twins: Twins, side: str) -
         texts.append(processor.apply_chat_template([{"role": "user", "content": parts}, answer]))
         pictures.append(shown)
     together = losses(model, processor(text=texts, images=pictures[1:], padding=True, return_tensors="pt"))
-    alone = [
+    apart = [
         losses(model, processor(text=[text], images=[shown] if shown else None, return_tensors="pt"))
         for text, shown in zip(texts, pictures, strict=True)
     ]
-    assert torch.allclose(together, torch.cat(alone), atol=1e-5, rtol=0)
+    alone = torch.cat(apart)
+    assert torch.allclose(together, alone, atol=1e-5, rtol=0)
     trained = [weight for weight in model.parameters() if weight.dim() > 1]
     ours, theirs = (
-        torch.autograd.grad(total, trained, allow_unused=True) for total in (together.sum(), sum(alone))
+        torch.autograd.grad(total, trained, allow_unused=True) for total in (together.sum(), alone.sum())
     )
     for mine, wanted in zip(ours, theirs, strict=True):
         if wanted is not None and mine is not None:
@@ -150,13 +151,11 @@ def test_every_projection_is_trained_as_in_separate_rows(
     target = lora_targets(load(folder), ("vision", "connector", "language"))
     lora = LoraConfig(r=4, lora_alpha=8, target_modules=target)
     arguments = (lambda: load(folder), processor, vision_pairs(4), lora)
-    options: dict[str, Any] = {
-        "num_train_epochs": 1,
-        "gradient_checkpointing": checkpointed,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
-    }
-    theirs, _ = train(DPOTrainer, *arguments, tmp_path / "trl", **options)
-    ours, trainer = train(SharedPrefixDPOTrainer, *arguments, tmp_path / "ours", **options)
+    once: dict[str, Any] = {"num_train_epochs": 1}
+    theirs, _ = train(DPOTrainer, *arguments, tmp_path / "trl", **once)
+    ours, trainer = train(
+        SharedPrefixDPOTrainer, *arguments, tmp_path / "ours", gradient_checkpointing=checkpointed, **once
+    )
     assert trainer.shares, trainer.obstacles
     assert_equal(ours, theirs)
     adapters = {name: weight for name, weight in trainer.model.named_parameters() if "lora_B" in name}
