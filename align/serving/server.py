@@ -70,7 +70,9 @@ class ServeSettings(Patience):
     host: str = Field(default="127.0.0.1", description="address that vLLM listens on")
     port: int = Field(default=0, ge=0, le=65535, description="port of vLLM; 0 takes a free one")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="auto: float32 on a CPU (stable answers), the checkpoint's own on a GPU"
+        default="auto",
+        description="auto: the checkpoint's own on a GPU; on a CPU float32 (stable answers), but bfloat16 "
+        "with linear attention, for which vLLM has nothing else there",
     )
     max_model_len: int | None = Field(
         default=None, ge=1, description="prompt + answer tokens; null: the model's own limit"
@@ -333,7 +335,7 @@ def engine_args(model: ModelRef, settings: ServeSettings) -> list[str]:
     """The arguments of vLLM's engine, in a server or not. Sampling defaults come from vLLM, never from the
     model's generation config."""
     on_cpu = is_cpu_build()
-    dtype = "float32" if settings.dtype == "auto" and on_cpu else settings.dtype
+    dtype = _cpu_dtype(model) if settings.dtype == "auto" and on_cpu else settings.dtype
     args = ["--model", model.path, "--dtype", dtype]
     if model.revision:
         args += ["--revision", model.revision]  # vLLM takes the tokenizer's from it
@@ -364,6 +366,13 @@ def engine_args(model: ModelRef, settings: ServeSettings) -> list[str]:
     else:
         args += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
     return args + lora_args(settings.adapters, settings.max_loras) + settings.extra_args
+
+
+def _cpu_dtype(model: ModelRef) -> str:
+    """float32; but vLLM 0.32 says of gated delta nets (Qwen3.5) "CPU GDN attention requires BF16"."""
+    config = model.config() or {}
+    text = config.get("text_config") or config
+    return "bfloat16" if "linear_num_value_heads" in text else "float32"
 
 
 def _pixel_budget(model: ModelRef, settings: ServeSettings) -> str:

@@ -127,10 +127,10 @@ def qwen3_5() -> Twin:
         **token_ids(tokenizer),
         "head_dim": 64,
         "num_hidden_layers": 4,
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4,
-        "linear_key_head_dim": 32,
-        "linear_value_head_dim": 32,
+        "linear_num_key_heads": 1,
+        "linear_num_value_heads": 2,
+        "linear_key_head_dim": 64,  # vLLM's CPU kernel takes 64 and 128
+        "linear_value_head_dim": 64,
         "rope_parameters": {**_ROPE, **_QUARTER},
     }
     config = Qwen3_5Config(vision_config=tower, text_config=text, **_ids(tokenizer))

@@ -7,13 +7,18 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 from align.merging.merge_checks import Probe
 from align.serving.client import ChatRequest, Failure, Reply, Sampling
 from align.serving.server import ServeSettings
 
+Dtype = Literal["float32", "bfloat16"]
 
-def answers(checkpoint: Path, probes: Sequence[Probe], max_tokens: int) -> list[list[int]]:
+
+def answers(
+    checkpoint: Path, probes: Sequence[Probe], max_tokens: int, dtype: Dtype = "float32"
+) -> list[list[int]]:
     """Greedy token ids of each answer, the end token included.
 
     Raises:
@@ -22,10 +27,10 @@ def answers(checkpoint: Path, probes: Sequence[Probe], max_tokens: int) -> list[
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vllm", "vllm.entrypoints.llm", "align.serving.engine", __name__])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_answers, checkpoint, probes, max_tokens).result()
+        return pool.submit(_answers, checkpoint, probes, max_tokens, dtype).result()
 
 
-def _answers(checkpoint: Path, probes: Sequence[Probe], max_tokens: int) -> list[list[int]]:
+def _answers(checkpoint: Path, probes: Sequence[Probe], max_tokens: int, dtype: Dtype) -> list[list[int]]:
     from align.serving.engine import offline_engine
 
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -35,7 +40,7 @@ def _answers(checkpoint: Path, probes: Sequence[Probe], max_tokens: int) -> list
         for number, probe in enumerate(probes)
     ]
     settings = ServeSettings(
-        dtype="float32",
+        dtype=dtype,
         max_model_len=256,
         max_num_seqs=8,
         kv_cache_gb=0.1,

@@ -139,6 +139,10 @@ def test_arguments_pin_sampling_and_leave_room_for_whole_prompts(checkpoint: Pat
     if "--enforce-eager" in args:  # a CPU build
         assert pairs["--dtype"] == "float32"
         assert pairs["--max-num-batched-tokens"] == str(8 * 256)
+        config = {"max_position_embeddings": 256, "text_config": {"linear_num_value_heads": 4}}
+        (checkpoint / "config.json").write_text(json.dumps(config))
+        pairs = dict(pairwise(server_args(ModelRef.of(checkpoint), ServeSettings(), 8000, "m")))
+        assert pairs["--dtype"] == "bfloat16"
 
 
 def test_only_a_model_that_reads_images_is_told_how_many(checkpoint: Path) -> None:
