@@ -24,8 +24,15 @@ from torch.nn.functional import pad
 from align.trainers.shared_row import SharedRow, Span
 
 LINEAR = "linear_attention"
+_UNDER_A_MASK = {"full_attention", "sliding_attention", "chunked_attention"}
 # A single token would take the step of generation, whose kernels have no backward pass.
 _SHORTEST = 2
+
+
+def keeps_a_state(model: Any) -> bool:
+    """Whether tokens read others by a state, under no mask: linear attention, state spaces, convolutions."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    return model._is_stateful or not kinds <= _UNDER_A_MASK
 
 
 def linear_layers(decoder: nn.Module) -> list[nn.Module]:

@@ -26,6 +26,7 @@ from align.inputs.trained_text import renders_apart
 from align.progress import say
 from align.trainers.answer_labels import AnswerCollator, answer_collator
 from align.trainers.image_sampler import SharedImageSampler
+from align.trainers.linear_attention import keeps_a_state
 from align.trainers.parameter_rates import ParameterRates
 from align.trainers.self_check import check_alike
 from align.trainers.sft_collator import SharedImageCollator
@@ -151,9 +152,9 @@ def _refuse_one_sequence(trainer: Any) -> None:
     Raises:
         AlignError: the model keeps a state, and its rows would stand in one sequence.
     """
-    if trainer.padding_free and _model_of(trainer)._is_stateful:
+    if trainer.padding_free and keeps_a_state(_model_of(trainer)):
         raise AlignError(
-            "rows in one sequence: the state of linear attention would run from one row into the next",
+            "rows in one sequence: a state that the model keeps would run from one row into the next",
             where="trainer.packing, trainer.padding_free",
             fix="leave both out",
         )

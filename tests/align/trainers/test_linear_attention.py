@@ -14,13 +14,26 @@ from datasets import Dataset
 from peft import LoraConfig
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+)
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 
 from align.errors import AlignError
 from align.trainers import SharedImageSFTTrainer, SharedPrefixDPOTrainer
-from align.trainers.linear_attention import SharedState, linear_layers, share_states, takes_states
+from align.trainers.linear_attention import (
+    SharedState,
+    keeps_a_state,
+    linear_layers,
+    share_states,
+    takes_states,
+)
 from align.trainers.shared_row import Branch, Group, SharedRow, pack
 from tests.align.adapter_folders import lora_targets
 from tests.align.trainers.trl_comparison import assert_equal, train, vision_pairs
@@ -179,6 +192,17 @@ def test_a_16_bit_model_is_compared_in_a_copy(twins: Twins, tmp_path: Path) -> N
         SharedPrefixDPOTrainer, build, processor, vision_pairs(2), lora, tmp_path, num_train_epochs=1
     )
     assert trainer.shares, trainer.obstacles
+
+
+def test_what_keeps_a_state(twins: Twins) -> None:
+    """LFM2's convolutions too, which transformers does not call a state."""
+    small = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    conv = Lfm2Config(
+        **small, num_key_value_heads=1, num_hidden_layers=2, layer_types=["conv", "full_attention"]
+    )
+    assert keeps_a_state(Lfm2ForCausalLM(conv))
+    assert keeps_a_state(load(twins("qwen3_5")))
+    assert not keeps_a_state(load(twins("gemma3")))
 
 
 @pytest.mark.parametrize(
