@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.repository import REPO
-from tests.twins import Twins, build_twin
+from tests.twins import NEEDED, Twins, build_twin
 from tests.vllm_fixtures import served_base
 from tests.workers import built_once, limit_threads, long_first, scheduler
 
@@ -40,7 +40,13 @@ def base_checkpoint() -> Path:
 @pytest.fixture(scope="session")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Twins:
     """`twins("qwen2_vl")` is the folder of that family's tiny random checkpoint, built once a session."""
-    return lambda name: built_once(tmp_path_factory, f"twins/{name}", lambda folder: build_twin(name, folder))
+
+    def built(name: str) -> Path:
+        if name in NEEDED:
+            pytest.importorskip(NEEDED[name])
+        return built_once(tmp_path_factory, f"twins/{name}", lambda folder: build_twin(name, folder))
+
+    return built
 
 
 @pytest.fixture(scope="session")

@@ -31,11 +31,16 @@ _TOKEN_ATTRIBUTES = (
     "end_image_token",
     "fake_image_token",
     "global_image_token",
+    "image_start_token",
     "image_break_token",
     "image_end_token",
+    "image_thumbnail_token",
+    "img_line_break_token",
 )
-# No attribute names these: where in the picture a tile stands (Idefics 3, SmolVLM), GLM-V's tags around one.
-_PLACE = re.compile(r"<row_\d+_col_\d+>|<global-img>|<\|(?:begin|end)_of_(?:image|video)\|>")
+# No attribute names these: where a tile stands (Idefics 3, SmolVLM, LFM2-VL), GLM-V's tags around an image.
+_PLACE = re.compile(
+    r"<row_\d+_col_\d+>|<\|img_row_\d+_col_\d+\|>|<global-img>|<\|(?:begin|end)_of_(?:image|video)\|>"
+)
 
 
 def message_parts(messages: Sequence[Message], num_images: int) -> list[dict[str, Any]]:

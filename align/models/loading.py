@@ -97,6 +97,8 @@ def load_processor(section: ModelSection) -> ProcessorMixin | PreTrainedTokenize
         )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         what = f"cannot load a {'processor' if sees else 'tokenizer'}: {first_line(error)}"
+        if isinstance(error, ImportError):
+            fix = "install that package; align-vlm's extras in pyproject.toml name what single families want"
         raise AlignError(what, where=section.path, fix=fix) from error
     if sees and (
         not isinstance(processor, ProcessorMixin) or getattr(processor, "image_processor", None) is None

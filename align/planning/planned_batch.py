@@ -138,7 +138,7 @@ def image_processor_of(config: Any) -> Any:
     if vision is None:
         return None
     names = vars(image_processing_auto)["IMAGE_PROCESSOR_MAPPING_NAMES"].get(config.model_type) or {}
-    kind = getattr(transformers, names.get("pil") or "", None)
+    kind = getattr(transformers, names.get("pil") or names.get("torchvision") or "", None)
     if kind is None:
         fix = "put the checkpoint's preprocessor_config.json beside config.json"
         raise AlignError(f"no image processor is known for {config.model_type}", fix=fix)

@@ -27,6 +27,7 @@ HUB_NAMES = {
     "qwen3_vl": ("model.visual.deepstack_merger_list.0", "model.language_model.layers.0", "lm_head"),
     "qwen3_5": ("model.visual.blocks.0", "model.language_model.layers.0.linear_attn.in_proj_qkv", "lm_head"),
     "idefics2": ("model.vision_model.encoder", "model.connector.perceiver_resampler", "model.text_model"),
+    "smolvlm": ("model.vision_model.encoder", "model.connector.modality_projection", "model.text_model"),
     "idefics3": ("model.vision_model.encoder", "model.connector.modality_projection", "model.text_model"),
     "gemma3": ("vision_tower.vision_model.encoder.layers.0", "language_model.model.layers.0"),
     "paligemma": ("vision_tower.vision_model.encoder.layers.0", "language_model.model.layers.0"),
@@ -43,11 +44,20 @@ HUB_NAMES = {
         "multi_modal_projector",
         "language_model.model.layers.0",
     ),
+    "lfm2_vl": (
+        "model.vision_tower.vision_model.encoder",
+        "model.multi_modal_projector",
+        "model.language_model.layers.0.conv",
+    ),
+    "exaone4_5": ("model.visual.blocks.0.attn.qkv", "model.visual.merger", "model.language_model.layers.0"),
+    "cohere2_vision": ("model.vision_tower.", "model.multi_modal_projector", "model.language_model.layers.0"),
     "llama": ("model.layers.0.self_attn.q_proj", "lm_head"),
     "qwen2": ("model.layers.0.self_attn.q_proj", "lm_head"),
     "gpt2": ("transformer.h.0.attn.c_attn",),
 }
 ANSWER = "A cat."
+# What a family writes between an answer and the end of its turn.
+BEFORE_THE_END = {"cohere2_vision": "<|END_RESPONSE|>"}
 
 
 def _image(seed: int = 0) -> Image.Image:
@@ -131,7 +141,8 @@ def test_the_template_marks_the_answer_and_its_end(twins: Twins, name: str) -> N
     prompt = processor.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
     whole = processor.apply_chat_template(turns, tokenize=False)
     assert whole.startswith(prompt)
-    assert whole.removeprefix(prompt).rstrip("\n") == ANSWER + tokenizer.eos_token
+    end = BEFORE_THE_END.get(name, "") + tokenizer.eos_token
+    assert whole.removeprefix(prompt).rstrip("\n") == ANSWER + end
     template = processor.chat_template
     marked = re.sub(r"\{%-? (end)?generation %\}", r"\1@", template)
     assert marked.count("@") == 2

@@ -30,10 +30,17 @@ IMAGE_TWINS = {
     "glm46v": "glm",
     "gemma4": "gemma4",
     "mistral3": "mistral3",
+    "lfm2_vl": "lfm2",
+    "smolvlm": "idefics",
+    "exaone4_5": "exaone4_5",
+    "cohere2_vision": "cohere",
 }
 # Second forms of a family, another decoder say, under a name of their own.
-VARIANT_TWINS = {"ministral3": "mistral3"}
+VARIANT_TWINS = {"ministral3": "mistral3", "internvl3_5": "llava"}
 TEXT_TWINS = {"llama": "text_only", "qwen2": "text_only", "gpt2": "text_only"}
+
+# model_type -> the package that its processor asks for, an extra of pyproject.toml.
+NEEDED = {"smolvlm": "num2words"}
 
 
 def build_twin(model_type: str, folder: Path) -> Path:

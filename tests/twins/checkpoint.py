@@ -38,7 +38,8 @@ def save(twin: Twin, folder: Path) -> None:
         pad_token_id=ids.pad_token_id,
     )
     twin.model.save_pretrained(folder)
-    _rename_tower(folder / "model.safetensors")
+    vision = getattr(twin.model.config, "vision_config", None)
+    _rename_tower(folder / "model.safetensors", getattr(vision, "model_type", None))
     twin.processor.save_pretrained(folder)
 
 
@@ -54,11 +55,18 @@ def _draw_weights(model: PreTrainedModel, seed: int = 0) -> None:
                 parameter.normal_(0.0, parameter[0].numel() ** -0.5, generator=generator)
 
 
-def _rename_tower(file: Path) -> None:
+_HELD_TOWERS = frozenset({"clip_vision_model", "siglip_vision_model", "siglip2_vision_model"})
+
+
+def _rename_tower(file: Path, kind: str | None) -> None:
     """CLIP and SigLIP towers: a model built from a config saves `vision_tower.encoder`, the hub has
     `vision_tower.vision_model.encoder`. transformers translates all other names itself."""
     weights = load_file(file)
-    if any(name.startswith("vision_tower.encoder.layers.") for name in weights):
-        tower, hub = "vision_tower.", "vision_tower.vision_model."
-        renamed = {name.replace(tower, hub, 1): weight for name, weight in weights.items()}
-        save_file(renamed, file, {"format": "pt"})
+    for tower in ("vision_tower.", "model.vision_tower."):
+        if kind in _HELD_TOWERS and any(name.startswith(f"{tower}encoder.layers.") for name in weights):
+            hub = f"{tower}vision_model."
+            renamed = {
+                hub + name.removeprefix(tower) if name.startswith(tower) else name: weight
+                for name, weight in weights.items()
+            }
+            save_file(renamed, file, {"format": "pt"})

@@ -41,8 +41,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
         "boa_token": "<|audio>",
         "eoa_token": "<audio|>",
     }
-    others = ["<eos>", "<|turn>", "<|think|>", "<|channel>", "<channel|>", "<|video|>"]
-    return build_tokenizer("<turn|>", "<pad>", "<bos>", named, others)
+    others = ["<|turn>", "<|think|>", "<|channel>", "<channel|>", "<|video|>"]
+    # vLLM takes the embeddings a layer of an image token from id 0, which is padding in the hub's.
+    return build_tokenizer("<turn|>", "<pad>", "<bos>", named, others, lowest=["<pad>", "<eos>", "<bos>"])
 
 
 def gemma4() -> Twin:

@@ -46,7 +46,8 @@ _ROPE = {
 def _tokenizer() -> PreTrainedTokenizerFast:
     """`<|user|>` ends an answer, as the published generation config has it beside `<|endoftext|>`."""
     named = {"image_token": "<|image|>", "video_token": "<|video|>"}
-    roles = ["<|system|>", "<|assistant|>", "<|observation|>", "[gMASK]", "<sop>"]
+    thoughts = ["<think>", "</think>", "/nothink"]
+    roles = [*thoughts, "<|system|>", "<|assistant|>", "<|observation|>", "[gMASK]", "<sop>"]
     around = [f"<|{side}_of_{kind}|>" for kind in ("image", "video") for side in ("begin", "end")]
     return build_tokenizer("<|user|>", "<|endoftext|>", None, named, [*roles, *around])
 
@@ -78,7 +79,7 @@ def glm4v() -> Twin:
 
 
 def glm46v() -> Twin:
-    """GLM-4.6V-Flash: the same modules under classes of its own."""
+    """GLM-4.6V-Flash: the same modules under classes of its own; thoughts are off unless asked for."""
     tokenizer = _tokenizer()
     processor = Glm46VProcessor(
         image_processor=Glm46VImageProcessorPil(**_STEPS),
@@ -86,4 +87,4 @@ def glm46v() -> Twin:
         video_processor=Glm46VVideoProcessor(**_STEPS),
     )
     model = Glm46VForConditionalGeneration(Glm46VConfig(**_settings(tokenizer)))
-    return Twin(model, processor, templates.shipped("glm4v"))
+    return Twin(model, processor, templates.shipped("glm46v"))

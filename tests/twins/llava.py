@@ -27,8 +27,10 @@ from transformers import (
     LlavaOnevisionVideoProcessor,
     LlavaProcessor,
     MistralConfig,
+    PreTrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3Config,
     SiglipVisionConfig,
 )
 
@@ -140,17 +142,31 @@ def llava_onevision() -> Twin:
 
 def internvl() -> Twin:
     """InternViT on up to four tiles and a thumbnail, pixel shuffle by two, Qwen2."""
+    tokenizer = _internvl_tokenizer()
+    return _internvl(Qwen2Config(**TEXT, **token_ids(tokenizer)), tokenizer)
+
+
+def internvl3_5() -> Twin:
+    """InternVL3.5: the same on Qwen3."""
+    tokenizer = _internvl_tokenizer()
+    return _internvl(Qwen3Config(**TEXT, **token_ids(tokenizer), head_dim=32), tokenizer)
+
+
+def _internvl_tokenizer() -> PreTrainedTokenizerFast:
     named = {
         "start_image_token": "<img>",
         "end_image_token": "</img>",
         "context_image_token": "<IMG_CONTEXT>",
         "video_token": "<video>",
     }
-    tokenizer = build_tokenizer("<|im_end|>", "<|endoftext|>", None, named, ["<|im_start|>"])
+    return build_tokenizer("<|im_end|>", "<|endoftext|>", None, named, ["<|im_start|>"])
+
+
+def _internvl(text: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> Twin:
     tower: dict[str, Any] = {**TOWER, "image_size": [IMAGE_SIZE] * 2, "patch_size": [PATCH_SIZE] * 2}
     config = InternVLConfig(
         vision_config=InternVLVisionConfig(**tower),
-        text_config=Qwen2Config(**TEXT, **token_ids(tokenizer)),
+        text_config=text,
         image_token_id=token_id(tokenizer, "<IMG_CONTEXT>"),
         image_seq_length=NUM_PATCHES // 4,
         tie_word_embeddings=False,

@@ -116,6 +116,7 @@ IDEFICS = Turns(
     start="<s>",
 )
 IDEFICS3 = Turns(**{**IDEFICS.__dict__, "start": "<|begin_of_text|>"})
+SMOLVLM = Turns(**{**IDEFICS.__dict__, "start": "<|im_start|>"})
 # BLIP-2's processor puts the image before all text, so its placeholder is nothing.
 BLIP2 = Turns("", "Question: ", " ", "Answer: ", "</s>")
 GPT2 = Turns("", "USER: ", "\n", "ASSISTANT: ", "<|endoftext|>", after_answer="\n")

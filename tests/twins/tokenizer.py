@@ -21,14 +21,16 @@ def build_tokenizer(
     bos: str | None = None,
     named: dict[str, str] | None = None,
     others: Sequence[str] = (),
+    lowest: Sequence[str] = (),
 ) -> PreTrainedTokenizerFast:
     """Train the tokenizer; like the hub's VLM tokenizers it tokenises any text.
 
     Args:
         named: attribute -> token, such as `image_token: <image>`; processors look these up.
         others: further special tokens of the family.
+        lowest: those of all these that have the ids 0, 1 and so on; the rest follow as named here.
     """
-    special = dict.fromkeys(t for t in (bos, eos, pad, *(named or {}).values(), *others) if t)
+    special = dict.fromkeys(t for t in (*lowest, bos, eos, pad, *(named or {}).values(), *others) if t)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -29,7 +29,7 @@ from tests.twins import VARIANT_TWINS, Twins
 
 LANGUAGE = r".*(language_model|text_model)\..*\.(q_proj|v_proj|down_proj|in_proj_\w+)"
 EQUAL = {name for name, family in FAMILIES.items() if family.sharing.images == "equal"}
-IMAGE_FAMILIES = sorted(EQUAL - {"smolvlm"})
+IMAGE_FAMILIES = sorted(EQUAL)
 
 
 def load(folder: Path, kind: Any) -> Any:
@@ -66,26 +66,6 @@ def test_checkpointed_it_equals_what_is_not(twins: Twins, name: str, tmp_path: P
     )
     assert trainer.shares, trainer.obstacles
     assert_equal(ours, theirs)
-
-
-def test_smolvlm(twins: Twins, tmp_path: Path) -> None:
-    """SmolVLM is Idefics 3's shape under its own classes: the twin's weights and processor serve it."""
-    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
-
-    twin = load(twins("idefics3"), AutoModelForImageTextToText)
-    settings = twin.config.to_dict()
-    settings["vision_config"]["model_type"] = "smolvlm_vision"
-    settings = {
-        name: value for name, value in settings.items() if name not in ("model_type", "architectures")
-    }
-
-    def build() -> Any:
-        model = SmolVLMForConditionalGeneration(SmolVLMConfig(**settings))
-        model.load_state_dict(twin.state_dict())
-        return model.requires_grad_(False).eval()
-
-    processor = AutoProcessor.from_pretrained(twins("idefics3"))
-    compare(build, processor, vision_pairs(5), LANGUAGE, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["gemma3", "idefics2", "qwen2_vl", "qwen3_vl", "qwen3_5"])
