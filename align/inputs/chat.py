@@ -36,6 +36,10 @@ _TOKEN_ATTRIBUTES = (
     "image_end_token",
     "image_thumbnail_token",
     "img_line_break_token",
+    "slice_start_token",
+    "slice_end_token",
+    "image_id_start_token",
+    "image_id_end_token",
 )
 # No attribute names these: where a tile stands (Idefics 3, SmolVLM, LFM2-VL), GLM-V's tags around an image.
 _PLACE = re.compile(

@@ -160,9 +160,12 @@ def _processor_settings(config: Any, vision: Any) -> dict[str, Any]:
 
 
 def _num_features(model: Any, vision: dict[str, Any]) -> int:
-    takes = inspect.signature(model.get_image_features).parameters
+    encode = model.get_image_features
+    if "pixel_values" not in inspect.signature(encode).parameters:  # MiniCPM-V's only hands on
+        encode = model.base_model.get_image_features
+    takes = inspect.signature(encode).parameters
     with torch.no_grad(), LiveMemory(nn.Module()):  # which also runs what asks for values
-        output = model.get_image_features(**{name: vision[name] for name in vision if name in takes})
+        output = encode(**{name: vision[name] for name in vision if name in takes})
     features = output.pooler_output
     parts = list(features) if isinstance(features, (list, tuple)) else [features]
     return sum(part.shape[:-1].numel() for part in parts)

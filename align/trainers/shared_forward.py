@@ -120,8 +120,17 @@ def row_inputs(model: Any, row: SharedRow, batch: Mapping[str, Any]) -> dict[str
 
 def two_row_inputs(model: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
     """The batch as TRL would have made it: images repeated, for the chosen and for the rejected rows."""
-    repeated = {name: torch.cat([batch[name]] * 2) for name in _image_inputs(model) if name in batch}
+    repeated = {
+        name: torch.cat([batch[name]] * 2, dim=_image_dimension(name, batch))
+        for name in _image_inputs(model)
+        if name in batch
+    }
     return {**batch, **repeated}
+
+
+def _image_dimension(name: str, batch: Mapping[str, Any]) -> int:
+    """Along which images follow one another: the first, but MiniCPM-V writes all patches into one row."""
+    return -1 if name == "pixel_values" and "target_sizes" in batch else 0
 
 
 def positions(model: Any, row: SharedRow, image_grid_thw: Tensor | None) -> Tensor:

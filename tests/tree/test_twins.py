@@ -51,6 +51,16 @@ HUB_NAMES = {
     ),
     "exaone4_5": ("model.visual.blocks.0.attn.qkv", "model.visual.merger", "model.language_model.layers.0"),
     "cohere2_vision": ("model.vision_tower.", "model.multi_modal_projector", "model.language_model.layers.0"),
+    "minicpmv4_6": (
+        "model.vision_tower.vit_merger",
+        "model.merger",
+        "model.language_model.layers.0.linear_attn",
+    ),
+    "minicpmv4_7": (
+        "model.vision_tower.vit_merger",
+        "model.merger",
+        "model.language_model.layers.0.linear_attn",
+    ),
     "llama": ("model.layers.0.self_attn.q_proj", "lm_head"),
     "qwen2": ("model.layers.0.self_attn.q_proj", "lm_head"),
     "gpt2": ("transformer.h.0.attn.c_attn",),

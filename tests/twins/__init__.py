@@ -33,6 +33,8 @@ IMAGE_TWINS = {
     "lfm2_vl": "lfm2",
     "smolvlm": "idefics",
     "exaone4_5": "exaone4_5",
+    "minicpmv4_6": "minicpm",
+    "minicpmv4_7": "minicpm",
     "cohere2_vision": "cohere",
 }
 # Second forms of a family, another decoder say, under a name of their own.

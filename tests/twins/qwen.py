@@ -135,7 +135,7 @@ def qwen3_5() -> Twin:
     }
     config = Qwen3_5Config(vision_config=tower, text_config=text, **_ids(tokenizer))
     model = Qwen3_5ForConditionalGeneration(config)
-    _remember(model)
+    remember(model)
     processor = Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessorPil(**_STEPS),
         tokenizer=tokenizer,
@@ -144,7 +144,7 @@ def qwen3_5() -> Twin:
     return Twin(model, processor, QWEN_VL.template())
 
 
-def _remember(model: torch.nn.Module) -> None:
+def remember(model: torch.nn.Module) -> None:
     """Decays that keep a state for tens of tokens; the class draws them by chance, mostly of one or two."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -34,6 +34,8 @@ NAMES = {
     "lfm2_vl": "LFM2-VL, LFM2.5-VL",
     "exaone4_5": "EXAONE 4.5",
     "cohere2_vision": "Command A Vision",
+    "minicpmv4_6": "MiniCPM-V 4.6",
+    "minicpmv4_7": "MiniCPM-V 4.7",
     "llama": "Llama",
     "qwen2": "Qwen2",
     "gpt2": "GPT-2",

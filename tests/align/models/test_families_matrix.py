@@ -37,6 +37,8 @@ HALF: dict[str, families_engine.Dtype] = {"qwen3_5": "bfloat16"}
 # What it serves with other answers: the page's cell.
 DIFFERS = {"paligemma": "differs[^paligemma]", "gemma3": "differs[^gemma3]"}
 
+# What it serves with other answers, and nobody has found out why; the page says what was seen.
+UNEXPLAINED = {name: f"differs[^{name}]" for name in ("exaone4_5", "cohere2_vision", "lfm2_vl")}
 # What it serves with the same answers, within limits that the page says.
 LIMITED = {"ministral3": "yes[^ministral3]"}
 
@@ -138,10 +140,10 @@ def test_served(
         return
     found = families_engine.answers(checkpoint, probes, MAX_TOKENS, dtype)
     share = agreement(name, wanted, found)
-    assert (share >= 0.99) == (name not in DIFFERS), (wanted, found)
+    assert (share >= 0.99) == (name not in DIFFERS | UNEXPLAINED), (wanted, found)
     if name in DIFFERS:  # why: vLLM's CPU attention is causal everywhere
         assert agreement(f"{name}, causal", greedy(checkpoint, probes, causal=True), found) >= 0.99
-    families_table.check(name, {"vLLM": (DIFFERS | LIMITED).get(name, "yes")})
+    families_table.check(name, {"vLLM": (DIFFERS | UNEXPLAINED | LIMITED).get(name, "yes")})
 
 
 def without_window(checkpoint: Path) -> None:
