@@ -51,6 +51,7 @@ def weight_matrices(model: Any, modules: Modules, component: Component) -> Itera
             packed = _is_packed(named.get(name.rpartition(".")[0]))
             inside = _inside(name, modules, component)
             looked_up = component in ("vision", "language") and _LOOKED_UP.search(inside)
+            looked_up = looked_up and name != modules.vision  # all that a model without a tower has
             if not looked_up or (component == "vision" and not is_below(name, str(modules.vision))):
                 yield name, "other" if packed else _kind(inside)
         else:

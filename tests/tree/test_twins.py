@@ -61,6 +61,7 @@ HUB_NAMES = {
         "model.merger",
         "model.language_model.layers.0.linear_attn",
     ),
+    "gemma4_unified": ("model.vision_embedder.patch_dense", "model.embed_vision", "model.embed_audio"),
     "llama": ("model.layers.0.self_attn.q_proj", "lm_head"),
     "qwen2": ("model.layers.0.self_attn.q_proj", "lm_head"),
     "gpt2": ("transformer.h.0.attn.c_attn",),

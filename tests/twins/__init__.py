@@ -29,6 +29,7 @@ IMAGE_TWINS = {
     "glm4v": "glm",
     "glm46v": "glm",
     "gemma4": "gemma4",
+    "gemma4_unified": "gemma4",
     "mistral3": "mistral3",
     "lfm2_vl": "lfm2",
     "smolvlm": "idefics",

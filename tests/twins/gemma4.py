@@ -13,6 +13,15 @@ from transformers import (
     Gemma4ImageProcessorPil,
     Gemma4Processor,
     Gemma4TextConfig,
+    Gemma4UnifiedAudioConfig,
+    Gemma4UnifiedAudioFeatureExtractor,
+    Gemma4UnifiedConfig,
+    Gemma4UnifiedForConditionalGeneration,
+    Gemma4UnifiedImageProcessor,
+    Gemma4UnifiedProcessor,
+    Gemma4UnifiedTextConfig,
+    Gemma4UnifiedVideoProcessor,
+    Gemma4UnifiedVisionConfig,
     Gemma4VideoProcessor,
     Gemma4VisionConfig,
     PreTrainedModel,
@@ -44,6 +53,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
     others = ["<|turn>", "<|think|>", "<|channel>", "<channel|>", "<|video|>"]
     # vLLM takes the embeddings a layer of an image token from id 0, which is padding in the hub's.
     return build_tokenizer("<turn|>", "<pad>", "<bos>", named, others, lowest=["<pad>", "<eos>", "<bos>"])
+
+
+def _ids(words: PreTrainedTokenizerFast) -> dict[str, int]:
+    names = ("image_token", "boi_token", "eoi_token", "audio_token", "boa_token")
+    found = {f"{name}_id": token_id(words, getattr(words, name)) for name in names}
+    video, end = token_id(words, "<|video|>"), token_id(words, "<audio|>")
+    return {**found, "video_token_id": video, "eoa_token_index": end}
 
 
 def gemma4() -> Twin:
@@ -82,16 +98,11 @@ def gemma4() -> Twin:
         subsampling_conv_channels=[8, 4],
         output_proj_dims=32,
     )
-    ids = {name: token_id(words, getattr(words, name)) for name in ("image_token", "boi_token", "eoi_token")}
     config = Gemma4Config(
         text_config=text,
         vision_config=vision,
         audio_config=audio,
-        **{f"{name}_id": number for name, number in ids.items()},
-        video_token_id=token_id(words, "<|video|>"),
-        audio_token_id=token_id(words, "<|audio|>"),
-        boa_token_id=token_id(words, "<|audio>"),
-        eoa_token_index=token_id(words, "<audio|>"),
+        **_ids(words),
     )
     processor = Gemma4Processor(
         feature_extractor=Gemma4AudioFeatureExtractor(),
@@ -101,6 +112,44 @@ def gemma4() -> Twin:
         image_seq_length=_TOKENS,
     )
     model = Gemma4ForConditionalGeneration(config)
+    soften(model)
+    return Twin(model, processor, templates.shipped("gemma4"))
+
+
+def gemma4_unified() -> Twin:
+    """The 12B: no tower, image tokens that see each other in both directions, full layers without values."""
+    words = tokenizer()
+    text = Gemma4UnifiedTextConfig(
+        **{**TEXT, "hidden_size": 32},
+        **token_ids(words),
+        head_dim=32,
+        global_head_dim=64,
+        sliding_window=_WINDOW,
+        layer_types=["sliding_attention", "full_attention"],
+        attention_k_eq_v=True,
+        num_global_key_value_heads=1,
+        final_logit_softcapping=30.0,
+    )
+    config = Gemma4UnifiedConfig(
+        text_config=text,
+        vision_config=Gemma4UnifiedVisionConfig(
+            patch_size=4,
+            pooling_kernel_size=_POOLED,
+            mm_embed_dim=32,
+            output_proj_dims=32,
+            mm_posemb_size=_TOKENS,
+        ),
+        audio_config=Gemma4UnifiedAudioConfig(audio_embed_dim=16),
+        **_ids(words),
+    )
+    processor = Gemma4UnifiedProcessor(
+        feature_extractor=Gemma4UnifiedAudioFeatureExtractor(),
+        image_processor=Gemma4UnifiedImageProcessor(**_STEPS),
+        tokenizer=words,
+        video_processor=Gemma4UnifiedVideoProcessor(**_STEPS),
+        image_seq_length=_TOKENS,
+    )
+    model = Gemma4UnifiedForConditionalGeneration(config)
     soften(model)
     return Twin(model, processor, templates.shipped("gemma4"))
 

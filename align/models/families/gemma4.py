@@ -1,4 +1,7 @@
-"""Gemma 4: images of any shape in a bounded number of patches; an audio tower that no component holds."""
+"""Gemma 4: images of any shape in a bounded number of patches; an audio tower that no component holds.
+
+The 12B (`gemma4_unified`) has no tower: one linear layer takes patches in.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,13 @@ def _image(processor: Any, size: Size, alone: bool) -> Expansion:
     return Expansion(f"{processor.boi_token}{run.text}{processor.eoi_token}", run.extra)
 
 
-FAMILIES = (
-    Family(
-        model_type="gemma4",
-        modules=Modules(
-            vision="model.vision_tower.encoder",
-            tower="model.vision_tower",
-            connector=("model.embed_vision",),
-            language="model.language_model",
-            layers=(),
-            cross_attention="",
-        ),
+def _family(model_type: str, modules: Modules, processor: str, sharing: Sharing) -> Family:
+    """What both have in common."""
+    return Family(
+        model_type=model_type,
+        modules=modules,
         processor=Processor(
-            name="Gemma4Processor",
+            name=processor,
             image=_image,
             place="image token",
             finish=None,
@@ -35,10 +32,39 @@ FAMILIES = (
             mend=None,
             pixels=None,
         ),
-        sharing=Sharing(images="equal", decoders=("gemma4_text",)),
+        sharing=sharing,
         serving=Serving(template="the checkpoint's", lora="language model"),
         hidden_states=None,
         prompt_learning="not tried",
         image_size=None,
+    )
+
+
+FAMILIES = (
+    _family(
+        "gemma4",
+        Modules(
+            vision="model.vision_tower.encoder",
+            tower="model.vision_tower",
+            connector=("model.embed_vision",),
+            language="model.language_model",
+            layers=(),
+            cross_attention="",
+        ),
+        "Gemma4Processor",
+        Sharing(images="equal", decoders=("gemma4_text",)),
+    ),
+    _family(
+        "gemma4_unified",
+        Modules(
+            vision="model.embed_vision.patch_dense",
+            tower="model.embed_vision",
+            connector=("model.embed_vision.multimodal_embedder",),
+            language="model.language_model",
+            layers=(),
+            cross_attention="",
+        ),
+        "Gemma4UnifiedProcessor",
+        Sharing(images="not compared", decoders=()),  # its image tokens see each other in both directions
     ),
 )

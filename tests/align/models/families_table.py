@@ -25,6 +25,7 @@ NAMES = {
     "internvl3_5": "InternVL3.5",
     "gemma3": "Gemma 3",
     "gemma4": "Gemma 4",
+    "gemma4_unified": "Gemma 4 12B",
     "paligemma": "PaliGemma 2",
     "blip-2": "BLIP-2",
     "glm4v": "GLM-4.1V",

@@ -199,7 +199,8 @@ def greedy(
         pictures = {"images": [Image.open(path) for path in probe.images]} if probe.images else {}
         inputs = processor(text=[text], **pictures, return_tensors="pt", add_special_tokens=False)
         if causal:
-            inputs.pop("token_type_ids")
+            for name in ("token_type_ids", "mm_token_type_ids"):
+                inputs.pop(name, None)
         with torch.no_grad():
             made = model.generate(
                 **inputs, max_new_tokens=MAX_TOKENS, return_dict_in_generate=True, output_logits=True
