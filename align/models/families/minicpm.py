@@ -46,7 +46,7 @@ def _family(model_type: str, processor: str, sharing: Sharing) -> Family:
     return Family(
         model_type=model_type,
         modules=Modules(
-            vision="model.vision_tower.encoder",
+            vision="model.vision_tower",  # a merger stands between its layers
             tower="model.vision_tower",
             connector=("model.merger",),
             language="model.language_model",

@@ -31,7 +31,12 @@ ANSWERS = ("A small red ball.", "No, there is no cat.", "There are three, on the
 NUM_IMAGES = 20
 MAX_TOKENS = 12
 # What vLLM refuses: the page's cell, and what it says.
-REFUSED = {"idefics2": ("no[^idefics2]", "_get_num_multimodal_tokens")}
+_DELTA_NETS = "CPU GDN attention requires BF16"
+REFUSED = {
+    "idefics2": ("no[^idefics2]", "_get_num_multimodal_tokens"),
+    "minicpmv4_6": ("no[^minicpm]", _DELTA_NETS),
+    "minicpmv4_7": ("no[^minicpm]", _DELTA_NETS),
+}
 # What its CPU engine serves in bfloat16 alone, where two logits are a tie sooner.
 HALF: dict[str, families_engine.Dtype] = {"qwen3_5": "bfloat16"}
 # What it serves with other answers: the page's cell.
