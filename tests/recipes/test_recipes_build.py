@@ -79,12 +79,9 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_every_image_family_has_recipes() -> None:
     assert len(TABLE) >= 18 and len(FILES) >= 14
-    assert set(IMAGE_TWINS) - set(MODEL_TYPES.values()) == {
-        "blip-2",
-        "cohere2_vision",
-        "minicpmv4_6",
-        "minicpmv4_7",
-    }
+    # BLIP-2 and those whose published sizes nobody has written down
+    without = {"blip-2", "cohere2_vision", "minicpmv4_6", "minicpmv4_7", "gemma4_unified"}
+    assert set(IMAGE_TWINS) - set(MODEL_TYPES.values()) == without
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))

@@ -62,6 +62,7 @@ HUB_NAMES = {
         "model.language_model.layers.0.linear_attn",
     ),
     "gemma4_unified": ("model.vision_embedder.patch_dense", "model.embed_vision", "model.embed_audio"),
+    "muse_glimmer": ("model.vision_tower.layers.0", "model.vision_adapter", "model.language_model.layers.0"),
     "llama": ("model.layers.0.self_attn.q_proj", "lm_head"),
     "qwen2": ("model.layers.0.self_attn.q_proj", "lm_head"),
     "gpt2": ("transformer.h.0.attn.c_attn",),

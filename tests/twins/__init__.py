@@ -36,6 +36,7 @@ IMAGE_TWINS = {
     "exaone4_5": "exaone4_5",
     "minicpmv4_6": "minicpm",
     "minicpmv4_7": "minicpm",
+    "muse_glimmer": "muse_glimmer",
     "cohere2_vision": "cohere",
 }
 # Second forms of a family, another decoder say, under a name of their own.

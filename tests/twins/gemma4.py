@@ -138,6 +138,7 @@ def gemma4_unified() -> Twin:
             mm_embed_dim=32,
             output_proj_dims=32,
             mm_posemb_size=_TOKENS,
+            num_soft_tokens=_TOKENS,  # in the hub's files, read by vLLM alone
         ),
         audio_config=Gemma4UnifiedAudioConfig(audio_embed_dim=16),
         **_ids(words),

@@ -37,6 +37,7 @@ NAMES = {
     "cohere2_vision": "Command A Vision",
     "minicpmv4_6": "MiniCPM-V 4.6",
     "minicpmv4_7": "MiniCPM-V 4.7",
+    "muse_glimmer": "Muse Glimmer",
     "llama": "Llama",
     "qwen2": "Qwen2",
     "gpt2": "GPT-2",
