@@ -145,6 +145,13 @@ def _one_base(recipe: Recipe, adapters: dict[str, Adapter]) -> dict[str, str]:
                 where=f"model = {recipe.model}",
                 fix="updates of different bases don't add up; combine adapters of one checkpoint",
             )
+        if named := adapter.config.get("target_parameters"):
+            raise AlignError(
+                f"adapter {name!r} adapts single parameters ({', '.join(sorted(named))}), whose factors PEFT "
+                "would mix across experts",
+                where=str(adapter.path / ADAPTER_CONFIG),
+                fix="merge it, and train the other on the merged checkpoint",
+            )
         if adapter.config.get("modules_to_save") or adapter.config.get("bias", "none") != "none":
             raise AlignError(
                 f"adapter {name!r} replaces whole parameters (modules_to_save, bias), which have no sum",

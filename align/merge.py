@@ -39,6 +39,7 @@ from align.merging.layer_changes import LAYER_CHANGES
 from align.merging.merge_verify import merge_target, verify
 from align.merging.quantized_base import round_base
 from align.models.adapter_folder import Adapter, check_base, check_mergeable, read_adapter
+from align.models.checkpoint_weights import copy_left_out
 from align.models.loading import (
     CHAT_TEMPLATE,
     Dtype,
@@ -224,6 +225,7 @@ def _merge(
     path = folder.work / CHECKPOINT
     merged.to(stored).save_pretrained(str(path), safe_serialization=True)
     processor.save_pretrained(str(path))
+    copy_left_out(recipe.model.folder(), path)
     keys = checks.check_keys(recipe.model.folder(), path, _tied(merged.config))
     metrics = {
         "lora_modules": len(modules),

@@ -15,6 +15,7 @@ weights came back exactly. What cannot be subtracted is refused: DoRA (it rescal
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,24 +100,37 @@ def _write(merged: CheckpointWeights, layers: AdapterLayers, path: Path) -> None
 
     ignore = shutil.ignore_patterns("*.safetensors")
     shutil.copytree(merged.folder, path, ignore=ignore)
-    owners = {merged.keys[join(m, leaf)]: (m, leaf) for m, leaf in _adapted(merged, layers)}
+    owners = {key: join(*place) for place in _adapted(merged, layers) for key in merged.keys[join(*place)]}
+    changed: dict[str, torch.Tensor] = {}
     for file in sorted(merged.folder.glob("*.safetensors")):
         with safe_open(str(file), framework="pt") as opened:
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        for key in tensors.keys() & owners.keys():
-            module, leaf = owners[key]
-            tensors[key] = (
-                layers.unmerged(module, {leaf: tensors[key]})[leaf].to(tensors[key].dtype).contiguous()
-            )
+        for key in sorted(tensors.keys() & owners.keys()):
+            if key not in changed:
+                changed |= _unmerged(merged, layers, merged.together(owners[key]))
+            tensors[key] = changed.pop(key)
         save_file(tensors, path / file.name, {"format": "pt"})
+
+
+def _unmerged(
+    merged: CheckpointWeights, layers: AdapterLayers, parameters: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """The tensors of the files that these parameters stand in, without the adapter."""
+    values = {}
+    for name in parameters:
+        module, _, leaf = name.rpartition(".")
+        value = merged.tensor(name)
+        if layers.adapted(module, [leaf]):
+            value = layers.unmerged(module, {leaf: value})[leaf].to(value.dtype)
+        values[name] = value
+    return {key: tensor.contiguous() for key, tensor in merged.in_files(values).items()}
 
 
 def _adapted(merged: CheckpointWeights, layers: AdapterLayers) -> list[tuple[str, str]]:
     """(module, leaf) of each parameter that the adapter adds to."""
     found = []
     for module, leaves in by_module(merged.keys):
-        if module in layers.modules:
-            found += [(module, leaf) for leaf in leaves if leaf == "weight"]
+        found += [(module, leaf) for leaf in layers.adapted(module, leaves)]
     return found
 
 

@@ -6,7 +6,7 @@ is asked for, merged or unmerged, and dropped again. Whatever method PEFT can me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,8 @@ class AdapterLayers:
 
     Attributes:
         peft_model: PEFT's model, its base without weights.
-        modules: name of each adapted module -> PEFT's layer there.
+        modules: name of each adapted module -> PEFT's layer there; of a module with several adapted
+            parameters (LoRA's `target_parameters`) the outermost of the layers that PEFT nests.
         whole: parameters that an adapter replaces as a whole (`modules_to_save`, biases) -> their values.
     """
 
@@ -34,9 +35,24 @@ class AdapterLayers:
         base = peft_model.get_base_model()
         self.peft_model = peft_model
         self.modules = {
-            name: layer for name, layer in base.named_modules() if isinstance(layer, BaseTunerLayer)
+            name: layer
+            for name, layer in base.named_modules()
+            if isinstance(layer, BaseTunerLayer) and not name.endswith(".base_layer")
         }
         self.whole = whole
+
+    def adapted(self, module: str, leaves: Iterable[str]) -> list[str]:
+        """Those of the module's parameters that an adapter adds to, whatever it adds; of a layer that
+        replaces a module the weight."""
+        wrappers = _parameter_layers(self.modules.get(module))
+        names = {layer.parameter_name for layer in wrappers} if wrappers else {"weight"}
+        return [leaf for leaf in leaves if leaf in names] if module in self.modules else []
+
+    def apart(self, module: str, leaves: Sequence[str]) -> list[list[str]]:
+        """The module's parameters in groups that must be merged together: all of a layer's, but each tensor
+        of experts alone, which are the largest that there are."""
+        alone = bool(_parameter_layers(self.modules.get(module)))
+        return [[leaf] for leaf in leaves] if alone else [list(leaves)]
 
     def merged(self, module: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The module's parameters with the adapter in them, float32.
@@ -47,23 +63,29 @@ class AdapterLayers:
         Raises:
             AlignError: PEFT cannot merge this layer.
         """
-        layer = self.modules[module]
-        with _weights(layer, tensors) as base:
-            try:
-                layer.merge(safe_merge=True)
-            except (ValueError, RuntimeError, NotImplementedError) as error:
-                raise AlignError(f"PEFT cannot merge {module}: {error}") from error
-            found = {leaf: getattr(base, leaf).data for leaf in tensors}
-            layer.merged_adapters.clear()
-        return found
+        with _weights(self.modules[module], tensors) as base:
+            for layer in self._layers(module, tensors):
+                try:
+                    layer.merge(safe_merge=True)
+                except (ValueError, RuntimeError, NotImplementedError) as error:
+                    raise AlignError(f"PEFT cannot merge {module}: {error}") from error
+                layer.merged_adapters.clear()
+            return {leaf: getattr(base, leaf).data for leaf in tensors}
 
     def unmerged(self, module: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The module's parameters with the adapter taken out of them, float32."""
-        layer = self.modules[module]
-        with _weights(layer, tensors) as base:
-            layer.merged_adapters.extend(layer.active_adapters)
-            layer.unmerge()
+        with _weights(self.modules[module], tensors) as base:
+            for layer in self._layers(module, tensors):
+                layer.merged_adapters.extend(layer.active_adapters)
+                layer.unmerge()
             return {leaf: getattr(base, leaf).data for leaf in tensors}
+
+    def _layers(self, module: str, leaves: Iterable[str]) -> list[Any]:
+        """PEFT's layers that change these of the module's parameters."""
+        wrappers = _parameter_layers(self.modules[module])
+        return [one for one in wrappers if one.parameter_name in leaves] or (
+            [] if wrappers else [self.modules[module]]
+        )
 
 
 def put_on(weights: CheckpointWeights, adapters: Mapping[str, Adapter]) -> AdapterLayers:
@@ -90,6 +112,17 @@ def put_on(weights: CheckpointWeights, adapters: Mapping[str, Adapter]) -> Adapt
         _check_all_applied(wrapped, name, adapter)
         whole |= _whole_parameters(weights, adapter)
     return AdapterLayers(wrapped.eval(), whole)
+
+
+def _parameter_layers(layer: Any) -> list[Any]:
+    """PEFT's nested layers around single parameters of a module; empty where one replaces the module."""
+    from peft.tuners.lora import ParamWrapper
+
+    found = []
+    while isinstance(layer, ParamWrapper):
+        found.append(layer)
+        layer = layer.base_layer
+    return found
 
 
 def _whole_parameters(weights: CheckpointWeights, adapter: Adapter) -> dict[str, torch.Tensor]:

@@ -146,11 +146,12 @@ def compare(
         changes.why_merge = why_merge(adapter, before.model.config.model_type)
         changes.ignored_unmerged = {part: len(tensors) for part, tensors in ignored.items()}
         for module, leaves in by_module(names):
-            tensors = {leaf: before.tensor(join(module, leaf)) for leaf in leaves}
-            for leaf in leaves:
-                if (transposed := rounded.get(join(module, leaf))) is not None:
-                    tensors[leaf] = as_trained(tensors[leaf], merged_into, transposed)
-            _compare_module(changes, layers, module, tensors, after, tolerance)
+            for group in layers.apart(module, leaves):
+                tensors = {leaf: before.tensor(join(module, leaf)) for leaf in group}
+                for leaf in group:
+                    if (transposed := rounded.get(join(module, leaf))) is not None:
+                        tensors[leaf] = as_trained(tensors[leaf], merged_into, transposed)
+                _compare_module(changes, layers, module, tensors, after, tolerance)
     return changes
 
 
@@ -165,6 +166,7 @@ def _compare_module(
     import torch
 
     exact = layers.merged(module, tensors) if module in layers.modules else {}
+    adapted = layers.adapted(module, tensors)
     modules = known_modules(after.model.config.model_type)
     for leaf, tensor in tensors.items():
         name = join(module, leaf)
@@ -172,7 +174,7 @@ def _compare_module(
         if name in layers.whole:
             kept = torch.equal(layers.whole[name].to(found.dtype), found)
             (changes.replaced if kept else changes.stray).append(name)
-        elif leaf in exact and (leaf == "weight" or not torch.equal(exact[leaf], tensor.float())):
+        elif leaf in exact and (leaf in adapted or not torch.equal(exact[leaf], tensor.float())):
             change = _layer_change(name, modules, tensor.float(), exact[leaf], found, tolerance)
             changes.layers.append(change)
         elif torch.equal(tensor.to(found.dtype), found):
@@ -216,7 +218,7 @@ def _layer_change(
 
 
 def _check_same_names(before: CheckpointWeights, after: CheckpointWeights) -> None:
-    differing = set(before.keys.values()) ^ set(after.keys.values())
+    differing = before.names() ^ after.names()
     config = before.model.config
     if any(getattr(part, "tie_word_embeddings", False) for part in (config, config.get_text_config())):
         differing = {key for key in differing if not key.endswith("lm_head.weight")}

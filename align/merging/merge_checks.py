@@ -149,7 +149,8 @@ def check_applied(peft_model: Any, adapter: Path) -> list[str]:
     if wrong:
         raise AlignError(f"adapter tensors were not applied: {wrong[:2]}", where=str(adapter))
     base = peft_model.get_base_model()
-    return sorted(name for name, module in base.named_modules() if isinstance(module, BaseTunerLayer))
+    names = (name for name, module in base.named_modules() if isinstance(module, BaseTunerLayer))
+    return sorted(name for name in names if not name.endswith(".base_layer"))
 
 
 def nonzero_modules(peft_model: Any, modules: Sequence[str]) -> list[str]:
@@ -165,7 +166,9 @@ def nonzero_modules(peft_model: Any, modules: Sequence[str]) -> list[str]:
             if not _is_identity(layer):
                 changed.append(name)
             continue
-        updates = [*layer.lora_B.values(), *layer.lora_embedding_B.values()]
+        # several parameters of one module: PEFT nests their layers
+        nested: list[Any] = [one for one in base.get_submodule(name).modules() if isinstance(one, LoraLayer)]
+        updates = [b for one in nested for b in (*one.lora_B.values(), *one.lora_embedding_B.values())]
         weights = [getattr(update, "weight", update) for update in updates]
         if any(bool(weight.any()) for weight in weights) or len(getattr(layer, "lora_magnitude_vector", {})):
             changed.append(name)
@@ -216,30 +219,36 @@ def check_changed(
     return len(changed)
 
 
-def weight_keys(folder: Path) -> set[str]:
-    """Tensor names in a checkpoint folder's safetensors files."""
+def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape, of a checkpoint folder's safetensors files."""
     from safetensors import safe_open
 
-    keys: set[str] = set()
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(str(file), framework="pt") as tensors:
-            keys |= set(tensors.keys())
-    return keys
+            shapes |= {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
+    return shapes
 
 
 def check_keys(base: Path, merged: Path, tied: bool) -> int:
-    """The merged checkpoint names its tensors as the base does; returns how many there are.
+    """The merged checkpoint names its tensors as the base does, and holds them the same way round; returns
+    how many there are.
 
     Raises:
-        AlignError: the names differ; a server would not find them.
+        AlignError: names or shapes differ; a server would not find them, or take them for something else.
     """
-    before, after = weight_keys(base), weight_keys(merged)
-    differing = before ^ after
+    before, after = weight_shapes(base), weight_shapes(merged)
+    differing = before.keys() ^ after.keys()
     if tied:
         differing = {key for key in differing if not key.endswith("lm_head.weight")}
     if differing:
         what = f"the merged checkpoint's tensor names differ from the base's: {sorted(differing)[:3]}"
         raise AlignError(what, where=str(merged), fix="report this model_type: its key form is not kept")
+    turned = [key for key in sorted(before.keys() & after.keys()) if before[key] != after[key]]
+    if turned:
+        was, now = before[turned[0]], after[turned[0]]
+        what = f"{len(turned)} tensors have another shape than the base's: {turned[0]} {now}, not {was}"
+        raise AlignError(what, where=str(merged), fix="report this model_type: its form of files is not kept")
     return len(after)
 
 

@@ -12,7 +12,8 @@ image_words.py         what a tokenizer turns into visual input, from its files 
 weightless.py          a model of shapes without weights
 live_memory.py         bytes of living tensors by part, counted at every operator
 adapter_folder.py      an adapter on disk, with the record of its base
-checkpoint_weights.py  a checkpoint's tensors one at a time, by parameter name
+checkpoint_weights.py  a checkpoint's tensors by parameter, converted as transformers does, and back
+file_form.py           a loaded model saved again as its files were
 
 Inside:
 

@@ -160,7 +160,9 @@ def module_of(tensor: str) -> str:
     for mark in (".lora_", ".ia3_", ".hada_", ".lokr_", ".oft_", ".boft_", ".vera_"):
         module, found, _ = name.partition(mark)
         if found:
-            return module
+            return module.replace(
+                ".base_layer", ""
+            )  # PEFT nests the layers of several parameters of a module
     return ""
 
 

@@ -14,6 +14,7 @@ from align.config.recipe import Strict
 from align.errors import AlignError
 from align.models.families import FAMILIES, confirm, modules_of, processor_facts, reads_images, says_images
 from align.models.family import Modules
+from align.models.file_form import keep_file_form
 from align.models.pixel_budget import apply
 from align.models.proposal import checked_modules
 from align.models.thinking import set_thinking
@@ -210,6 +211,7 @@ def load_model(section: ModelSection) -> PreTrainedModel:
         say("  sdpa leaves out this model's soft-capped attention, which vLLM has. Closer to serving:")
         say("  model.attn_implementation: flash_attention_2, or eager, which is slow")
     offer_hidden_states(model)
+    keep_file_form(model, section.folder())
     return model.requires_grad_(False).eval()
 
 
@@ -330,6 +332,15 @@ def _check_quantized(model: PreTrainedModel, section: ModelSection) -> None:
             fix="set quantization: none beside the model's path, and report this family",
         )
     say(f"  {section.quantization}: {len(quantized)} linear layers of the language model")
+    whole = unrounded_experts(model)
+    if whole:
+        say(f"  experts held in one tensor are not rounded: {whole / 2**30:.1f} GiB stay as they are")
+
+
+def unrounded_experts(model: PreTrainedModel) -> int:
+    """Bytes of experts held in parameters of three dimensions, of which bitsandbytes rounds none."""
+    experts = (p for name, p in model.named_parameters() if p.dim() == 3 and ".experts." in name)
+    return sum(parameter.numel() * parameter.element_size() for parameter in experts)
 
 
 def _keep_as_quantized(model: PreTrainedModel) -> None:

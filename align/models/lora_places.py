@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from align.errors import AlignError
-from align.models.families import FAMILIES
+from align.models.families import FAMILIES, known_modules
 from align.models.family import Component, Modules
-from align.models.weight_matrices import is_below, weight_matrices
+from align.models.weight_matrices import is_below, is_linear, weight_matrices
 
 Blocks = Literal["attention", "mlp", "attention+mlp"]
 
@@ -91,7 +91,7 @@ def places(
     for name, kind in weight_matrices(model, modules, component):
         if _ends(name, leave_out):
             field = "left_out"
-        elif _ends(name, target_parameters):
+        elif _ends(name, [ending.removesuffix(".weight") for ending in target_parameters]):
             field = "parameters"
         elif component == "vision" and not is_below(name, str(modules.vision)):
             field = "outside"
@@ -105,6 +105,20 @@ def places(
             field = "not_asked"
         places_of[field].append(name)
     return Places(**{name: tuple(found) for name, found in places_of.items()})
+
+
+def unreached(model: Any) -> list[str]:
+    """Ends of the names of a language model's matrices that LoRA on layers does not reach, such as experts
+    and routers: what `leave_out` must name where they stay frozen."""
+    modules = known_modules(model.config.model_type)
+    if modules is None:
+        return []
+    return list(dict.fromkeys(map(leaf_name, places(model, modules, "language", "attention+mlp").unmatched)))
+
+
+def of_linear_layer(model: Any, parameter: str) -> bool:
+    """Whether a parameter, by its full name, is a linear layer's own."""
+    return is_linear(model.get_submodule(parameter.rpartition(".")[0]))
 
 
 def as_pattern(chosen: Iterable[str], names: Iterable[str]) -> str:

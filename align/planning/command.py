@@ -113,6 +113,8 @@ def show(
     if plan.check > plan.peak:
         what = "a copy in fp32, on the CPU where it does not fit"
         say(f"  {readable(plan.check)} at least at the start, when both paths are compared in {what}")
+    if plan.experts:
+        say(f"  of the weights {readable(plan.experts)} are experts, which bitsandbytes does not round")
     if plan.obstacles:
         say("  rows do not share their prefix: " + "; ".join(plan.obstacles))
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from align.config.library_sections import source_fields
 from align.errors import AlignError
 from align.models.live_memory import LiveMemory, Part
-from align.models.loading import ModelSection, first_line
+from align.models.loading import ModelSection, first_line, unrounded_experts
 from align.models.weightless import fake, fake_like, meta_model
 from align.planning.optimizer_states import optimizer_bytes
 from align.planning.planned_batch import Batch, RowShape, build_batch
@@ -69,6 +69,7 @@ class MemoryPlan:
         rows, sequences, tokens, image_tokens: of the batch; tokens of the longest sequence.
         check: bytes at least during the comparison of both paths before the first step, where 16-bit weights
             are compared in a copy in fp32; 0 where there is none. It goes to the CPU where it does not fit.
+        experts: bytes of experts that a quantised base holds unrounded, part of its weights.
         shared: whether rows share their prefix; `obstacles` says why not.
     """
 
@@ -89,6 +90,7 @@ class MemoryPlan:
     check: int
     shared: bool
     obstacles: tuple[str, ...] = ()
+    experts: int = 0
 
     @property
     def trainable_share(self) -> float:
@@ -126,7 +128,7 @@ def predict(request: Request, image_processor: Any) -> MemoryPlan:
 
     try:
         batch = build_batch(base, request.row, count, shared, image_processor, faked)
-        with _triton_head() if request.device == "gpu" else nullcontext():
+        with _triton_head() if request.device == "gpu" else nullcontext(), _expert_shapes():
             memory = _run(model, base, batch, request, options, faked)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         what = f"the step of {base.config.model_type} cannot be run without values: {first_line(error)}"
@@ -155,6 +157,7 @@ def predict(request: Request, image_processor: Any) -> MemoryPlan:
         check=parts["weights"] + copied if shared and copied else 0,
         shared=shared,
         obstacles=tuple(obstacles),
+        experts=unrounded_experts(base) if request.model.quantization != "none" else 0,
     )
 
 
@@ -207,7 +210,7 @@ def _options(request: Request) -> Any:
     """TRL's config as far as memory and sharing depend on it, without building one."""
     kind = "SFTConfig" if request.stage == "sft" else "DPOConfig"
     defaults = {name: field.default for name, field in source_fields(kind).items()}
-    stage = {"max_length": 2048, "assistant_only_loss": True}
+    stage = {"max_length": 2048, "assistant_only_loss": True, "router_aux_loss_coef": 0.0}
     found = SimpleNamespace(**{**defaults, **stage, **request.trainer})
     found.optim = getattr(found, "optim", None) or "adamw_torch_fused"
     found.bf16 = True if found.bf16 is None and not found.fp16 else found.bf16
@@ -287,6 +290,44 @@ def _triton_head() -> Iterator[None]:
         kernels.update(replaced)
         for caller, before in zip(callers, asked, strict=True):
             caller["_use_triton"] = before
+
+
+class _GroupedShapes(torch.autograd.Function):
+    """A product of each group of rows [S, in] with its expert [experts, in, out]: shapes, and what is kept.
+
+    PyTorch's own rule for shapes takes bfloat16 alone.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, experts: Tensor) -> Tensor:
+        """Keeps the experts, and the rows only where the experts train."""
+        ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, experts)
+        ctx.shape, ctx.dtype = rows.shape, rows.dtype
+        return rows.new_empty(len(rows), experts.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """Empty gradients of the inputs that need one."""
+        _, experts = ctx.saved_tensors
+        (gradient,) = gradients
+        of_rows = gradient.new_empty(ctx.shape, dtype=ctx.dtype) if ctx.needs_input_grad[0] else None
+        return of_rows, torch.empty_like(experts) if ctx.needs_input_grad[1] else None
+
+
+@contextmanager
+def _expert_shapes() -> Iterator[None]:
+    """Experts that transformers multiplies in groups, without values."""
+    from transformers.integrations import moe
+
+    def grouped(input: Tensor, weight: Tensor, offs: Tensor) -> Tensor:
+        return _GroupedShapes.apply(input.to(weight.dtype), weight)  # pyright: ignore[reportReturnType]
+
+    before = moe._grouped_mm
+    moe._grouped_mm = grouped
+    try:
+        yield
+    finally:
+        moe._grouped_mm = before
 
 
 def _autocast(options: Any) -> Any:

@@ -137,12 +137,23 @@ def image_processor_of(config: Any) -> Any:
     vision = getattr(config, "vision_config", None)
     if vision is None:
         return None
-    names = vars(image_processing_auto)["IMAGE_PROCESSOR_MAPPING_NAMES"].get(config.model_type) or {}
+    known = vars(image_processing_auto)["IMAGE_PROCESSOR_MAPPING_NAMES"]
+    alike = _of_one_processor(config.model_type)  # the library's list lacks Qwen3-VL's with experts
+    names = next((known[name] for name in (config.model_type, *alike) if known.get(name)), {})
     kind = getattr(transformers, names.get("pil") or names.get("torchvision") or "", None)
     if kind is None:
         fix = "put the checkpoint's preprocessor_config.json beside config.json"
         raise AlignError(f"no image processor is known for {config.model_type}", fix=fix)
     return kind(**_processor_settings(config, vision))
+
+
+def _of_one_processor(model_type: str) -> list[str]:
+    """Families whose processor is of the same class."""
+    family = FAMILIES.get(model_type)
+    own = family.processor if family is not None else None
+    if own is None:
+        return []
+    return [n for n, other in FAMILIES.items() if other.processor and other.processor.name == own.name]
 
 
 def _processor_settings(config: Any, vision: Any) -> dict[str, Any]:

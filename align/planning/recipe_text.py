@@ -176,11 +176,13 @@ def _line(line: str, value: Any) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """As people write it: 2e-4, true, plain words.
+    """As people write it: 2e-4, true, plain words, lists on one line.
 
-    >>> [_scalar(one) for one in (0.0002, 0.5, True, 4096, "nf4", "a: b")]
-    ['2e-4', '0.5', 'true', '4096', 'nf4', '"a: b"']
+    >>> [_scalar(one) for one in (0.0002, 0.5, True, 4096, "nf4", "a: b", ["mlp.gate", 2])]
+    ['2e-4', '0.5', 'true', '4096', 'nf4', '"a: b"', '[mlp.gate, 2]']
     """
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_scalar, value))}]"  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):

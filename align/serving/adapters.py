@@ -56,6 +56,12 @@ def check_servable(adapter: Adapter, model_type: str) -> None:
             where=str(adapter.path),
             fix=merge_it,
         )
+    if named := adapter.config.get("target_parameters"):
+        raise AlignError(
+            f"serving adapters of single parameters ({', '.join(sorted(named))}) has not been compared",
+            where=str(adapter.path),
+            fix=merge_it,
+        )
     if adapter.quantization != "none":
         raise AlignError(
             f"the adapter was trained on a base in {adapter.quantization}: served on the base's own weights "

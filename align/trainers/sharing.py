@@ -77,10 +77,16 @@ def _attention(model: Any, _: Any) -> str:
     return "" if used == "sdpa" else f"attention is {used!r}: shared rows need 'sdpa'"
 
 
-def _experts(model: Any, _: Any) -> str:
-    text = model.config.get_text_config()
-    routed = getattr(text, "output_router_logits", False) or getattr(text, "num_experts", 0)
-    return "experts are balanced over the tokens of a row, which sharing changes" if routed else ""
+def has_experts(config: Any) -> bool:
+    """Whether a model with this config sends tokens to some of several experts."""
+    text = config.get_text_config()
+    return any(getattr(text, name, 0) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+
+
+def _experts(model: Any, args: Any) -> str:
+    """A token's experts depend on it alone; the loss that spreads tokens over experts on all of a row."""
+    balanced = has_experts(model.config) and getattr(args, "router_aux_loss_coef", None) != 0
+    return "experts are balanced over the tokens of a row, which sharing changes" if balanced else ""
 
 
 def _adapter(model: Any, _: Any) -> str:

@@ -65,6 +65,7 @@ def trainer_arguments(section: Passthrough, seed: int, folder: RunFolder, **defa
         "save_total_limit": 2,
         "use_cpu": not torch.accelerator.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "router_aux_loss_coef": 0.0,  # TRL takes the model's own, and adds a loss that nobody asked for
         **defaults,
         **section.given(),
     }

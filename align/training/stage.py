@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from align.dev_check import hold_out, open_dev_check
 from align.inputs.row_checks import lacks_nothing
 from align.inputs.training_data import CheckedRows, check_rows
+from align.models.checkpoint_weights import check_convertible
 from align.models.loading import load_processor
 from align.progress import quiet_libraries, say
 from align.rows.schema import PreferenceRow, SFTRow
@@ -17,7 +18,7 @@ from align.run.stage import Done, run_stage
 from align.training.efficiency import Efficiency
 from align.training.foreign_rows import readable
 from align.training.loop import manifest_metrics, train
-from align.tuning.methods import MethodPlan
+from align.tuning.methods import PROMPTS, MethodPlan
 from align.tuning.placement import Placement
 from align.tuning.save_trained import save_trained
 
@@ -75,8 +76,11 @@ def run_training(
             passes=passes,
             heldout=heldout,
         )
+        if recipe.method not in PROMPTS and not recipe.model.trust_remote_code:
+            check_convertible(recipe.model.folder())
         trainer, plan, where = make_trainer(read, folder, processor, checked)
         where.show(trainer.args.learning_rate)
+        _say_routers(trainer)
         efficiency = Efficiency(trainer)
         results = train(trainer, folder, title, dev)
         following = save_trained(trainer, plan, read.model, folder, processor)
@@ -90,3 +94,16 @@ def run_training(
 
     inputs = {"model": recipe.model, **recipe.data.inputs()}
     return run_stage(recipe, inputs | ({} if recipe.dev is None else recipe.dev.inputs()), work)
+
+
+def _say_routers(trainer: Any) -> None:
+    """Whether the loss that spreads tokens over experts is on, of a model with experts."""
+    from align.trainers.sharing import has_experts
+
+    if not has_experts(trainer.accelerator.unwrap_model(trainer.model).config):
+        return
+    weight = trainer.args.router_aux_loss_coef
+    if weight:
+        say(f"  router losses are on (trainer.router_aux_loss_coef: {weight:g})")
+    else:
+        say("  router losses are off: no loss spreads tokens over experts (trainer.router_aux_loss_coef)")

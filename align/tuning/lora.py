@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from pydantic import Field, model_validator
 from align.config.library_sections import PEFT_STAGE_OWNS, section
 from align.errors import AlignError
 from align.models.loading import first_line
-from align.models.lora_places import Blocks
+from align.models.lora_places import Blocks, as_pattern
 from align.tuning.initialisation import with_settings
 from align.tuning.lora_components import Components, Part, Wishes, listed_parts, pattern_part, section_parts
 
@@ -105,7 +106,7 @@ def lora_plan(section: LoraSection, model: PreTrainedModel) -> LoraPlan:
     defaults = _DEFAULTS | {name: given[name] for name in _DEFAULTS if given.get(name) is not None}
     if target is not None:
         _check_full_names(target)
-        parts = pattern_part(target, defaults, model)
+        parts = pattern_part(target, defaults, model, wishes)
     elif isinstance(components, dict):
         parts = section_parts(components, defaults, model, wishes)
         given |= _patterns(parts, given)
@@ -118,6 +119,8 @@ def lora_plan(section: LoraSection, model: PreTrainedModel) -> LoraPlan:
             where="lora.components",
             fix="set method: full and full.components",
         )
+    if wishes.target_parameters:
+        _check_parameters_take(given)
     given["target_modules"] = "|".join(dict.fromkeys(part.pattern for part in placed))
     try:
         return LoraPlan(LoraConfig(**with_settings(given)), tuple(parts))
@@ -136,7 +139,7 @@ def _patterns(parts: list[Part], given: dict[str, Any]) -> dict[str, Any]:
     if not placed:
         return {}
     first = placed[0]
-    anchored = {part.component: f"^(?:{part.pattern})" for part in placed}
+    anchored = {part.component: f"^(?:{'|'.join(_patterns_of(part))})" for part in placed}
     whole = [name for part in parts if part.is_full for name in part.modules]
     return {
         "r": first.r,
@@ -150,6 +153,33 @@ def _patterns(parts: list[Part], given: dict[str, Any]) -> dict[str, Any]:
         },
         "modules_to_save": [*(given.get("modules_to_save") or []), *whole] or None,
     }
+
+
+def _patterns_of(part: Part) -> list[str]:
+    return [part.pattern, *([as_pattern(part.parameters, part.parameters)] if part.parameters else [])]
+
+
+def _check_parameters_take(given: Mapping[str, Any]) -> None:
+    """PEFT's layer around a parameter adds B A to it: it has no place for what acts on a layer's input or
+    looks at a layer's weight, and says so only when it is built.
+
+    Raises:
+        AlignError: a key that it does not take.
+    """
+    start = given.get("init_lora_weights", True)
+    clash = {
+        "lora_dropout": given.get("lora_dropout"),
+        "use_dora": given.get("use_dora"),
+        "lora_bias": given.get("lora_bias"),
+        "init_lora_weights": isinstance(start, str) and start != "gaussian",
+    }
+    for name, is_set in clash.items():
+        if is_set:
+            raise AlignError(
+                f"target_parameters takes no {name}: PEFT adds B A to the parameter itself",
+                where=f"lora.{name}",
+                fix=f"leave {name} out, or leave the experts frozen (lora.leave_out)",
+            )
 
 
 def _check_full_names(target: Any) -> None:

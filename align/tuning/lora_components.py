@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -23,7 +23,16 @@ from align.config.recipe import Strict
 from align.errors import AlignError
 from align.models.families import known_modules
 from align.models.family import Component, Modules
-from align.models.lora_places import Blocks, Places, as_pattern, by_leaf, leaf_name, matching, places
+from align.models.lora_places import (
+    Blocks,
+    Places,
+    as_pattern,
+    by_leaf,
+    leaf_name,
+    matching,
+    of_linear_layer,
+    places,
+)
 from align.models.proposal import checked_modules
 
 if TYPE_CHECKING:
@@ -83,6 +92,7 @@ class Part:
         pattern: a regular expression that matches LoRA's targets among all module names.
         is_full: every weight of `modules` trains.
         matrices: all weight matrices of the component, sorted; None where it trains whole or is not known.
+        parameters: full names of parameters that LoRA adapts where no linear layer holds them: experts.
         r, lora_alpha, lora_dropout: LoRA's; None elsewhere.
         learning_rate: None is the trainer's.
     """
@@ -92,6 +102,7 @@ class Part:
     pattern: str = ""
     is_full: bool = False
     matrices: Places | None = None
+    parameters: tuple[str, ...] = ()
     r: int | None = None
     lora_alpha: int | None = None
     lora_dropout: float | None = None
@@ -151,7 +162,12 @@ def section_parts(
         what = f"{wishes.section}.components names no component"
         raise AlignError(what, fix=f"set {wishes.section}.components: [language]")
     modules = checked_modules(model.config)
-    parts = [_part(name, section, defaults, modules, model, wishes) for name, section in sections.items()]
+    found = adapted_parameters(wishes, model)
+    parts = [
+        _with_parameters(_part(name, section, defaults, modules, model, wishes), found, modules)
+        for name, section in sections.items()
+    ]
+    _check_claimed(found, parts, wishes)
     for one, other in combinations(parts, 2):
         _check_apart(one, other)
     _check_heard(parts, wishes)
@@ -161,17 +177,67 @@ def section_parts(
     return parts
 
 
-def pattern_part(pattern: str, defaults: Mapping[str, Any], model: PreTrainedModel) -> list[Part]:
+def pattern_part(
+    pattern: str, defaults: Mapping[str, Any], model: PreTrainedModel, wishes: Wishes | None = None
+) -> list[Part]:
     """LoRA by one regular expression, told apart by component where the family is known."""
     hits = _hits(pattern, model, "lora.target_modules")
     modules = known_modules(model.config.model_type)
+    experts = adapted_parameters(wishes or Wishes(), model)
     by_component: dict[str, list[str]] = {}
-    for name in hits:
+    for name in (*hits, *experts):
         by_component.setdefault((modules.component_of(name) if modules else None) or "model", []).append(name)
     return [
-        Part(component, tuple(names), pattern, **_numbers(ComponentSection(), defaults))
+        Part(
+            component,
+            tuple(name for name in names if name not in experts),
+            pattern,
+            parameters=tuple(name for name in names if name in experts),
+            **_numbers(ComponentSection(), defaults),
+        )
         for component, names in by_component.items()
     ]
+
+
+def adapted_parameters(wishes: Wishes, model: PreTrainedModel) -> tuple[str, ...]:
+    """The parameters that `target_parameters` names, by PEFT's rule: names that end so, cut at a dot.
+
+    Raises:
+        AlignError: an entry that names none, or one of a linear layer, which components place.
+    """
+    named = dict(model.named_parameters())
+    found: dict[str, None] = {}
+    for entry in wishes.target_parameters:
+        hits = [name for name in named if name == entry or name.endswith(f".{entry}")]
+        where = f"{wishes.section}.target_parameters"
+        if not hits:
+            bare = (name for name, parameter in named.items() if parameter.dim() == 3)
+            likely = ", ".join(dict.fromkeys(map(leaf_name, bare))) or "none has three dimensions"
+            what = f"target_parameters names no parameter: {entry!r}"
+            raise AlignError(what, where=where, fix=f"parameters of three dimensions end in: {likely}")
+        layers = [name for name in hits if of_linear_layer(model, name)]
+        if layers:
+            what = f"{entry!r} is the weight of a linear layer: {layers[0]}"
+            raise AlignError(what, where=where, fix="remove it; components and blocks place LoRA on layers")
+        found |= dict.fromkeys(hits)
+    return tuple(found)
+
+
+def _with_parameters(part: Part, found: Sequence[str], modules: Modules) -> Part:
+    own = (name for name in found if modules.component_of(name) == part.component)
+    return part if part.is_full else replace(part, parameters=tuple(own))
+
+
+def _check_claimed(found: Sequence[str], parts: Sequence[Part], wishes: Wishes) -> None:
+    """What `target_parameters` names lies in the components that train."""
+    claimed = {name for part in parts for name in part.parameters}
+    beyond = [name for name in found if name not in claimed]
+    if beyond:
+        raise AlignError(
+            f"target_parameters reaches {len(beyond)} parameters outside the components: {beyond[0]}",
+            where=f"{wishes.section}.target_parameters",
+            fix="name more of the parameter, or the component it is in",
+        )
 
 
 def _part(

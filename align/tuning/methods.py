@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 # Their config class in PEFT, by method.
 _ON_MODULES = {"tinylora": "TinyLoraConfig", "peanut": "PeanutConfig", "beft": "BeftConfig"}
 _READS_WEIGHTS = ("tinylora", "peanut")
-_PROMPTS = {
+PROMPTS = {
     "prefix_tuning": "PrefixTuningConfig",
     "p_tuning": "PromptEncoderConfig",
     "prompt_tuning": "PromptTuningConfig",
 }
+"""Methods that put something before the rows, and change no weights: method -> PEFT's config class."""
 OWN_WEIGHTS = ("full", "bitfit")
 """Methods without an adapter: the result is a checkpoint."""
 
@@ -74,7 +75,7 @@ def method_plan(recipe: TrainingRecipe, model: PreTrainedModel, reference: str =
         return MethodPlan("lora", plan.config, plan.parts, from_rounding)
     if recipe.method in OWN_WEIGHTS:
         return MethodPlan(recipe.method, None, _own_weights(recipe, model))
-    if recipe.method in _PROMPTS:
+    if recipe.method in PROMPTS:
         return MethodPlan(recipe.method, _prompt_config(recipe, model, reference), ())
     if recipe.method == "ia3":
         return _ia3(recipe, model)
@@ -145,7 +146,7 @@ def _prompt_config(recipe: TrainingRecipe, model: PreTrainedModel, reference: st
     given.setdefault("num_virtual_tokens", 20)
     if method == "p_tuning" or given.get("prefix_projection"):
         given.setdefault("encoder_hidden_size", model.config.get_text_config().hidden_size)
-    return _config(_PROMPTS[method], method, {"task_type": "CAUSAL_LM", **given})
+    return _config(PROMPTS[method], method, {"task_type": "CAUSAL_LM", **given})
 
 
 def _config(kind: str, method: str, given: dict[str, Any]) -> PeftConfig:

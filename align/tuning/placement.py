@@ -45,7 +45,7 @@ class Placement:
     """What trains.
 
     Attributes:
-        modules: full names of the adapted modules.
+        modules: full names of the adapted modules, and of parameters that are adapted without a layer.
         by_kind: `component: leaf name` -> number of modules.
         trainable, total: numbers of parameters.
         components: one line each.
@@ -105,7 +105,11 @@ def placement(model: Any, parts: Sequence[Part] = (), exact: bool = True) -> Pla
 
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     component = component_lookup(base.config.model_type, parts)
-    layers = {name: module for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)}
+    layers = {
+        _adapted_name(name, module): module
+        for name, module in base.named_modules()
+        if isinstance(module, BaseTunerLayer)
+    }
     whole = [name for name, module in base.named_modules() if isinstance(module, ModulesToSaveWrapper)]
     if base is model:
         whole = [name for part in parts for name in part.modules]
@@ -137,6 +141,15 @@ def placement(model: Any, parts: Sequence[Part] = (), exact: bool = True) -> Pla
     count = sum(trained.values()) + sum(prompts.values())
     spoken_of = [line for part in parts if part.matrices for line in part.matrices.lines(part.component)]
     return Placement(tuple(layers), dict(kinds), count, total, tuple(rows), tuple(spoken_of))
+
+
+def _adapted_name(name: str, layer: Any) -> str:
+    """The module that a layer adapts, or the parameter: PEFT nests the layers of a module's parameters."""
+    from peft.tuners.lora import ParamWrapper
+
+    if not isinstance(layer, ParamWrapper):
+        return name
+    return f"{name.replace('.base_layer', '')}.{layer.parameter_name}"
 
 
 def _check_adapter_only(trained: Mapping[str, int], layers: Iterable[Any]) -> None:
@@ -200,13 +213,13 @@ def place_dropout(peft_model: Any, parts: Sequence[Part]) -> None:
 
 def _check_plan(parts: Sequence[Part], layers: set[str], whole: set[str], exact: bool) -> None:
     for part in parts if exact else ():
-        missed = sorted(set(part.modules) - (whole if part.is_full else layers))
+        missed = sorted({*part.modules, *part.parameters} - (whole if part.is_full else layers))
         if missed:
             raise AlignError(
                 f"{part.component}: PEFT did not hit {len(missed)} modules: {', '.join(missed[:2])}",
                 fix="report this; it was planned from the same model",
             )
-    beyond = sorted(layers - {name for part in parts for name in part.modules})
+    beyond = sorted(layers - {name for part in parts for name in (*part.modules, *part.parameters)})
     if beyond:
         what = f"PEFT hit {len(beyond)} modules that no component asked for: {', '.join(beyond[:2])}"
         raise AlignError(what, fix="report this; it was planned from the same model")

@@ -10,6 +10,7 @@ from align.config.model_ref import PIXELS, ModelRef
 from align.digest import MANIFEST
 from align.merging.merge_checks import check_keys
 from align.models.adapter_folder import ADAPTER, BASE_RECORD
+from align.models.checkpoint_weights import copy_left_out
 from align.models.loading import CHAT_TEMPLATE, ModelSection
 from align.run.folder import RunFolder
 from align.tuning.initialisation import conversion
@@ -42,6 +43,7 @@ def save_trained(
     if folder.is_main:
         (out / "training_args.bin").unlink(missing_ok=True)
         processor.save_pretrained(str(out))
+        copy_left_out(section.folder(), out)
         if section.is_local:
             model = trainer.accelerator.unwrap_model(trainer.model)
             check_keys(Path(section.path), out, bool(model.config.tie_word_embeddings))

@@ -10,6 +10,7 @@ import transformers
 
 from align.models.families import modules_of
 from align.models.family import Component
+from align.models.file_form import keep_file_form
 from align.models.lora_places import Blocks, as_pattern, places
 
 
@@ -47,10 +48,12 @@ def make_adapter(
 
 
 def merge_by_peft(base: Path, adapter: Path, to: Path, dtype: str = "float32") -> Path:
-    """PEFT's merged model, in the base's key form."""
+    """PEFT's merged model, in the form of the base's files."""
     import torch
     from peft import PeftModel
 
-    merged = PeftModel.from_pretrained(load(base), str(adapter)).merge_and_unload()
+    model = load(base)
+    keep_file_form(model, base)
+    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     merged.to(getattr(torch, dtype)).save_pretrained(str(to))
     return to

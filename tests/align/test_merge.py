@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from align import merge
 from align.config.recipe import validate
 from align.errors import AlignError
-from align.merging.merge_checks import check_changed, token_agreement, weight_keys
+from align.merging.merge_checks import check_changed, token_agreement, weight_shapes
 
 
 def _run(run_dir: Path, base: Path, adapter: Path, world: Path, **changes: Any) -> Any:
@@ -68,7 +68,7 @@ def test_key_form_and_companions_are_the_bases(
 ) -> None:
     folder = _run(tmp_path, base_checkpoint, sft_run / "adapter", tiny_world)
     checkpoint = folder.final / "checkpoint"
-    assert weight_keys(checkpoint) == weight_keys(base_checkpoint)
+    assert weight_shapes(checkpoint) == weight_shapes(base_checkpoint)
     dtypes = {tensor.dtype for tensor in load_file(checkpoint / "model.safetensors").values()}
     assert dtypes == {tensor.dtype for tensor in load_file(base_checkpoint / "model.safetensors").values()}
     for name in ("chat_template.jinja", "tokenizer.json", "generation_config.json", "processor_config.json"):

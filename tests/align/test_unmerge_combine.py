@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from align import combine, unmerge
@@ -42,6 +43,37 @@ def test_merged_minus_adapter_is_the_base(twins: Twins, name: str, dtype: str, t
     apart = max(float((found[key].float() - wanted[key].float()).abs().max()) for key in found)
     assert apart < (1e-6 if dtype == "float32" else 1e-2)
     assert (folder.final / "checkpoint" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl_moe", "qwen3_5_moe"])
+def test_experts_come_out_again(twins: Twins, name: str, tmp_path: Path) -> None:
+    """Transposed ones, and those that the base's files hold one by one."""
+    base: Path = twins(name)
+    if name == "qwen3_5_moe":
+        base = _apart(base, tmp_path / "apart")
+    experts = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    adapter = make_adapter(base, tmp_path / "adapter", target_parameters=experts)
+    merged = merge_by_peft(base, adapter, tmp_path / "merged")
+    folder = _unmerge(tmp_path, checkpoint=merged, adapter=adapter, base=base)
+    found, wanted, changed = (
+        load_file(path / "model.safetensors") for path in (folder.final / "checkpoint", base, merged)
+    )
+    assert {key: value.shape for key, value in found.items()} == {k: v.shape for k, v in wanted.items()}
+    moved = [key for key in wanted if not torch.equal(changed[key], wanted[key])]
+    assert sum(".mlp.experts." in key for key in moved) == {"qwen3_vl_moe": 6, "qwen3_5_moe": 36}[name]
+    assert max(float((found[key] - wanted[key]).abs().max()) for key in found) < 1e-6
+
+
+def _apart(base: Path, to: Path) -> Path:
+    """The checkpoint with each expert's matrices in tensors of their own, as `save_pretrained` of a model
+    made from a config writes them."""
+    from align.models.loading import ModelSection, load_model
+
+    model: Any = load_model(ModelSection(path=str(base), dtype="float32"))
+    fresh = type(model)(model.config)
+    fresh.load_state_dict(model.state_dict())
+    fresh.save_pretrained(to)
+    return to
 
 
 def _zero(adapter: Path, to: Path) -> Path:
@@ -148,6 +180,13 @@ def test_the_other_kinds_make_an_adapter_that_merges(twins: Twins, kind: str, tm
     assert not changes.faults() and all(layer.status == "merged" for layer in changes.layers)
     files = [(folder.final / "adapter" / "adapter_model.safetensors").read_bytes() for folder in folders]
     assert files[0] == files[1]  # dare draws from the recipe's seed
+
+
+def test_experts_are_not_combined(twins: Twins, tmp_path: Path) -> None:
+    more: dict[str, Any] = {"target_parameters": ["mlp.experts.down_proj"]}
+    one, other = (make_adapter(twins("qwen3_vl_moe"), tmp_path / name, **more) for name in "ab")
+    with pytest.raises(AlignError, match=r"'a' adapts single parameters.*mlp.experts.down_proj"):
+        _combine(tmp_path, twins("qwen3_vl_moe"), {"a": (one, 1.0), "b": (other, 1.0)})
 
 
 def test_provenance_and_what_cannot_be_combined(twins: Twins, tmp_path: Path) -> None:

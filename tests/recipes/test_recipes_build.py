@@ -167,7 +167,12 @@ def check(trainer: Any, recipe: Any) -> None:
         for name, module in base.named_modules()
         if isinstance(module, torch.nn.Linear) and ".lora_" not in name
     }
-    inside = {name for name in linear if family.modules.component_of(name) in components}
+    left = tuple(f".{name}" for name in recipe.lora.given().get("leave_out", []))
+    inside = {
+        name
+        for name in linear
+        if family.modules.component_of(name) in components and not (left and name.endswith(left))
+    }
     assert set(adapted) == inside
     assert {module.r["default"] for module in adapted.values()} == {recipe.lora.given()["r"]}
     quantised = {name for name, module in linear.items() if isinstance(module, Linear4bit)}

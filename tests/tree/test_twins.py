@@ -14,7 +14,7 @@ from PIL import Image
 from align.models.families import modules_of
 from align.models.family import Component
 from align.models.lora_places import places
-from tests.twins import IMAGE_TWINS, TEXT_TWINS, Twins
+from tests.twins import IMAGE_TWINS, LEAVE_OUT, TEXT_TWINS, Twins
 
 # How each family's parameters are called on the hub; the first is a tower's.
 HUB_NAMES = {
@@ -24,6 +24,15 @@ HUB_NAMES = {
     "internvl": ("vision_tower.encoder.layer.0.attention.q_proj", "language_model.model.layers.0"),
     "qwen2_vl": ("visual.blocks.0.attn.qkv", "model.layers.0", "lm_head"),
     "qwen2_5_vl": ("visual.blocks.0.mlp.gate_proj", "model.layers.0", "lm_head"),
+    "qwen3_vl_moe": (
+        "model.visual.deepstack_merger_list.0",
+        "model.language_model.layers.0.mlp.experts.down_proj",
+    ),
+    "qwen3_5_moe": (
+        "model.visual.blocks.0",
+        "model.language_model.layers.2.mlp.experts.gate_up_proj",
+        "mtp.",
+    ),
     "qwen3_vl": ("model.visual.deepstack_merger_list.0", "model.language_model.layers.0", "lm_head"),
     "qwen3_5": ("model.visual.blocks.0", "model.language_model.layers.0.linear_attn.in_proj_qkv", "lm_head"),
     "idefics2": ("model.vision_model.encoder", "model.connector.perceiver_resampler", "model.text_model"),
@@ -120,7 +129,8 @@ def test_files_are_the_hubs_and_stay_so(twins: Twins, name: str, tmp_path: Path)
     config = json.loads((twins(name) / "config.json").read_text())
     assert config["architectures"] == [type(model).__name__]
     model.save_pretrained(tmp_path)
-    assert _keys(tmp_path) == keys
+    # transformers does not load what guesses further tokens; `align merge` copies it
+    assert _keys(tmp_path) == {key for key in keys if not key.startswith("mtp.")}
 
 
 @pytest.mark.parametrize("name", IMAGE_TWINS)
@@ -171,7 +181,8 @@ def test_family_facts_hold(twins: Twins, name: str) -> None:
     linear = [key for key, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
     components: list[Component] = ["vision", "connector", "language"] if modules.vision else ["language"]
     for component in components:
-        found = places(model, modules, component, "attention+mlp")
+        found = places(model, modules, component, "attention+mlp", LEAVE_OUT.get(name, ()))
+        hits = found.chosen
         hits = found.chosen
         assert not found.unmatched or (name, component) == ("gemma3", "connector")
         # Gemma 3's projector is a bare matrix, no layer

@@ -21,6 +21,8 @@ IMAGE_TWINS = {
     "qwen2_5_vl": "qwen",
     "qwen3_vl": "qwen",
     "qwen3_5": "qwen",
+    "qwen3_vl_moe": "qwen_moe",
+    "qwen3_5_moe": "qwen_moe",
     "idefics2": "idefics",
     "idefics3": "idefics",
     "gemma3": "gemma",
@@ -41,6 +43,16 @@ IMAGE_TWINS = {
 }
 # Second forms of a family, another decoder say, under a name of their own.
 VARIANT_TWINS = {"ministral3": "mistral3", "internvl3_5": "llava"}
+# What a recipe for the family names in `lora.leave_out`, where it does not adapt it.
+LEAVE_OUT = {
+    "qwen3_vl_moe": ["mlp.gate", "mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
+    "qwen3_5_moe": [
+        "mlp.gate",
+        "mlp.shared_expert_gate",
+        "mlp.experts.gate_up_proj",
+        "mlp.experts.down_proj",
+    ],
+}
 TEXT_TWINS = {"llama": "text_only", "qwen2": "text_only", "gpt2": "text_only"}
 
 # model_type -> the package that its processor asks for, an extra of pyproject.toml.

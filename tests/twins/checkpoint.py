@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,16 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 
 @dataclass(frozen=True)
 class Twin:
-    """A model with its processor (a tokenizer for a text-only family), not yet on disk."""
+    """A model with its processor (a tokenizer for a text-only family), not yet on disk.
+
+    Attributes:
+        in_file: what `save_pretrained` wrote -> what the hub's files have; None where that is the same.
+    """
 
     model: PreTrainedModel
     processor: Any
     template: str
+    in_file: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -38,8 +44,11 @@ def save(twin: Twin, folder: Path) -> None:
         pad_token_id=ids.pad_token_id,
     )
     twin.model.save_pretrained(folder)
+    file = folder / "model.safetensors"
     vision = getattr(twin.model.config, "vision_config", None)
-    _rename_tower(folder / "model.safetensors", getattr(vision, "model_type", None))
+    _rename_tower(file, getattr(vision, "model_type", None))
+    if twin.in_file is not None:
+        save_file(twin.in_file(load_file(file)), file, {"format": "pt"})
     twin.processor.save_pretrained(folder)
 
 
@@ -50,9 +59,10 @@ def _draw_weights(model: PreTrainedModel, seed: int = 0) -> None:
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
+            fan_in = parameter.shape[-1] if ".experts." in name else parameter[:1].numel()
             if parameter.dim() > 1:
-                parameter.normal_(0.0, parameter[0].numel() ** -0.5, generator=generator)
+                parameter.normal_(0.0, fan_in**-0.5, generator=generator)
 
 
 _HELD_TOWERS = frozenset({"clip_vision_model", "siglip_vision_model", "siglip2_vision_model"})

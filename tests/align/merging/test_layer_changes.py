@@ -44,6 +44,29 @@ def test_what_peft_merged_is_base_plus_adapter(twins: Twins, name: str, dtype: s
     assert worst < 1e-5 if dtype == "float32" else 1e-4 < worst < 0.2
 
 
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl_moe", "qwen3_5_moe"])
+def test_experts_are_compared_parameter_by_parameter(twins: Twins, name: str, tmp_path: Path) -> None:
+    """Adapted ones as adapted weights, those of a checkpoint with another's experts as stray ones."""
+    base = twins(name)
+    adapter = make_adapter(base, tmp_path / "adapter", target_parameters=EXPERTS)
+    merged = merge_by_peft(base, adapter, tmp_path / "merged")
+    changes = compare(base, merged, read_adapter(adapter))
+    assert not changes.faults()
+    experts = [layer for layer in changes.layers if ".experts." in layer.parameter]
+    layers = {layer.parameter.partition(".mlp.")[0] for layer in experts}
+    assert len(experts) == 2 * len(layers) == 6
+    assert all(layer.status == "merged" and layer.component == "language" for layer in experts)
+    assert all(layer.applied == pytest.approx(1, abs=0.01) for layer in experts)
+    plain = make_adapter(base, tmp_path / "plain")
+    faults = compare(base, merged, read_adapter(plain)).faults()
+    assert any("without an adapter changed" in fault and ".experts." in fault for fault in faults)
+    missing = compare(base, base, read_adapter(adapter)).faults()
+    assert any("adapted weights are the base's" in fault for fault in missing)
+
+
 @pytest.mark.parametrize("kind", ["dora", "rslora", "pissa", "modules_to_save"])
 def test_other_kinds_merge_as_peft_merges_them(twins: Twins, kind: str, tmp_path: Path) -> None:
     more: dict[str, Any] = {

@@ -15,6 +15,8 @@ NAMES = {
     "qwen2_5_vl": "Qwen2.5-VL",
     "qwen3_vl": "Qwen3-VL",
     "qwen3_5": "Qwen3.5, 3.6, 3.8",
+    "qwen3_vl_moe": "Qwen3-VL MoE",
+    "qwen3_5_moe": "Qwen3.5 MoE",
     "llava": "LLaVA-1.5",
     "llava_next": "LLaVA-NeXT",
     "llava_onevision": "LLaVA-OneVision",

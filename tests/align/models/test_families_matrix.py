@@ -24,7 +24,7 @@ from align.models.loading import ModelSection, load_model, load_processor
 from align.rows.schema import Message, PreferenceRow, SFTRow, write_rows
 from align.training.loop import train as run_training_steps
 from tests.align.models import families_engine, families_table
-from tests.twins import IMAGE_TWINS, TEXT_TWINS, VARIANT_TWINS, Twins
+from tests.twins import IMAGE_TWINS, LEAVE_OUT, TEXT_TWINS, VARIANT_TWINS, Twins
 
 QUESTIONS = ("What is this?", "Is there a cat in the picture?", "How many dogs do you see?")
 ANSWERS = ("A small red ball.", "No, there is no cat.", "There are three, on the grass.")
@@ -38,7 +38,7 @@ REFUSED = {
     "minicpmv4_7": ("no[^minicpm]", _DELTA_NETS),
 }
 # What its CPU engine serves in bfloat16 alone, where two logits are a tie sooner.
-HALF: dict[str, families_engine.Dtype] = {"qwen3_5": "bfloat16"}
+HALF: dict[str, families_engine.Dtype] = {"qwen3_5": "bfloat16", "qwen3_5_moe": "bfloat16"}
 # What it serves with other answers: the page's cell.
 DIFFERS = {"paligemma": "differs[^paligemma]", "gemma3": "differs[^gemma3]"}
 
@@ -111,6 +111,29 @@ def test_family(
     seen["DPO"] = train(dpo, tmp_path / "run", checkpoint, rows, monkeypatch)
     seen["QLoRA"] = qlora(tmp_path / "qlora", twin, rows, monkeypatch)
     families_table.check(name, seen)
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl_moe", "qwen3_5_moe"])
+def test_adapted_experts(
+    name: str,
+    twins: Twins,
+    pictured: Rows,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Through SFT, merge and DPO: each expert tensor is adapted, and is so in the merged checkpoint."""
+    experts = [one for one in LEAVE_OUT[name] if ".experts." in one]
+    rest = [one for one in LEAVE_OUT[name] if one not in experts]
+    changes = {"lora": {"target_parameters": experts, "leave_out": rest}}
+    train(sft, tmp_path, twins(name), pictured, monkeypatch, changes)
+    assert "router losses are off" in capsys.readouterr().out
+    checkpoint, _ = merged(tmp_path, twins(name), tmp_path / "sft", pictured)
+    found = json.loads((tmp_path / "merge" / "layer_changes.json").read_text())["layers"]
+    adapted = [layer for layer in found if ".mlp.experts." in layer["parameter"]]
+    assert len(adapted) == 6
+    assert all(layer["status"] == "merged" and layer["relative_change"] > 1e-4 for layer in adapted)
+    train(dpo, tmp_path, checkpoint, pictured, monkeypatch, changes)
 
 
 @pytest.mark.vllm
@@ -243,10 +266,16 @@ def train(
         return run_training_steps(trainer, *words)
 
     kind = stage.Recipe.model_fields["name"].default
+    left = LEAVE_OUT.get(json.loads((model / "config.json").read_text())["model_type"])
     values: dict[str, dict[str, Any]] = {
         "model": {"path": str(model), "dtype": "float32", **(changes or {}).get("model", {})},
         "data": {"path": getattr(rows, kind), "image_root": rows.images, "strict": True},
-        "lora": {"r": 4, "lora_alpha": 8},
+        "lora": {
+            "r": 4,
+            "lora_alpha": 8,
+            **({"leave_out": left} if left else {}),
+            **(changes or {}).get("lora", {}),
+        },
         "trainer": {
             "max_steps": 3,
             "per_device_train_batch_size": 6,  # all rows, so that losses compare

@@ -25,18 +25,26 @@ class MemoryRun:
     Args:
         path: of the checkpoint.
         shares: whether rows share their prefix.
+        lora: of the recipe's section, beside its rank.
         settings: of TRL's config, by its names.
     """
 
     def __init__(
-        self, stage: Stage, path: Path, method: Method, scratch: Path, shares: bool = True, **settings: Any
+        self,
+        stage: Stage,
+        path: Path,
+        method: Method,
+        scratch: Path,
+        shares: bool = True,
+        lora: dict[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
         self.stage: Stage = stage
         self.scratch, self.shares = scratch, shares
         quantization: Any = method if method in ("nf4", "int8") else "none"
         dtype = "float32" if quantization == "none" else "bfloat16"
         self.model = ModelSection(path=str(path), dtype=dtype, quantization=quantization)
-        self.lora = None if method == "full" else LoraSection.model_validate({"r": 8})
+        self.lora = None if method == "full" else LoraSection.model_validate({"r": 8, **(lora or {})})
         self.answers = (8,) if stage == "sft" else (6, 8)  # sentences
         self.settings = {
             "per_device_train_batch_size": 2,
@@ -44,6 +52,7 @@ class MemoryRun:
             "bf16": False,
             "gradient_checkpointing": False,
             "learning_rate": 1e-5,
+            "router_aux_loss_coef": 0.0,
             **settings,
         }
         self.processor: Any = load_processor(self.model)

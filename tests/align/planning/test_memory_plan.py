@@ -16,6 +16,7 @@ from align.models.live_memory import LiveMemory
 from align.models.loading import ModelSection
 from align.models.quantized_shapes import EightBitShape, FourBitShape
 from align.models.weightless import meta_model
+from align.planning.command import show
 from align.planning.measured_memory import measure
 from align.planning.memory_plan import Stage
 from align.planning.optimizer_states import optimizer_bytes
@@ -23,6 +24,9 @@ from align.run.memory import Growth
 from tests.align.planning.memory_runs import MemoryRun, Method
 from tests.twins import Twins
 
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+FROZEN = {"leave_out": ["mlp.gate", *EXPERTS]}
+ADAPTED = {"leave_out": ["mlp.gate"], "target_parameters": EXPERTS}
 SMALL_IMAGE = ["--image", "96x64", "--prompt_tokens", "20", "--answer_tokens", "30"]
 
 
@@ -38,6 +42,9 @@ SMALL_IMAGE = ["--image", "96x64", "--prompt_tokens", "20", "--answer_tokens", "
         ("llava", "dpo", "nf4", {"bf16": True, "shares": False}),
         ("qwen3_5", "dpo", "lora", {"gradient_checkpointing": True, "bf16": True}),
         ("qwen3_5", "sft", "lora", {"shares": False}),
+        ("qwen3_vl_moe", "dpo", "lora", {"lora": FROZEN, "shares": False}),
+        ("qwen3_vl_moe", "sft", "nf4", {"lora": FROZEN, "bf16": True}),
+        ("qwen3_vl_moe", "sft", "lora", {"lora": ADAPTED}),
     ],
 )
 def test_within_15_percent_of_the_measured_peak(
@@ -68,6 +75,20 @@ def test_within_15_percent_on_the_base(
     trainer = run.trainer()
     peak, _ = measure(trainer)
     assert run.predicted(trainer).peak == pytest.approx(peak, rel=0.15)
+
+
+def test_experts_stay_unrounded_and_are_said_to(
+    twins: Twins, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three layers of four experts, [96, 64] and [64, 48] each, in bfloat16."""
+    run = MemoryRun("sft", twins("qwen3_vl_moe"), "nf4", tmp_path, lora=FROZEN)
+    plan = run.predicted(run.trainer())
+    assert plan.experts == 3 * 4 * (96 * 64 + 64 * 48) * 2
+    assert "experts held in one tensor are not rounded" in capsys.readouterr().out
+    show(plan, "plan")
+    assert "are experts, which bitsandbytes does not round" in capsys.readouterr().out
+    plain = MemoryRun("sft", twins("qwen3_vl_moe"), "lora", tmp_path, lora=FROZEN)
+    assert plain.predicted(plain.trainer()).experts == 0
 
 
 def test_live_bytes_by_hand() -> None:

@@ -22,6 +22,8 @@ SHARING = [
     "qwen2_5_vl",
     "qwen3_vl",
     "qwen3_5",
+    "qwen3_vl_moe",
+    "qwen3_5_moe",
     "idefics3",
     "gemma3",
 ]
@@ -86,6 +88,7 @@ def _trainer(
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
+        "router_aux_loss_coef": 0.0,
         **changes,
     }
     return (kind or SharedImageSFTTrainer)(

@@ -44,7 +44,8 @@ def test_each_condition_is_named(tmp_path: Path) -> None:
     assert "linear_attention" in failed(linear, tmp_path)
     routed = llama()
     routed.config.num_experts = 4
-    assert "experts" in failed(routed, tmp_path)
+    assert "experts are balanced" in failed(routed, tmp_path)
+    assert "experts" not in failed(routed, tmp_path, router_aux_loss_coef=0.0)
     both_ways = llama()
     both_ways.config.use_bidirectional_attention = True
     assert "both directions" in failed(both_ways, tmp_path)

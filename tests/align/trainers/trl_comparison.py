@@ -111,6 +111,7 @@ def train(
         "gradient_checkpointing": False,
         "max_length": None,
         "seed": 3,
+        "router_aux_loss_coef": 0.0,
         **options,
     }
     recorder = Recorder()
