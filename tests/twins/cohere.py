@@ -44,11 +44,14 @@ def cohere2_vision() -> Twin:
         image_token_id=token_id(tokenizer, "<|IMG_PATCH|>"),
         alignment_intermediate_size=128,
     )
+    tiles: dict[str, Any] = {
+        "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "patch_size": IMAGE_SIZE // PATCH_SIZE // 2,  # tokens an edge of a tile
+        "max_patches": 4,
+    }
     processor = Cohere2VisionProcessor(
         image_processor=Cohere2VisionImageProcessor(
-            size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
-            patch_size=IMAGE_SIZE // PATCH_SIZE // 2,  # tokens an edge of a tile
-            max_patches=4,
+            **tiles,
         ),
         tokenizer=tokenizer,
     )

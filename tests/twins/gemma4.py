@@ -37,6 +37,10 @@ _WINDOW = 16
 _POOLED = 3
 # The fewest that the classes take: 70 tokens an image, which are 630 patches.
 _TOKENS = 70
+# Of the full layers; the classes take it, and say it nowhere.
+_FULL_LAYERS: dict[str, Any] = {"global_head_dim": 64, "num_global_key_value_heads": 1}
+# In the hub's files, read by vLLM alone.
+_VISION: dict[str, Any] = {"default_output_length": _TOKENS, "num_soft_tokens": _TOKENS}
 _STEPS: dict[str, Any] = {"patch_size": 4, "max_soft_tokens": _TOKENS, "pooling_kernel_size": _POOLED}
 
 
@@ -55,7 +59,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return build_tokenizer("<turn|>", "<pad>", "<bos>", named, others, lowest=["<pad>", "<eos>", "<bos>"])
 
 
-def _ids(words: PreTrainedTokenizerFast) -> dict[str, int]:
+def _ids(words: PreTrainedTokenizerFast) -> dict[str, Any]:
     names = ("image_token", "boi_token", "eoi_token", "audio_token", "boa_token")
     found = {f"{name}_id": token_id(words, getattr(words, name)) for name in names}
     video, end = token_id(words, "<|video|>"), token_id(words, "<audio|>")
@@ -69,7 +73,7 @@ def gemma4() -> Twin:
         **{**TEXT, "num_hidden_layers": 4, "hidden_size": 32},
         **token_ids(words),
         head_dim=32,
-        global_head_dim=64,
+        **_FULL_LAYERS,
         sliding_window=_WINDOW,
         layer_types=["sliding_attention", "full_attention"] * 2,
         num_kv_shared_layers=2,
@@ -89,7 +93,7 @@ def gemma4() -> Twin:
         pooling_kernel_size=_POOLED,
         position_embedding_size=_TOKENS * _POOLED,
         use_clipped_linears=True,
-        default_output_length=_TOKENS,  # in the hub's files, read by vLLM alone
+        **_VISION,
     )
     audio = Gemma4AudioConfig(
         hidden_size=32,
@@ -123,11 +127,10 @@ def gemma4_unified() -> Twin:
         **{**TEXT, "hidden_size": 32},
         **token_ids(words),
         head_dim=32,
-        global_head_dim=64,
+        **_FULL_LAYERS,
         sliding_window=_WINDOW,
         layer_types=["sliding_attention", "full_attention"],
         attention_k_eq_v=True,
-        num_global_key_value_heads=1,
         final_logit_softcapping=30.0,
     )
     config = Gemma4UnifiedConfig(
@@ -138,7 +141,7 @@ def gemma4_unified() -> Twin:
             mm_embed_dim=32,
             output_proj_dims=32,
             mm_posemb_size=_TOKENS,
-            num_soft_tokens=_TOKENS,  # in the hub's files, read by vLLM alone
+            **_VISION,
         ),
         audio_config=Gemma4UnifiedAudioConfig(audio_embed_dim=16),
         **_ids(words),

@@ -19,6 +19,8 @@ from tests.twins.llava import IMAGE_SIZE, NO_HEAD, NUM_PATCHES, PATCH_SIZE, TEXT
 from tests.twins.tokenizer import build_tokenizer, token_id
 
 _MOST_TILES = 6
+# In the hub's files, read by vLLM alone.
+_WIDTHS: dict[str, Any] = {"block_dim": TEXT["hidden_size"], "conv_dim": TEXT["hidden_size"]}
 
 
 def lfm2_vl() -> Twin:
@@ -33,17 +35,17 @@ def lfm2_vl() -> Twin:
     tiles = [f"<|img_row_{row}_col_{column}|>" for row in sides for column in sides]
     others = ["<|endoftext|>", "<|im_start|>", *tiles]
     tokenizer = build_tokenizer("<|im_end|>", "<|pad|>", "<|startoftext|>", named, others)
-    tower: dict[str, Any] = {name: value for name, value in TOWER.items() if name != "image_size"}
+    tower: dict[str, Any] = {**TOWER, **NO_HEAD, "num_patches": NUM_PATCHES}
+    del tower["image_size"]
     text = Lfm2Config(
         **{**TEXT, "num_hidden_layers": 4},
         **token_ids(tokenizer),
         block_auto_adjust_ff_dim=False,
-        block_dim=TEXT["hidden_size"],  # this and the next in the hub's files, read by vLLM alone
-        conv_dim=TEXT["hidden_size"],
+        **_WIDTHS,
         layer_types=["conv", "full_attention"] * 2,
     )
     config = Lfm2VlConfig(
-        vision_config=Siglip2VisionConfig(**tower, **NO_HEAD, num_patches=NUM_PATCHES),
+        vision_config=Siglip2VisionConfig(**tower),
         text_config=text,
         image_token_id=token_id(tokenizer, "<image>"),
         projector_hidden_size=64,

@@ -82,7 +82,7 @@ def minicpmv4_6() -> Twin:
 def minicpmv4_7() -> Twin:
     """The same with positions in three axes over the whole picture, tags and line breaks at its edges."""
     tokenizer = _tokenizer()
-    tags = {
+    tags: dict[str, Any] = {
         f"{name}_id": token_id(tokenizer, _NAMED[f"{name}_token"])
         for name in ("image_start", "image_end", "slice_start", "slice_end")
     }

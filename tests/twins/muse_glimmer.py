@@ -56,8 +56,9 @@ def muse_glimmer() -> Twin:
         projector_hidden_size=64,
     )
     steps: dict[str, Any] = {"patch_size": PATCH_SIZE, "merge_size": 2}
+    most: dict[str, Any] = {**steps, "max_image_tokens": 16}
     processor = MuseGlimmerProcessor(
-        image_processor=MuseGlimmerImageProcessor(**steps, max_image_tokens=16),
+        image_processor=MuseGlimmerImageProcessor(**most),
         video_processor=MuseGlimmerVideoProcessor(**steps),
         tokenizer=tokenizer,
     )
