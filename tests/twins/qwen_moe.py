@@ -52,7 +52,7 @@ def qwen3_vl_moe() -> Twin:
     tokenizer = build_tokenizer("<|im_end|>", "<|endoftext|>", None, _TOKENS, ["<|im_start|>"])
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6], "mrope_interleaved": True}
     text = {**TEXT, **_EXPERTS, **token_ids(tokenizer), "head_dim": 32, "rope_parameters": rope}
-    # Published configs say that the chosen experts' weights sum to 1: vLLM asks, transformers takes it for granted.
+    # Published configs say that the chosen weights sum to 1: vLLM asks, transformers takes it for granted.
     text |= {"tie_word_embeddings": False, "num_hidden_layers": 3, "norm_topk_prob": True}
     tower = {**_TOWER, "deepstack_visual_indexes": [0, 1]}
     config = Qwen3VLMoeConfig(vision_config=tower, text_config=text, **_ids(tokenizer))
