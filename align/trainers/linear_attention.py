@@ -45,7 +45,7 @@ def linear_layers(decoder: nn.Module) -> list[nn.Module]:
 def takes_states(decoder: nn.Module) -> bool:
     """Whether all layers that the config calls linear attention read and write their state by a cache."""
     config: Any = decoder.config
-    kinds = list(getattr(config, "layer_types", None) or ())
+    kinds: list[str] = list(getattr(config, "layer_types", None) or ())
     modules = linear_layers(decoder)
     given = (inspect.signature(type(module).forward).parameters for module in modules)
     return kinds.count(LINEAR) == len(modules) and all("cache_params" in names for names in given)

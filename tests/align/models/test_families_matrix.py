@@ -37,8 +37,8 @@ REFUSED = {
     "minicpmv4_6": ("no[^minicpm]", _DELTA_NETS),
     "minicpmv4_7": ("no[^minicpm]", _DELTA_NETS),
 }
-# What its CPU engine serves in bfloat16 alone, where two logits are a tie sooner.
-HALF: dict[str, families_engine.Dtype] = {"qwen3_5": "bfloat16", "qwen3_5_moe": "bfloat16"}
+# What its CPU engine serves in bfloat16 alone, whose rounding moves random logits by more than a near-tie.
+HALF = {"qwen3_5": "bfloat16[^qwen3_5]", "qwen3_5_moe": "bfloat16[^qwen3_5]"}
 # What it serves with other answers: the page's cell.
 DIFFERS = {"paligemma": "differs[^paligemma]", "gemma3": "differs[^gemma3]"}
 
@@ -157,7 +157,7 @@ def test_served(
         Probe(picture, QUESTIONS[number % 3])
         for number, picture in enumerate(sorted(rows.images.iterdir()) if rows.images else [None] * 3)
     ]
-    dtype = HALF.get(name, "float32")
+    dtype: families_engine.Dtype = "bfloat16" if name in HALF else "float32"
     wanted = greedy(checkpoint, probes, dtype=dtype)
     assert sum(map(len, wanted)) >= (4 if dtype == "float32" else 1.5) * len(probes)
     if name in REFUSED:
@@ -168,6 +168,10 @@ def test_served(
         return
     found = families_engine.answers(checkpoint, probes, MAX_TOKENS, dtype)
     share = agreement(name, wanted, found)
+    if name in HALF:
+        assert share >= 0.9, (wanted, found)
+        families_table.check(name, {"vLLM": HALF[name]})
+        return
     assert (share >= 0.99) == (name not in DIFFERS | UNEXPLAINED), (wanted, found)
     if name in DIFFERS:  # why: vLLM's CPU attention is causal everywhere
         assert agreement(f"{name}, causal", greedy(checkpoint, probes, causal=True), found) >= 0.99

@@ -196,7 +196,12 @@ def test_a_16_bit_model_is_compared_in_a_copy(twins: Twins, tmp_path: Path) -> N
 
 def test_what_keeps_a_state(twins: Twins) -> None:
     """LFM2's convolutions too, which transformers does not call a state."""
-    small = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    small: dict[str, Any] = {
+        "vocab_size": 32,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+    }
     conv = Lfm2Config(
         **small, num_key_value_heads=1, num_hidden_layers=2, layer_types=["conv", "full_attention"]
     )
