@@ -263,8 +263,8 @@ def _untrainable(row: SFTRow | PreferenceRow, processor: Any) -> str:
             return ""
         return "a turn with loss: false; a text-only model is trained on every assistant turn"
     facts = processor_facts(processor)
-    if facts is not None and facts.answers != "told":
+    if renders_apart(processor) or (facts is not None and facts.answers != "told"):
         roles = [turn.role for turn in row.messages if turn.num_images or turn.role == "assistant"]
         if "user" in roles[roles.index("assistant") :]:
-            return "an image after its first answer: this family's processor does not tell where answers are"
+            return "an image after its first answer: where this family's answers are is then not known"
     return ""

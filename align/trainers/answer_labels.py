@@ -27,7 +27,41 @@ _IGNORED = -100
 _TURN = ("role", "content", "loss", "reasoning", "reasoning_content")
 
 
-class AnswerCollator(DataCollatorForVisionLanguageModeling):
+class ServedCollator(DataCollatorForVisionLanguageModeling):
+    """TRL's vision collator; rows whose template knows thoughts are collated as they are served."""
+
+    def _collate_language_modeling(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        if renders_apart(self.processor):
+            return self._collate_apart(examples)
+        return super()._collate_language_modeling(examples)
+
+    def _collate_apart(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rows whose template knows thoughts, by TRL's path for a prompt and its completion: both are
+        tokenized apart, as they are served. Labels are counted from the end of the row, behind its images."""
+        texts = [trained_text_of(self.processor, example) for example in examples]
+        rows = [
+            {"images": _pictures(example), "prompt": text.prompt, "completion": text.answer}
+            for example, text in zip(examples, texts, strict=True)
+        ]
+        plain = type(self)(**{**vars(self), "pad_to_multiple_of": None, "completion_only_loss": False})
+        batch = plain._collate_prompt_completion(rows)
+        if not self.assistant_only_loss:
+            return batch
+        batch["labels"] = batch["input_ids"].new_full(batch["input_ids"].shape, _IGNORED)
+        for row, text in enumerate(texts):
+            self._label(batch, row, *trained_ids(self.processor, text))
+        return batch
+
+    def _label(self, batch: dict[str, Any], row: int, ids: list[int], spoken: list[int]) -> None:
+        """Put the labels of one row into its place, counted from its end."""
+        places = batch["attention_mask"][row].nonzero().flatten().tolist()
+        made = batch["input_ids"][row, places].tolist()
+        for back in range(1, _answers(ids, spoken, made) + 1):
+            if spoken[-back]:
+                batch["labels"][row, places[-back]] = ids[-back]
+
+
+class AnswerCollator(ServedCollator):
     """TRL's vision collator without the labels of turns that are not learnt; for the families that need it,
     labels are counted from the end of each row.
 
@@ -59,31 +93,6 @@ class AnswerCollator(DataCollatorForVisionLanguageModeling):
             answered = (batch["labels"] != _IGNORED).cumsum(dim=1) > 0
             batch["token_type_ids"] = answered.to(batch["token_type_ids"].dtype)
         return batch
-
-    def _collate_apart(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Rows whose template knows thoughts, by TRL's path for a prompt and its completion: both are
-        tokenized apart, as they are served. Labels are counted from the end of the row, behind its images."""
-        texts = [trained_text_of(self.processor, example) for example in examples]
-        rows = [
-            {"images": _pictures(example), "prompt": text.prompt, "completion": text.answer}
-            for example, text in zip(examples, texts, strict=True)
-        ]
-        plain = type(self)(**{**vars(self), "pad_to_multiple_of": None, "completion_only_loss": False})
-        batch = plain._collate_prompt_completion(rows)
-        if not self.assistant_only_loss:
-            return batch
-        batch["labels"] = batch["input_ids"].new_full(batch["input_ids"].shape, _IGNORED)
-        for row, text in enumerate(texts):
-            self._label(batch, row, *trained_ids(self.processor, text))
-        return batch
-
-    def _label(self, batch: dict[str, Any], row: int, ids: list[int], spoken: list[int]) -> None:
-        """Put the labels of one row into its place, counted from its end."""
-        places = batch["attention_mask"][row].nonzero().flatten().tolist()
-        made = batch["input_ids"][row, places].tolist()
-        for back in range(1, _answers(ids, spoken, made) + 1):
-            if spoken[-back]:
-                batch["labels"][row, places[-back]] = ids[-back]
 
     def _labels(self, examples: list[dict[str, Any]], batch: dict[str, Any]) -> Any:
         tokenizer: Any = getattr(self.processor, "tokenizer")  # noqa: B009 - ProcessorMixin does not declare it

@@ -20,7 +20,6 @@ from pydantic import ConfigDict, Field
 
 from align.config.recipe import Strict
 from align.errors import AlignError
-from align.inputs.trained_text import renders_apart
 from align.progress import say
 
 if TYPE_CHECKING:
@@ -184,17 +183,12 @@ def calibration_batches(
     Raises:
         AlignError: a text-only model, whose rows have another collator.
     """
-    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
-
-    from align.trainers.answer_labels import answer_collator
+    from align.trainers.answer_labels import ServedCollator
 
     if getattr(processor, "image_processor", None) is None:
         what = "calibration reads rows with a processor of images, and this model reads text only"
         raise AlignError(what, where="lora.init_lora_weights", fix="use another initialisation")
-    collate = DataCollatorForVisionLanguageModeling(
-        processor, max_length=max_length, assistant_only_loss=True
-    )
-    collate = answer_collator(collate) if renders_apart(processor) else collate
+    collate = ServedCollator(processor, max_length=max_length, assistant_only_loss=True)
     count = min(section.num_rows, len(dataset))
     size = batch_size or section.batch_size
     for begin in range(0, count, size):

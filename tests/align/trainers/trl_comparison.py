@@ -13,6 +13,10 @@ from datasets import Dataset
 from PIL import Image
 from transformers import TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+
+from align.inputs.trained_text import renders_apart
+from align.trainers.pair_collator import ServedPairs
 
 WORDS = ["a", "red", "cat", "sits", "on", "the", "small", "table", "near", "two", "dogs", "and", "one", "cup"]
 
@@ -125,6 +129,9 @@ def train(
         callbacks=[recorder],
         **(ours or {}),
     )
+    collator: Any = trainer.data_collator
+    if type(collator) is DataCollatorForVisionPreference and renders_apart(processor):
+        trainer.data_collator = ServedPairs(**vars(collator))  # TRL's, given texts as they are served
     trainer.train()
     return recorder.record, trainer
 
