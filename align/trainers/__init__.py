@@ -28,6 +28,7 @@ image_sampler.py      rows of one picture land in one batch
 attention.py          shared rows behind transformers' attention interface
 flex.py               the same by FlexAttention
 last_layer.py         the last layer, only where it is read
+linear_attention.py   branches that begin with the state of their prefix
 log_prob_head.py      log-probs without logits of all tokens
 parameter_rates.py    learning rates for parts of a model
 remembered.py         stores in the trainer's way
