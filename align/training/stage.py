@@ -76,9 +76,11 @@ def run_training(
             passes=passes,
             heldout=heldout,
         )
-        if recipe.method not in PROMPTS and not recipe.model.trust_remote_code:
-            check_convertible(recipe.model.folder())
+        if recipe.model.is_local:
+            _check_written_again(recipe)
         trainer, plan, where = make_trainer(read, folder, processor, checked)
+        if not recipe.model.is_local:  # the hub's files are here once the model is loaded
+            _check_written_again(recipe)
         where.show(trainer.args.learning_rate)
         _say_routers(trainer)
         efficiency = Efficiency(trainer)
@@ -94,6 +96,12 @@ def run_training(
 
     inputs = {"model": recipe.model, **recipe.data.inputs()}
     return run_stage(recipe, inputs | ({} if recipe.dev is None else recipe.dev.inputs()), work)
+
+
+def _check_written_again(recipe: Any) -> None:
+    """That what is trained can be written in the form of the base's files, where weights change at all."""
+    if recipe.method not in PROMPTS and not recipe.model.trust_remote_code:
+        check_convertible(recipe.model.folder())
 
 
 def _say_routers(trainer: Any) -> None:

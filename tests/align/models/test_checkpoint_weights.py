@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,20 @@ def test_a_tensor_that_nothing_is_made_of_is_named(twins: Twins, tmp_path: Path)
     save_file({**tensors, name: torch.ones(4, 3, 64)}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(AlignError, match=r"down_proj is no parameter.*\(4, 64, 3\)"):
         check_convertible(tmp_path)
+
+
+def test_a_stage_says_so_before_it_loads_the_model(
+    twins: Twins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from align import sft
+    from align.config.recipe import validate
+    from tests.align.models.test_families_matrix import write
+
+    base = tmp_path / "base"
+    shutil.copytree(twins("qwen3_vl_moe"), base)
+    tensors = load_file(base / "model.safetensors")
+    save_file({**tensors, "model.more": torch.ones(2)}, base / "model.safetensors", {"format": "pt"})
+    values = {"run_dir": tmp_path, "model": str(base), "data": {"path": write(tmp_path, None).sft}}
+    monkeypatch.setattr(sft, "load_model", lambda _: pytest.fail("the model was loaded"))
+    with pytest.raises(AlignError, match=r"model\.more is no parameter"):
+        sft.run(validate(sft.Recipe, values, where="test"))
