@@ -78,10 +78,10 @@ def qwen3_5_moe() -> Twin:
         "head_dim": 64,
         "num_hidden_layers": 3,
         "layer_types": ["linear_attention", "linear_attention", "full_attention"],
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4,
-        "linear_key_head_dim": 32,
-        "linear_value_head_dim": 32,
+        "linear_num_key_heads": 1,
+        "linear_num_value_heads": 2,
+        "linear_key_head_dim": 64,  # vLLM's CPU kernel takes 64 and 128
+        "linear_value_head_dim": 64,
         "rope_parameters": rope,
     }
     text.pop("intermediate_size")
