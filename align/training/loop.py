@@ -60,12 +60,14 @@ def trainer_arguments(section: Passthrough, seed: int, folder: RunFolder, **defa
     """Keyword arguments for TRL's config: stage defaults, then the recipe, then what the stage owns."""
     import torch
 
+    # Of TRL's configs, which take the model's own and add a loss that nobody asked for.
+    asks_for_routers = "router_aux_loss_coef" in type(section).model_fields
     settings: dict[str, Any] = {
         "save_steps": SAVE_STEPS,
         "save_total_limit": 2,
         "use_cpu": not torch.accelerator.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
-        "router_aux_loss_coef": 0.0,  # TRL takes the model's own, and adds a loss that nobody asked for
+        **({"router_aux_loss_coef": 0.0} if asks_for_routers else {}),
         **defaults,
         **section.given(),
     }

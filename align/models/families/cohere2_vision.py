@@ -36,7 +36,7 @@ FAMILIES = (
             pixels=whole_tiles,
         ),
         sharing=Sharing(images="equal", decoders=("cohere2",)),
-        serving=Serving(template="the checkpoint's", lora="language model"),
+        serving=Serving(template="the checkpoint's", lora="none"),
         hidden_states=None,
         prompt_learning="not tried",
         image_size=square,

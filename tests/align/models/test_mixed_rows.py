@@ -14,7 +14,7 @@ from align.models.loading import ModelSection, load_processor
 from align.rows.schema import Message, SFTRow, write_rows
 from align.show.tokens import row_tokens
 from tests.align.models.test_families_matrix import Rows, pictured
-from tests.twins import IMAGE_TWINS, Twins
+from tests.twins import IMAGE_TWINS, LEAVE_OUT, Twins
 
 __all__ = ["pictured"]
 # Its image stands before all text, and its forward wants one.
@@ -30,13 +30,13 @@ SEEN = row("seen", ["00.png"], "What is this?", "A small red ball.")
 READ = row("read", [], "Say hello to the people.", "Hello, all of you people there on the grass.")
 
 
-def first_loss(model: Path, rows: list[SFTRow], images: Path, run_dir: Path) -> float:
+def first_loss(name: str, model: Path, rows: list[SFTRow], images: Path, run_dir: Path) -> float:
     write_rows(run_dir.with_suffix(".jsonl"), rows)
     values = {
         "run_dir": run_dir,
         "model": {"path": str(model), "dtype": "float32"},
         "data": {"path": run_dir.with_suffix(".jsonl"), "image_root": images, "strict": True},
-        "lora": {"r": 2},
+        "lora": {"r": 2, "leave_out": LEAVE_OUT.get(name, [])},
         "trainer": {
             "max_steps": 1,
             "per_device_train_batch_size": 2,
@@ -60,10 +60,10 @@ def test_a_batch_is_the_mean_of_its_rows(name: str, twins: Twins, pictured: Rows
         for one in (SEEN, READ)
     ]
     assert 4 < counts[0] < counts[1]
-    losses = [first_loss(model, [one], images, tmp_path / one.id) for one in (SEEN, READ)]
+    losses = [first_loss(name, model, [one], images, tmp_path / one.id) for one in (SEEN, READ)]
     wanted = sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
     assert abs(losses[0] - losses[1]) > 1e-3
-    assert first_loss(model, [SEEN, READ], images, tmp_path / "both") == pytest.approx(wanted, abs=1e-5)
+    assert first_loss(name, model, [SEEN, READ], images, tmp_path / "both") == pytest.approx(wanted, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", NEVER_WITHOUT)
@@ -72,4 +72,4 @@ def test_a_family_that_needs_its_picture_says_so(
 ) -> None:
     assert pictured.images is not None
     with pytest.raises(AlignError, match=r"no image: this family reads its image before all text"):
-        first_loss(twins(name), [READ], pictured.images, tmp_path / "read")
+        first_loss(name, twins(name), [READ], pictured.images, tmp_path / "read")
