@@ -100,11 +100,13 @@ class Serving:
     Attributes:
         template: the chat template it is given: the checkpoint's, or that without image tokens, where vLLM
             writes those itself.
-        lora: what it applies an unmerged adapter to; none where its class takes no LoRA, or it has no class.
+        lora: what it applies an unmerged adapter to; `whole model` where its tokens with an adapter on tower
+            and connector (`--enable-tower-connector-lora`) were compared with those of the merged
+            checkpoint; none where its class takes no LoRA, or it has no class.
     """
 
     template: Literal["the checkpoint's", "without image tokens"]
-    lora: Literal["language model", "none"]
+    lora: Literal["language model", "whole model", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,15 +47,15 @@ def switch_of(template: str) -> str | None:
 
 def _tells_apart(template: str, name: str) -> bool:
     """Whether prompts with the variable on and off differ; True where the template refuses the question."""
-    from transformers.utils.chat_template_utils import render_jinja_template
+    from transformers.utils import chat_template_utils
+
+    render_template: Any = chat_template_utils.render_jinja_template
 
     for content in ("a", [{"type": "text", "text": "a"}]):
         turns: Any = [[{"role": "user", "content": content}]]
         try:
             on, off = (
-                render_jinja_template(
-                    turns, chat_template=template, add_generation_prompt=True, **{name: value}
-                )
+                render_template(turns, chat_template=template, add_generation_prompt=True, **{name: value})
                 for value in (True, False)
             )
         except Exception:  # jinja templates raise whatever they like

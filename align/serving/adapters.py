@@ -4,14 +4,16 @@ What vLLM does with an adapter that it cannot apply differs, and only some of it
 source of 0.32 and tried on the embedded LLaVA, on a CPU:
 
 - Tensors of vision tower and connector are loaded and never used: the server answers as if they were not
-  there. `--enable-tower-connector-lora`, experimental there, does not mend it: LLaVA's tower is called
-  otherwise inside vLLM (`vision_tower.vision_model`), so that the names still do not meet, and the first
-  request with an adapter on ended the engine (room for an image's 64 features, where the tower computes 65).
+  there, unless `--enable-tower-connector-lora`, experimental there, is on. With it Qwen2-VL, Qwen2.5-VL,
+  Qwen3-VL and Idefics 3 answer as their merged checkpoints do, token for token. Gemma 3's engine stops (an
+  einsum over 512 and 128), InternVL's refuses the names of the tower, LLaVA-NeXT's answers are others, and
+  LLaVA's tower is called otherwise inside vLLM (`vision_tower.vision_model`), so that the first request ended
+  the engine (room for an image's 64 features, where the tower computes 65).
 - DoRA, whole parameters (`modules_to_save`, biases) and initialisations that change the base are refused when
   the adapter is loaded.
 
-So adapters are served when all of them is in the language model, and refused with a reason otherwise: a
-merged checkpoint has no such limits.
+So adapters are served when all of them is in the language model, or in a family whose whole model was
+compared, and refused with a reason otherwise: a merged checkpoint has no such limits.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ def check_servable(adapter: Adapter, model_type: str) -> None:
         counted = ", ".join(f"{len(names)} in {component}" for component, names in ignored.items())
         raise AlignError(
             f"vLLM would ignore {counted} of the adapter's {len(adapter.shapes())} tensors, without a word: "
-            "it applies LoRA to the language model alone",
+            f"it applies LoRA to the language model alone in {model_type}",
             where=str(adapter.path),
             fix=merge_it,
         )
@@ -91,6 +93,13 @@ def why_merge(adapter: Adapter, model_type: str) -> str:
 
 def ignored_tensors(adapter: Adapter, model_type: str) -> dict[str, list[str]]:
     """Component -> the adapter's tensors there that vLLM does not apply; empty when it applies them all."""
+    family = FAMILIES.get(model_type)
+    whole = family is not None and family.serving.lora == "whole model"
+    return {} if whole else _beside_language(adapter, model_type)
+
+
+def _beside_language(adapter: Adapter, model_type: str) -> dict[str, list[str]]:
+    """Component -> the adapter's tensors there, the language model's left out."""
     modules = known_modules(model_type)
     found: dict[str, list[str]] = {}
     for name in sorted(adapter.shapes()):
@@ -116,11 +125,14 @@ def served_rank(adapters: Mapping[str, Path]) -> int:
     raise AlignError(f"vLLM serves ranks up to {RANKS[-1]}, not {largest}", fix="merge the adapter")
 
 
-def lora_args(adapters: Mapping[str, Path], max_loras: int) -> list[str]:
+def lora_args(model: ModelRef, adapters: Mapping[str, Path], max_loras: int) -> list[str]:
     """The arguments of vLLM's engine that make room for these adapters, and for others of their rank."""
     if not adapters:
         return []
     args = ["--enable-lora", "--max-lora-rank", str(served_rank(adapters))]
+    model_type = str((model.config() or {}).get("model_type"))
+    if any(_beside_language(read_adapter(path), model_type) for path in adapters.values()):
+        args.append("--enable-tower-connector-lora")
     return [*args, "--max-loras", str(max_loras), "--max-cpu-loras", str(max(max_loras, 16))]
 
 

@@ -214,7 +214,7 @@ def _base_server(model: ModelRef, settings: ServeSettings, log_dir: Path, digest
         yield _attach(model, settings.endpoint, digest)
         return
     # Not which adapters: those are loaded into a running server.
-    room = lora_args(settings.adapters, settings.max_loras)
+    room = lora_args(model, settings.adapters, settings.max_loras)
     key = digest_json([digest, room, settings.model_dump(mode="json", exclude={"adapters", *PATIENCE_KEYS})])
     if _pool.depth and (not _pool.in_use or _pool.key == key):
         if _pool.server is not None and (_pool.key != key or not _pool.server.alive()):
@@ -365,7 +365,7 @@ def engine_args(model: ModelRef, settings: ServeSettings) -> list[str]:
             args += ["--max-num-batched-tokens", str(longest * settings.max_num_seqs)]
     else:
         args += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
-    return args + lora_args(settings.adapters, settings.max_loras) + settings.extra_args
+    return args + lora_args(model, settings.adapters, settings.max_loras) + settings.extra_args
 
 
 def _cpu_dtype(model: ModelRef) -> str:

@@ -364,18 +364,18 @@ def test_thoughts_are_not_scored_and_counted(
     """Four right answers behind thoughts, whole or with the closing mark alone, score as answers do."""
     labels = ["Yes", "No", "Yes", "No"]
     blocks = ["<think>no, no, no</think>\n\n{}", "yes it is</think>\n\n{}"]
-    asked = questions("random")
+    asked, words = questions("random"), ("--predictions", tmp_path / "a.json", "--data", pope)
     for block in blocks:
         rows = [
             {"question": row["text"], "image": row["image"], "answer": block.format(label)}
             for row, label in zip(asked, labels, strict=True)
         ]
         for mode in ("official", "strict"):
-            words = ("--predictions", write_lines(tmp_path / "a.json", rows), "--data", pope, "--mode", mode)
-            found = score(capsys, "pope", *words, "--option", "name=pope")
+            write_lines(tmp_path / "a.json", rows)
+            found = score(capsys, "pope", *words, "--mode", mode, "--option", "name=pope")
             assert (found["accuracy"], found["f1"]) == (100.0, 100.0), (block, mode)
             assert (found["health"]["thoughts"], found["health"]["unclosed"]) == (4, 0)
-    assert main(["score", "pope", *map(str, words)]) == 0
+    assert main(["score", "pope", *map(str, words), "--mode", "strict"]) == 0
     assert "note: 4 answers had thoughts before them, which were not scored" in capsys.readouterr().err
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from align.models.family import Family, Modules, Processor, Serving, Sharing
 from align.models.image_rules import Expansion, Size, collapsed
@@ -45,7 +45,7 @@ def _tiled(side: Any) -> dict[str, Any]:
     return {"max_image_size": {"longest_edge": side}, "size": {"longest_edge": 4 * side if side else None}}
 
 
-def _idefics3_like(model_type: str, processor: str) -> Family:
+def _idefics3_like(model_type: str, processor: str, lora: Literal["language model", "whole model"]) -> Family:
     return Family(
         model_type=model_type,
         modules=_MODULES,
@@ -60,7 +60,7 @@ def _idefics3_like(model_type: str, processor: str) -> Family:
             pixels=longest_edge_of_tiles,
         ),
         sharing=_EQUAL,
-        serving=Serving(template="the checkpoint's", lora="language model"),
+        serving=Serving(template="the checkpoint's", lora=lora),
         hidden_states=None,
         prompt_learning="not tried",
         image_size=_tiled,
@@ -87,6 +87,6 @@ FAMILIES = (
         prompt_learning="not tried",
         image_size=None,
     ),
-    _idefics3_like("idefics3", "Idefics3Processor"),
-    _idefics3_like("smolvlm", "SmolVLMProcessor"),
+    _idefics3_like("idefics3", "Idefics3Processor", "whole model"),
+    _idefics3_like("smolvlm", "SmolVLMProcessor", "language model"),
 )

@@ -6,6 +6,8 @@ one of softmax attention.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from align.models.family import Family, Modules, Processor, Serving, Sharing
 from align.models.image_rules import counted
 from align.models.pixel_budget import patch_squares
@@ -22,7 +24,9 @@ def _modules(*connector: str) -> Modules:
     )
 
 
-def _family(model_type: str, modules: Modules, processor: str) -> Family:
+def _family(
+    model_type: str, modules: Modules, processor: str, lora: Literal["language model", "whole model"]
+) -> Family:
     """What they have in common; the planner reads patch sizes from the config."""
     return Family(
         model_type=model_type,
@@ -38,7 +42,7 @@ def _family(model_type: str, modules: Modules, processor: str) -> Family:
             pixels=patch_squares,
         ),
         sharing=Sharing(images="equal", decoders=(f"{model_type}_text",)),
-        serving=Serving(template="the checkpoint's", lora="language model"),
+        serving=Serving(template="the checkpoint's", lora=lora),
         hidden_states=None,
         prompt_learning="not tried",
         image_size=None,
@@ -46,8 +50,8 @@ def _family(model_type: str, modules: Modules, processor: str) -> Family:
 
 
 FAMILIES = (
-    _family("qwen2_vl", _modules("merger"), "Qwen2VLProcessor"),
-    _family("qwen2_5_vl", _modules("merger"), "Qwen2_5_VLProcessor"),
-    _family("qwen3_vl", _modules("merger", "deepstack_merger_list"), "Qwen3VLProcessor"),
-    _family("qwen3_5", _modules("merger"), "Qwen3VLProcessor"),
+    _family("qwen2_vl", _modules("merger"), "Qwen2VLProcessor", "whole model"),
+    _family("qwen2_5_vl", _modules("merger"), "Qwen2_5_VLProcessor", "whole model"),
+    _family("qwen3_vl", _modules("merger", "deepstack_merger_list"), "Qwen3VLProcessor", "whole model"),
+    _family("qwen3_5", _modules("merger"), "Qwen3VLProcessor", "language model"),
 )

@@ -6,16 +6,20 @@ import ast
 import importlib.util
 import json
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from align.config.model_ref import ModelRef
 from align.errors import AlignError
 from align.merging.layer_changes import compare
+from align.merging.merge_checks import Probe
 from align.models.adapter_folder import read_adapter
 from align.models.families import FAMILIES
 from align.serving.adapters import (
@@ -26,9 +30,11 @@ from align.serving.adapters import (
     load_adapter,
     served_name,
 )
+from align.serving.client import ChatRequest, Sampling, ask
 from align.serving.server import Server, ServeSettings, serve, server_args
 from align.serving.vllm_install import vllm_environment
 from tests.align.adapter_folders import make_adapter, merge_by_peft
+from tests.align.models.test_families_matrix import MAX_TOKENS, greedy
 from tests.twins import Twins
 
 
@@ -46,6 +52,65 @@ def test_what_vllm_would_ignore_is_refused_with_the_component(twins: Twins, tmp_
     assert not changes.faults() and changes.why_merge == caught.value.what
     assert changes.ignored_unmerged["connector"] == 4
     assert compare(base, merge_by_peft(base, text, tmp_path / "too"), read_adapter(text)).why_merge == ""
+
+
+def test_a_whole_model_is_served_where_it_was_compared(twins: Twins, tmp_path: Path) -> None:
+    """And the engine is told to, only for an adapter that reaches beyond the language model."""
+    base = twins("qwen2_vl")
+    tower = make_adapter(base, tmp_path / "tower", components=("language", "vision", "connector"))
+    text = make_adapter(base, tmp_path / "text")
+    check_all(ModelRef.of(base), {"tower": tower, "text": text})
+    assert ignored_tensors(read_adapter(tower), "qwen2_vl") == {}
+    flag = "--enable-tower-connector-lora"
+    args = {
+        name: server_args(ModelRef.of(base), ServeSettings(adapters={name: path}), 8000, "m")
+        for name, path in {"tower": tower, "text": text}.items()
+    }
+    assert flag in args["tower"] and flag not in args["text"]
+
+
+@pytest.mark.vllm
+def test_an_adapter_on_tower_and_connector_answers_as_its_merged_checkpoint(
+    twins: Twins, tmp_path: Path
+) -> None:
+    """Token for token on six pictures; the base's answers are others, so that ignored tensors would show."""
+    base = twins("qwen2_vl")
+    adapter = make_adapter(base, tmp_path / "adapter", components=("language", "vision", "connector"))
+    merged = merge_by_peft(base, adapter, tmp_path / "merged")
+    for file in base.iterdir():  # its processor, tokenizer and template
+        if not (merged / file.name).exists():
+            shutil.copy(file, merged / file.name)
+    draw = np.random.default_rng(0)
+    pictures = [tmp_path / f"{number}.png" for number in range(6)]
+    for path in pictures:
+        colours = Image.fromarray(draw.integers(0, 255, (3, 4, 3), dtype=np.uint8))
+        colours.resize((48, 40), Image.Resampling.BICUBIC).save(path)
+    probes = [Probe(path, "What is this?") for path in pictures]
+    wanted, plain = greedy(merged, probes), greedy(base, probes)
+    assert wanted != plain
+    settings = ServeSettings(
+        dtype="float32", max_model_len=256, max_num_seqs=8, kv_cache_gb=0.1, adapters={"it": adapter}
+    )
+    requests = [
+        (
+            str(number),
+            ChatRequest(
+                messages=probe.messages,
+                images=probe.images,
+                sampling=Sampling(temperature=0.0, max_tokens=MAX_TOKENS),
+            ),
+        )
+        for number, probe in enumerate(probes)
+    ]
+    found: dict[str, Any] = {}
+    with serve(ModelRef.of(base), settings, tmp_path, adapter="it") as server:
+        ask(server, requests, lambda key, reply: found.update({key: reply}))
+    same, total = 0, 0
+    for number, ids in enumerate(wanted):  # each up to its first near-tie
+        told = found[str(number)].choices[0].token_ids
+        same += sum(one == two for one, two in zip(ids, told, strict=False))
+        total += len(ids)
+    assert total >= 12 and same / total >= 0.99, (same, total)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +189,7 @@ def test_the_facts_are_those_of_the_installed_vllm() -> None:
         architecture = architectures[model_type]
         entry = re.search(rf'"{architecture}":\s*\(\s*"\w+",\s*"(\w+)"', registry)
         known = entry is not None and takes_lora(entry.group(1))
-        assert known == (family.serving.lora == "language model"), model_type
+        assert known == (family.serving.lora != "none"), model_type
     limits = (root / "config" / "lora.py").read_text()
     assert f"MaxLoRARanks = Literal[1, {', '.join(map(str, RANKS))}]" in limits
 

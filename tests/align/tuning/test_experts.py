@@ -141,7 +141,8 @@ def _trained(folder: Path, out: Path, steps: int, resume: str | None = None) -> 
         peft_config=lora_plan(section, model).config,
     )
     trainer.train(resume_from_checkpoint=resume)
-    return {name: p.detach() for name, p in trainer.model.named_parameters() if p.requires_grad}
+    trained: Any = trainer.model
+    return {name: p.detach() for name, p in trained.named_parameters() if p.requires_grad}
 
 
 @pytest.mark.parametrize(
