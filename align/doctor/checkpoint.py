@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -114,7 +115,9 @@ def _family(at_hand: Checkpoint) -> Iterator[Check]:
     except AlignError as error:
         found = propose(at_hand.config)
         what = f"{kind} is not known; by its structure: vision {found.vision}, language {found.language}"
-        yield Check("family", "model_type", "fail", what, error.what.partition("\n")[2].strip())
+        section = error.what.partition("\n")[2]
+        fix = f"check these names, and put them into each recipe:\n{textwrap.dedent(section)}"
+        yield Check("family", "model_type", "fail", what, fix)
 
 
 def _files(at_hand: Checkpoint) -> Iterator[Check]:

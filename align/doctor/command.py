@@ -110,7 +110,9 @@ def render(
         lines.append(f"  {status}  {check.name:<{width}}  {first}")
         lines += [f"  {'':4}  {'':{width}}  {line}" for line in more]
         if check.fix:
-            lines.append(f"  {'':4}  {'':{width}}  -> {check.fix}")
+            first, *more = check.fix.splitlines()
+            lines.append(f"  {'':4}  {'':{width}}  -> {first}")
+            lines += [f"  {'':4}  {'':{width}}     {line}" for line in more]
     failed = [check.name for check in checks if check.status == "fail"]
     warned = sum(check.status == "warn" for check in checks)
     if failed:

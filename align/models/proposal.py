@@ -115,9 +115,10 @@ def _on_meta(config: Any) -> Any:
         with torch.device("meta"):
             return auto.from_config(config)
     except (ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as error:
+        said = " ".join(str(error).split())[:300]
         raise AlignError(
-            f"transformers cannot build model_type {config.model_type!r}: {error}",
-            fix="install the transformers that can, or take another checkpoint",
+            f"transformers cannot build model_type {config.model_type!r}: {said}",
+            fix="install the package that it names, a transformers that can, or take another checkpoint",
         ) from error
 
 

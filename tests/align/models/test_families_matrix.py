@@ -41,7 +41,11 @@ REFUSED = {
 # What its CPU engine serves in bfloat16 alone, whose rounding moves random logits by more than a near-tie.
 HALF = {"qwen3_5": "bfloat16[^qwen3_5]", "qwen3_5_moe": "bfloat16[^qwen3_5]"}
 # What it serves with other answers: the page's cell.
-DIFFERS = {"paligemma": "differs[^paligemma]", "gemma3": "differs[^gemma3]", "gemma4_unified": "differs[^gemma3]"}
+DIFFERS = {
+    "paligemma": "differs[^paligemma]",
+    "gemma3": "differs[^gemma3]",
+    "gemma4_unified": "differs[^gemma3]",
+}
 
 # What it serves with other answers, and nobody has found out why; the page says what was seen.
 UNEXPLAINED = {name: f"differs[^{name}]" for name in ("exaone4_5", "cohere2_vision", "lfm2_vl")}
