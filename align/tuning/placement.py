@@ -121,6 +121,8 @@ def placement(model: Any, parts: Sequence[Part] = (), exact: bool = True) -> Pla
         raise AlignError("nothing is trainable")
     ranks = {name: layer.r["default"] for name, layer in layers.items() if isinstance(layer, LoraLayer)}
     if parts:
+        if isinstance(model, PeftModel):
+            _check_not_rewritten(model, parts)
         _check_plan(parts, set(layers), set(whole), exact)
     rates = {part.component: part.learning_rate for part in parts}
     rows = [
@@ -209,6 +211,23 @@ def place_dropout(peft_model: Any, parts: Sequence[Part]) -> None:
             for layer in module.lora_dropout.values():
                 if isinstance(layer, torch.nn.Dropout):
                     layer.p = min(layer.p, wanted[name] or 0.0)
+
+
+def _check_not_rewritten(model: Any, parts: Sequence[Part]) -> None:
+    """PEFT takes the names of some mixtures of experts for those that transformers 4 had.
+
+    It then turns the pattern into bare names, and `gate_proj`, `up_proj` and `down_proj` of any layer into
+    the experts' parameters (`_convert_peft_config_moe` in peft/utils/transformers_weight_conversion.py).
+    """
+    given = getattr(model.peft_config["default"], "target_modules", None)
+    planned = {part.pattern for part in parts if part.pattern}
+    if planned and given is not None and not isinstance(given, str):
+        raise AlignError(
+            f"PEFT rewrites what LoRA is to hit in model_type {model.config.model_type}: {sorted(given)}, "
+            f"and experts {sorted(model.peft_config['default'].target_parameters or ())}",
+            where="lora.components",
+            fix="the installed PEFT cannot adapt this family: take another checkpoint, or method: full",
+        )
 
 
 def _check_plan(parts: Sequence[Part], layers: set[str], whole: set[str], exact: bool) -> None:

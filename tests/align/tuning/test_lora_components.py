@@ -11,6 +11,8 @@ import pytest
 from align import dpo, sft
 from align.config.recipe import load_recipe, validate
 from align.errors import AlignError, RecipeError
+from align.models import families
+from align.models.families import FAMILIES
 from align.models.loading import ModelSection, load_model
 from align.training.loop import train
 from align.tuning.lora import LoraSection, lora_plan
@@ -219,3 +221,28 @@ def test_the_reference_has_the_base_connector(twins: Twins, tiny_world: Path, tm
             off = tuned(input_ids=ids, pixel_values=pixels).logits
     assert torch.equal(off, plain)
     assert (on - plain).abs().max() > 1e-2
+
+
+def test_what_peft_would_rewrite_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PEFT takes GLM-4.5V's names for those of transformers 4, and would adapt experts in their place."""
+    from peft import get_peft_model
+    from transformers import Glm4vMoeConfig, Glm4vMoeForConditionalGeneration
+
+    text = {
+        "num_hidden_layers": 2,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "n_routed_experts": 4,
+        "moe_intermediate_size": 48,
+        "vocab_size": 200,
+        "pad_token_id": 0,
+    }
+    tower = {"depth": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 64, "intermediate_size": 96}
+    monkeypatch.setattr(families, "_CONFIRMED", {"glm4v_moe": FAMILIES["glm4v"].modules})
+    model: Any = Glm4vMoeForConditionalGeneration(Glm4vMoeConfig(text_config=text, vision_config=tower))
+    left = ["mlp.gate", "mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    plan = lora_plan(_section(["language"], leave_out=left), model)
+    with pytest.raises(AlignError, match=r"PEFT rewrites what LoRA is to hit in model_type glm4v_moe"):
+        placement(get_peft_model(model, plan.config), plan.parts)
