@@ -226,7 +226,7 @@ def _check_not_rewritten(model: Any, parts: Sequence[Part]) -> None:
             f"PEFT rewrites what LoRA is to hit in model_type {model.config.model_type}: {sorted(given)}, "
             f"and experts {sorted(model.peft_config['default'].target_parameters or ())}",
             where="lora.components",
-            fix="the installed PEFT cannot adapt this family: take another checkpoint, or method: full",
+            fix="the installed PEFT cannot adapt it; take another checkpoint",
         )
 
 
