@@ -220,8 +220,9 @@ def _check_not_rewritten(model: Any, parts: Sequence[Part]) -> None:
     the experts' parameters (`_convert_peft_config_moe` in peft/utils/transformers_weight_conversion.py).
     """
     given = getattr(model.peft_config["default"], "target_modules", None)
-    planned = {part.pattern for part in parts if part.pattern}
-    if planned and given is not None and not isinstance(given, str):
+    planned = any(part.pattern for part in parts)
+    # EVA lists full names there, of those that got a rank.
+    if planned and given and not isinstance(given, str) and any("." not in name for name in given):
         raise AlignError(
             f"PEFT rewrites what LoRA is to hit in model_type {model.config.model_type}: {sorted(given)}, "
             f"and experts {sorted(model.peft_config['default'].target_parameters or ())}",
