@@ -50,10 +50,10 @@ def weight_matrices(model: Any, modules: Modules, component: Component) -> Itera
         if is_linear(module):
             packed = _is_packed(named.get(name.rpartition(".")[0]))
             inside = _inside(name, modules, component)
-            looked_up = component in ("vision", "language") and _LOOKED_UP.search(inside)
-            looked_up = looked_up and name != modules.vision  # all that a model without a tower has
-            if not looked_up or (component == "vision" and not is_below(name, str(modules.vision))):
-                yield name, "other" if packed else _kind(inside)
+            # A linear layer called an embedding is named and not passed over; where it is all there is
+            # (a model without a tower), it is what LoRA goes to.
+            looked_up = name != modules.vision and component != "connector" and _LOOKED_UP.search(inside)
+            yield name, "other" if packed or looked_up else _kind(inside)
         else:
             for key in _bare_matrices(name, module):
                 yield key, "other"

@@ -194,3 +194,14 @@ def test_a_matrix_stands_in_one_place() -> None:
     assert math.fsum(map(len, vars(moved).values())) == len(names)
     assert moved.chosen == found.not_asked[:3] and set(found.chosen) <= set(moved.not_asked)
     assert Places().lines("vision") == ["vision: 0 of 0 weight matrices"]
+
+
+def test_a_linear_layer_called_an_embedding_is_named_and_not_passed_over(twins: Twins) -> None:
+    import torch
+
+    model = load_model(ModelSection(path=str(twins("qwen2_vl"))))
+    model.model.language_model.layers[0].register_module("token_mixer", torch.nn.Linear(64, 64))
+    with pytest.raises(
+        AlignError, match=r"1 weight matrices of language would stay untrained: token_mixer 1"
+    ):
+        lora_plan(LoraSection(), model)
